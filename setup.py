@@ -1,0 +1,164 @@
+"""Builds the compiled core: every kernel once for each instruction set, chosen when cydrop is imported.
+
+    src/cydrop/_core/dropout.pyx --cython--> dropout.c --cc--> cydrop/_core/baseline/dropout.so
+                                                      --cc--> cydrop/_core/avx2/dropout.so
+                                                      --cc--> cydrop/_core/avx512/dropout.so
+
+Environment variables read by the build:
+
+CYDROP_OPENMP=auto|1|0   auto (default) warns and builds the serial version where OpenMP is missing, 1 fails, 0 is serial
+CYDROP_DEBUG=1           bounds checks, assertions and debug symbols
+CYDROP_ANNOTATE=1        also write Cython's annotated HTML into build/cython
+"""
+
+import copy
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CORE = "src/cydrop/_core"
+SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
+ONCE = ["cpu"]  # needed before an instruction set is chosen
+KERNELS = ["xorshift", "dropout", "relu", "activations", "dense", "losses", "optimizers", "engine"]
+
+X86_TARGETS = {
+    "avx2": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"],
+    "avx512": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt", "-mavx512f", "-mavx512bw", "-mavx512dq",
+               "-mavx512vl", "-mprefer-vector-width=512"],
+}  # fmt: skip
+# Same bits everywhere: products and sums are contracted only where the source says fma, and no flag
+# lets the compiler reorder. The two -fno- flags only say that nobody reads errno or the exception flags.
+EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+
+DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
+ANNOTATE = os.environ.get("CYDROP_ANNOTATE", "0") == "1"
+
+
+class BuildCore(build_ext):
+    """Adds the flags that the compiler at hand understands; objects of each instruction set stay apart."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count() or 1
+
+    def build_extensions(self):
+        compile_flags, link_flags = self._common_flags()
+        targets = {"baseline": []} | self._x86_targets()
+        generated, self.extensions = self.extensions, []
+        for ext in generated:
+            module = ext.name.rpartition(".")[2]
+            if module in KERNELS:
+                self.extensions += [self._variant(ext, target, flags) for target, flags in targets.items()]
+            else:
+                ext.cydrop_target = "baseline"
+                self.extensions.append(ext)
+        for ext in self.extensions:
+            ext.extra_compile_args = compile_flags + ext.extra_compile_args
+            ext.extra_link_args = link_flags + ext.extra_link_args
+        super().build_extensions()
+
+    def build_extension(self, ext):
+        if not hasattr(ext, "cydrop_target"):
+            return super().build_extension(ext)
+        apart = copy.copy(self)  # modules are built in parallel: a changed attribute of self would race
+        apart.build_temp = os.path.join(self.build_temp, ext.cydrop_target)
+        return super(BuildCore, apart).build_extension(ext)
+
+    def copy_extensions_to_source(self):
+        for ext in self.extensions:  # an editable install needs the folders of the instruction sets in the tree
+            os.makedirs(os.path.join("src", *ext.name.split(".")[:-1]), exist_ok=True)
+        super().copy_extensions_to_source()
+
+    @staticmethod
+    def _variant(ext, target, flags):
+        variant = copy.copy(ext)
+        package, _, module = ext.name.rpartition(".")
+        variant.name = variant._full_name = f"{package}.{target}.{module}"
+        variant.extra_compile_args = [*ext.extra_compile_args, *flags, f'-DCYDROP_TARGET="{target}"']
+        variant.cydrop_target = target
+        return variant
+
+    def _common_flags(self):
+        if self.compiler.compiler_type == "msvc":
+            compile_flags, link_flags = (["/Od", "/Zi"] if DEBUG else ["/O2"]) + ["/fp:precise"], []
+            openmp = [(["/openmp"], [])]
+        else:
+            compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
+            compile_flags += [flag for flag in EXACT if self._accepts([flag])]
+            compile_flags += ["-Wno-unused-function", "-Wno-unused-variable"]
+            link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]
+            openmp = [(["-fopenmp"], ["-fopenmp"])]
+            if sys.platform == "darwin":
+                openmp = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), *openmp]
+        wish = os.environ.get("CYDROP_OPENMP", "auto")
+        if wish not in ("auto", "0", "1"):
+            raise SystemExit(f"CYDROP_OPENMP must be auto, 0 or 1, not {wish!r}")
+        if wish != "0":
+            found = next((pair for pair in openmp if self._links_openmp(*pair)), None)
+            if found is not None:
+                return compile_flags + found[0], link_flags + found[1]
+            if wish == "1":
+                raise SystemExit("CYDROP_OPENMP=1, but a program with OpenMP does not compile and link here")
+            warnings.warn("OpenMP not found: cydrop is built to run on one thread", stacklevel=2)
+        return compile_flags, link_flags
+
+    def _x86_targets(self):
+        if platform.machine().lower() not in ("x86_64", "amd64") or self.compiler.compiler_type == "msvc":
+            return {}
+        return {name: flags for name, flags in X86_TARGETS.items() if self._accepts(flags)}
+
+    def _accepts(self, flags):
+        return self._builds("int main(void) { return 0; }\n", [*flags, "-Werror"], None)
+
+    def _links_openmp(self, compile_flags, link_flags):
+        source = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        return self._builds(source, compile_flags, link_flags)
+
+    def _builds(self, source, compile_flags, link_flags):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "probe.c")
+            path.write_text(source)
+            try:
+                objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_flags)
+                if link_flags is not None:
+                    self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=link_flags)
+            except Exception as error:
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                return False
+        return True
+
+
+extensions = [Extension(SHARED, [f"{CORE}/_shared.c"])]
+for module in ONCE + KERNELS:
+    headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
+    extensions.append(Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers))
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        build_dir="build/cython",
+        annotate=ANNOTATE,
+        nthreads=0 if sys.platform in ("win32", "darwin") else os.cpu_count() or 1,
+        shared_utility_qualified_name=SHARED,
+        compiler_directives={
+            "language_level": "3str",
+            "boundscheck": DEBUG,
+            "initializedcheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "freethreading_compatible": False,
+        },
+    ),
+    cmdclass={"build_ext": BuildCore},
+)

@@ -1,0 +1,160 @@
+"""The activations, y = f(z), and their gradients, g = g f'(z), each a scalar formula in a loop that vectorises.
+
+Clevert, Unterthiner and Hochreiter 2016 (ELU); Klambauer et al. 2017 (SELU); Hendrycks and Gimpel 2016 (GELU,
+the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
+"""
+
+from cython.parallel cimport prange
+
+from cydrop._core.elementary cimport (
+    erfc32, exp32, expm1_negative, sigmoid32, softplus32, tanh32,
+)
+
+cdef enum:
+    CHUNK = 4096
+
+cdef float SELU_SCALE = <float>1.0507009873554805
+cdef float SELU_ALPHA = <float>1.6732632423543772
+
+
+cdef inline float leaky_relu(float z, float slope) noexcept nogil:
+    return z * slope if z <= <float>0.0 else z
+
+
+cdef inline float leaky_relu_slope(float z, float slope) noexcept nogil:
+    return slope if z <= <float>0.0 else <float>1.0
+
+
+cdef inline float elu(float z, float alpha) noexcept nogil:
+    cdef float low = alpha * expm1_negative(z if z <= <float>0.0 else <float>0.0)
+    return low if z <= <float>0.0 else z
+
+
+cdef inline float elu_slope(float z, float alpha) noexcept nogil:
+    cdef float low = alpha * exp32(z if z <= <float>0.0 else <float>0.0)
+    return low if z <= <float>0.0 else <float>1.0
+
+
+cdef inline float normal_cdf(float z) noexcept nogil:
+    return <float>0.5 * erfc32(z * <float>-0.70710678118654752)
+
+
+cdef inline float gelu_slope(float z) noexcept nogil:
+    cdef float density = <float>0.3989422804014327 * exp32(<float>-0.5 * z * z)
+    return normal_cdf(z) + z * density
+
+
+cdef inline float silu_slope(float z) noexcept nogil:
+    cdef float s = sigmoid32(z)
+    return s * (<float>1.0 + z * (<float>1.0 - s))
+
+
+cdef inline float tanh_slope(float z) noexcept nogil:
+    cdef float t = tanh32(z)
+    return <float>1.0 - t * t
+
+
+cdef inline float sigmoid_slope(float z) noexcept nogil:
+    cdef float s = sigmoid32(z)
+    return s * (<float>1.0 - s)
+
+
+cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n) noexcept nogil:
+    """y = f(z); y may be z."""
+    cdef Py_ssize_t j
+    if kind == RELU:
+        for j in range(n):
+            y[j] = <float>0.0 if z[j] <= <float>0.0 else z[j]
+    elif kind == LEAKY_RELU:
+        for j in range(n):
+            y[j] = leaky_relu(z[j], alpha)
+    elif kind == ELU:
+        for j in range(n):
+            y[j] = elu(z[j], alpha)
+    elif kind == SELU:
+        for j in range(n):
+            y[j] = SELU_SCALE * elu(z[j], SELU_ALPHA)
+    elif kind == GELU:
+        for j in range(n):
+            y[j] = z[j] * normal_cdf(z[j])
+    elif kind == SILU:
+        for j in range(n):
+            y[j] = z[j] * sigmoid32(z[j])
+    elif kind == TANH:
+        for j in range(n):
+            y[j] = tanh32(z[j])
+    elif kind == SIGMOID:
+        for j in range(n):
+            y[j] = sigmoid32(z[j])
+    elif kind == SOFTPLUS:
+        for j in range(n):
+            y[j] = softplus32(z[j])
+    else:
+        for j in range(n):
+            y[j] = z[j]
+
+
+cdef void activation_gradient(int kind, float alpha, const float* z, float* g, Py_ssize_t n) noexcept nogil:
+    """g = g f'(z)"""
+    cdef Py_ssize_t j
+    if kind == RELU:
+        for j in range(n):
+            g[j] = <float>0.0 if z[j] <= <float>0.0 else g[j]
+    elif kind == LEAKY_RELU:
+        for j in range(n):
+            g[j] = g[j] * leaky_relu_slope(z[j], alpha)
+    elif kind == ELU:
+        for j in range(n):
+            g[j] = g[j] * elu_slope(z[j], alpha)
+    elif kind == SELU:
+        for j in range(n):
+            g[j] = g[j] * (SELU_SCALE * elu_slope(z[j], SELU_ALPHA))
+    elif kind == GELU:
+        for j in range(n):
+            g[j] = g[j] * gelu_slope(z[j])
+    elif kind == SILU:
+        for j in range(n):
+            g[j] = g[j] * silu_slope(z[j])
+    elif kind == TANH:
+        for j in range(n):
+            g[j] = g[j] * tanh_slope(z[j])
+    elif kind == SIGMOID:
+        for j in range(n):
+            g[j] = g[j] * sigmoid_slope(z[j])
+    elif kind == SOFTPLUS:
+        for j in range(n):
+            g[j] = g[j] * sigmoid32(z[j])
+
+
+def activation(
+    int kind, float alpha,
+    const float[::1] z,     # IN
+    float[::1] y,           # OUT
+    int n_threads,
+):
+    """y = f(z)"""
+    cdef Py_ssize_t n = z.shape[0], i
+    with nogil:
+        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
+            activate(kind, alpha, &z[i], &y[i], min(<Py_ssize_t>CHUNK, n - i))
+
+
+def activation_backward(
+    int kind, float alpha,
+    const float[::1] z,     # IN
+    float[::1] g,           # INOUT
+    int n_threads,
+):
+    """g = g f'(z)"""
+    cdef Py_ssize_t n = z.shape[0], i
+    with nogil:
+        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
+            activation_gradient(kind, alpha, &z[i], &g[i], min(<Py_ssize_t>CHUNK, n - i))
+
+
+def exponential(const float[::1] x, float[::1] out):
+    """out = e^x, for the measurement of its error."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(x.shape[0]):
+            out[i] = exp32(x[i])

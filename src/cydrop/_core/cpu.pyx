@@ -1,0 +1,78 @@
+"""What this machine and this build can do: instruction sets, OpenMP, threads. Compiled for any machine."""
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+    static int cydrop_has_avx2(void) {
+        __builtin_cpu_init();
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
+            && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+    }
+    static int cydrop_has_avx512(void) {
+        return cydrop_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    }
+    #else
+    static int cydrop_has_avx2(void) { return 0; }
+    static int cydrop_has_avx512(void) { return 0; }
+    #endif
+
+    #ifdef _OPENMP
+    #include <omp.h>
+    #if _OPENMP >= 201811
+    static void cydrop_rest(void) { omp_pause_resource_all(omp_pause_soft); }
+    #else
+    static void cydrop_rest(void) { }
+    #endif
+    static int cydrop_openmp(void) { return _OPENMP; }
+    static int cydrop_threads(void) { return omp_get_max_threads(); }
+    #else
+    static void cydrop_rest(void) { }
+    static int cydrop_openmp(void) { return 0; }
+    static int cydrop_threads(void) { return 1; }
+    #endif
+
+    #if defined(__clang__)
+    #define CYDROP_COMPILER "Clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define CYDROP_COMPILER "GCC " __VERSION__
+    #else
+    #define CYDROP_COMPILER "unknown"
+    #endif
+    """
+    int cydrop_has_avx2()
+    int cydrop_has_avx512()
+    void cydrop_rest()
+    int cydrop_openmp()
+    int cydrop_threads()
+    const char* CYDROP_COMPILER
+
+
+def instruction_sets():
+    """The instruction sets of this machine that cydrop has kernels for, best first."""
+    found = ["baseline"]
+    if cydrop_has_avx2():
+        found.insert(0, "avx2")
+    if cydrop_has_avx512():
+        found.insert(0, "avx512")
+    return found
+
+
+def openmp():
+    """The OpenMP version (a date such as 201511) that this build uses, 0 for a serial build."""
+    return cydrop_openmp()
+
+
+def openmp_threads():
+    """Threads that OpenMP would use: OMP_NUM_THREADS, or the processors of this process's affinity mask."""
+    return cydrop_threads()
+
+
+def compiler():
+    """The compiler of this build."""
+    return CYDROP_COMPILER.decode()
+
+
+def rest():
+    """Puts the thread pool to rest, so that fork is safe and nobody spins. Does nothing in a serial build."""
+    cydrop_rest()

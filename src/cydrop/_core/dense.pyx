@@ -1,0 +1,342 @@
+"""The dense operation: three products built from one register tile (tile.h), split by tiles of the output.
+
+    forward           Y  = drop(f(X W + b))     X (rows, n_in), W (n_in, n_out)
+    backward, input   dX = dZ Wt                followed by the derivative of the layer below
+    backward, weight  dW = Xt dZ, db = sum dZ   followed by the optimizer
+
+A work unit is a panel of TILE_COLS output columns (and, where panels are few, a share of the rows). The panel of
+the right-hand factor is packed once, KC deep, into memory that stays in L1 while all row tiles pass over it:
+
+              TILE_COLS                      TILE_COLS
+             +---------+                    +---------+
+          KC | packed  |           TILE_ROWS|  tile   | -> epilogue while the tile is in L1
+             +---------+                    +---------+
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.string cimport memcpy, memset
+
+from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
+from cydrop._core.dropout cimport select_row
+from cydrop._core.optimizers cimport Update, update_span
+from cydrop._core.relu cimport relu_gradient, relu_in_place
+
+cdef extern from "tile.h" nogil:
+    void tile_of_rows(
+        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel,
+        float* c, Py_ssize_t c_row, int cols, int resume)
+    void tile_of_columns(
+        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel,
+        float* c, Py_ssize_t c_row, int cols, int resume)
+
+cdef extern from "fma.h" nogil:
+    float sqrtf(float x)
+
+cdef enum:
+    KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
+    SERIAL_WORK = 600000        # multiply-adds below which a second thread costs more than it brings
+
+
+cdef Py_ssize_t scratch_floats(Py_ssize_t rows) noexcept nogil:
+    """Floats of scratch memory that one thread needs for batches of `rows` rows: a panel and a tile."""
+    return (max(rows, <Py_ssize_t>KC) + TILE_ROWS) * TILE_COLS
+
+
+cdef inline void pack(
+    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, float* panel
+) noexcept nogil:
+    """panel[k, j] = b[k, j], zero for j >= cols"""
+    cdef Py_ssize_t k
+    if cols == TILE_COLS:
+        for k in range(depth):
+            memcpy(panel + k * TILE_COLS, b + k * b_row, TILE_COLS * sizeof(float))
+        return
+    memset(panel, 0, depth * TILE_COLS * sizeof(float))
+    for k in range(depth):
+        memcpy(panel + k * TILE_COLS, b + k * b_row, cols * sizeof(float))
+
+
+cdef inline void pack_transposed(
+    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, float* panel
+) noexcept nogil:
+    """panel[k, j] = b[j, k], zero for j >= cols"""
+    cdef Py_ssize_t k, j
+    if cols < TILE_COLS:
+        memset(panel, 0, depth * TILE_COLS * sizeof(float))
+    for j in range(cols):
+        for k in range(depth):
+            panel[k * TILE_COLS + j] = b[j * b_row + k]
+
+
+cdef void finish_forward(
+    const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
+) noexcept nogil:
+    """y = drop(f(z + bias)) on a rectangle; z may be y. With a bias, z receives z + bias."""
+    cdef Py_ssize_t r, j
+    cdef float* to
+    cdef float* source
+    cdef const float* bias = e.bias + col0 if e.bias != NULL else NULL
+    for r in range(row0, row0 + rows):
+        source = z.data + r * z.row + col0
+        to = y.data + r * y.row + col0
+        if bias != NULL:
+            for j in range(cols):
+                source[j] = source[j] + bias[j]
+        if e.activation == RELU and source == to:
+            relu_in_place(to, cols)
+        elif e.activation != IDENTITY:
+            activate(e.activation, e.alpha, source, to, cols)
+        elif source != to and e.mask == NULL:
+            memcpy(to, source, cols * sizeof(float))
+        if e.mask != NULL:
+            select_row(e.mask, r * e.mask_row + col0, source if e.activation == IDENTITY else to, e.scale, to, cols)
+        elif e.scale != <float>1.0:
+            for j in range(cols):
+                to[j] = to[j] * e.scale
+
+
+cdef void finish_backward(
+    const Epilogue* e, Matrix z, Matrix y, Matrix g,
+    Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
+) noexcept nogil:
+    """From d loss / d y to d loss / d z in place, on a rectangle of g."""
+    cdef Py_ssize_t r, j
+    cdef float* slope
+    for r in range(row0, row0 + rows):
+        slope = g.data + r * g.row + col0
+        if e.activation == RELU:
+            relu_gradient(slope, y.data + r * y.row + col0, e.scale, cols)
+            continue
+        if e.mask != NULL:
+            select_row(e.mask, r * e.mask_row + col0, slope, e.scale, slope, cols)
+        elif e.scale != <float>1.0:
+            for j in range(cols):
+                slope[j] = slope[j] * e.scale
+        if e.activation != IDENTITY:
+            activation_gradient(e.activation, e.alpha, z.data + r * z.row + col0, slope, cols)
+
+
+cdef inline int threads_for(double work, int n_threads) noexcept nogil:
+    return 1 if work < SERIAL_WORK else n_threads
+
+
+cdef inline Py_ssize_t row_shares(Py_ssize_t panels, Py_ssize_t tiles, int n_threads) noexcept nogil:
+    """Into how many shares the rows are cut, so that there is work for all threads."""
+    cdef Py_ssize_t wanted
+    if n_threads == 1:
+        return 1
+    wanted = (4 * n_threads + panels - 1) // panels
+    return max(<Py_ssize_t>1, min(wanted, tiles))
+
+
+cdef void product_unit(
+    Matrix a, const float* b, Py_ssize_t b_row, bint transposed,
+    Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t depth, Py_ssize_t col0, Py_ssize_t cols,
+    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* panel
+) noexcept nogil:
+    """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), and the epilogue."""
+    cdef Py_ssize_t k0 = 0, deep, r, some
+    while k0 < depth:
+        deep = min(<Py_ssize_t>KC, depth - k0)
+        if transposed:
+            pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, panel)
+        else:
+            pack(b + k0 * b_row + col0, b_row, deep, cols, panel)
+        r = row0
+        while r < row1:
+            some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
+            tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel,
+                         c.data + r * c.row + col0, c.row, <int>cols, k0 > 0)
+            if k0 + deep == depth and e != NULL:
+                if backward:
+                    finish_backward(e, z, y, c, r, some, col0, cols)
+                else:
+                    finish_forward(e, c, y, r, some, col0, cols)
+            r += TILE_ROWS
+        k0 += KC
+
+
+cdef void product(
+    Matrix a, const float* b, Py_ssize_t b_row, bint transposed,
+    Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t cols,
+    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch, int n_threads
+) noexcept nogil:
+    cdef int threads = threads_for(<double>rows * depth * cols, n_threads)
+    cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
+    cdef Py_ssize_t tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
+    cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
+    cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
+    if threads == 1:
+        for unit in range(panels):
+            col0 = unit * TILE_COLS
+            product_unit(a, b, b_row, transposed, 0, rows, depth, col0, min(<Py_ssize_t>TILE_COLS, cols - col0),
+                         backward, e, z, y, c, scratch)
+        return
+    for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
+        col0 = unit // shares * TILE_COLS
+        row0 = unit % shares * share
+        product_unit(a, b, b_row, transposed, row0, min(row0 + share, rows), depth, col0,
+                     min(<Py_ssize_t>TILE_COLS, cols - col0), backward, e, z, y, c, scratch + threadid() * size)
+
+
+cdef void dense_forward(
+    Matrix x, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads
+) noexcept nogil:
+    """y = drop(f(x weight + bias)); z receives x weight + bias (z may be y where nobody needs it later)."""
+    product(x, weight, n_out, False, rows, n_in, n_out, False, e, z, y, z, scratch, n_threads)
+
+
+cdef void dense_backward_input(
+    Matrix dz, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
+) noexcept nogil:
+    """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
+    product(dz, weight, n_out, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
+
+
+cdef inline void column_sums(const float* panel, Py_ssize_t rows, float* sums) noexcept nogil:
+    """sums[j] = panel[0, j] + panel[1, j] + ..."""
+    cdef Py_ssize_t k, j
+    for j in range(TILE_COLS):
+        sums[j] = 0.0
+    for k in range(rows):
+        for j in range(TILE_COLS):
+            sums[j] = sums[j] + panel[k * TILE_COLS + j]
+
+
+cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
+    return base + offset if base != NULL else NULL
+
+
+cdef void weight_unit(
+    Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
+    Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* panel
+) noexcept nogil:
+    """Rows i0..i1 and columns col0..col0+cols of dW, and with i0 = 0 of db."""
+    cdef float* tile = panel + rows * TILE_COLS
+    cdef Py_ssize_t i, r, some, place
+    pack(dz.data + col0, dz.row, rows, cols, panel)
+    if i0 == 0 and to.bias != NULL:
+        column_sums(panel, rows, tile)
+        if to.update != NULL:
+            update_span(to.update, to.bias + col0, tile, at(to.bias_moment1, col0), at(to.bias_moment2, col0), cols)
+        else:
+            memcpy(to.bias_gradient + col0, tile, cols * sizeof(float))
+    i = i0
+    while i < i1:
+        some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
+        if to.update == NULL:
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel,
+                            to.weight_gradient + i * n_out + col0, n_out, <int>cols, False)
+        else:
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, tile, TILE_COLS, TILE_COLS, False)
+            for r in range(some):
+                place = (i + r) * n_out + col0
+                update_span(to.update, to.weight + place, tile + r * TILE_COLS,
+                            at(to.weight_moment1, place), at(to.weight_moment2, place), cols)
+        i += TILE_ROWS
+
+
+cdef void dense_backward_weight(
+    Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    const Gradient* to, float* scratch, int n_threads
+) noexcept nogil:
+    """dW = x^t dz and db = sum of the rows of dz, written or handed to the optimizer."""
+    cdef int threads = threads_for(<double>rows * n_in * n_out, n_threads)
+    cdef Py_ssize_t panels = (n_out + TILE_COLS - 1) // TILE_COLS
+    cdef Py_ssize_t tiles = (n_in + TILE_ROWS - 1) // TILE_ROWS
+    cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
+    cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS
+    cdef Py_ssize_t size = scratch_floats(rows), unit, col0, i0
+    if threads == 1:
+        for unit in range(panels):
+            col0 = unit * TILE_COLS
+            weight_unit(x, dz, rows, 0, n_in, n_out, col0, min(<Py_ssize_t>TILE_COLS, n_out - col0), to, scratch)
+        return
+    for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
+        col0 = unit // shares * TILE_COLS
+        i0 = unit % shares * share
+        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, col0,
+                    min(<Py_ssize_t>TILE_COLS, n_out - col0), to, scratch + threadid() * size)
+
+
+cdef inline void clip_column_block(
+    float* weight, Py_ssize_t n_in, Py_ssize_t n_out, Py_ssize_t col0, Py_ssize_t cols, float limit
+) noexcept nogil:
+    cdef double[64] squares
+    cdef float[64] factor
+    cdef float norm
+    cdef Py_ssize_t i, j
+    for j in range(cols):
+        squares[j] = 0.0
+    for i in range(n_in):
+        for j in range(cols):
+            squares[j] += <double>weight[i * n_out + col0 + j] * <double>weight[i * n_out + col0 + j]
+    for j in range(cols):
+        norm = sqrtf(<float>squares[j])
+        factor[j] = limit / norm if norm > limit else <float>1.0
+    for i in range(n_in):
+        for j in range(cols):
+            weight[i * n_out + col0 + j] = weight[i * n_out + col0 + j] * factor[j]
+
+
+cdef void clip_columns(
+    float* weight, Py_ssize_t n_in, Py_ssize_t n_out, float limit, int n_threads
+) noexcept nogil:
+    """Max-norm (Srivastava et al. 2014): a unit's incoming weights, a column, are scaled down to norm `limit`."""
+    cdef Py_ssize_t col0
+    for col0 in prange(0, n_out, 64, num_threads=threads_for(<double>n_in * n_out, n_threads), schedule="static"):
+        clip_column_block(weight, n_in, n_out, col0, min(<Py_ssize_t>64, n_out - col0), limit)
+
+
+cdef float[:] _scratch(Py_ssize_t rows, int n_threads):
+    """64-byte aligned scratch memory for the functions below, which allocate for themselves."""
+    from cydrop._core.memory import aligned
+    return aligned(scratch_floats(rows) * n_threads)
+
+
+def forward(
+    float[:, ::1] x,            # IN
+    float[:, ::1] weight,       # IN
+    float[::1] bias,            # IN, or empty
+    float[:, ::1] y,            # OUT
+    int n_threads,
+):
+    """y = x weight + bias"""
+    cdef Epilogue e
+    cdef Matrix mx, my
+    cdef float[:] scratch = _scratch(x.shape[0], n_threads)
+    memset(&e, 0, sizeof(Epilogue))
+    e.scale = 1.0
+    e.bias = &bias[0] if bias.shape[0] else NULL
+    mx.data, mx.row = &x[0, 0], x.shape[1]
+    my.data, my.row = &y[0, 0], y.shape[1]
+    with nogil:
+        dense_forward(mx, &weight[0, 0], x.shape[0], x.shape[1], y.shape[1], &e, my, my, &scratch[0], n_threads)
+
+
+def backward(
+    float[:, ::1] dy,           # IN
+    float[:, ::1] x,            # IN
+    float[:, ::1] weight,       # IN
+    float[:, ::1] dx,           # OUT
+    float[:, ::1] dweight,      # OUT
+    float[::1] dbias,           # OUT
+    int n_threads,
+):
+    """dx = dy weight^t, dweight = x^t dy, dbias = sum of the rows of dy"""
+    cdef Matrix mx, mdy, mdx
+    cdef Gradient to
+    cdef Py_ssize_t rows = x.shape[0], n_in = x.shape[1], n_out = dy.shape[1]
+    cdef float[:] scratch = _scratch(rows, n_threads)
+    memset(&to, 0, sizeof(Gradient))
+    to.weight_gradient = &dweight[0, 0]
+    to.bias = to.bias_gradient = &dbias[0]
+    mx.data, mx.row = &x[0, 0], n_in
+    mdx.data, mdx.row = &dx[0, 0], n_in
+    mdy.data, mdy.row = &dy[0, 0], n_out
+    with nogil:
+        dense_backward_input(mdy, &weight[0, 0], rows, n_in, n_out, NULL, mdx, mdx, mdx, &scratch[0], n_threads)
+        dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)

@@ -1,0 +1,179 @@
+"""Dropout on flat arrays: draw masks, apply them forward and backward, pack and unpack them.
+
+Each function's twin in plain NumPy is in cydrop.reference.
+"""
+
+from cython.parallel cimport prange
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
+
+cdef extern from "bitmask.h" nogil:
+    uint64_t bytes_below(const uint64_t* words, unsigned char threshold)
+    uint64_t bytes_equal(const uint64_t* words, unsigned char value)
+    int lowest_bit(uint64_t word)
+
+
+cdef void mask_block(StreamKey key, uint64_t block, uint32_t threshold, uint64_t* bits, int n) noexcept nogil:
+    """The mask of the first n elements of a block (whole groups of 128 are written)."""
+    cdef Lanes lanes
+    cdef uint64_t[LANES] words
+    cdef uint64_t[BLOCK_WORDS] ties
+    cdef unsigned char top = <unsigned char>(threshold >> 24)
+    cdef bint exact = (threshold & 0xFFFFFF) == 0
+    cdef int group, groups = (n + 127) >> 7
+    seed_block(&lanes, key, block)
+    for group in range(groups):
+        draw(&lanes, words)
+        bits[2 * group] = bytes_below(words, top)
+        bits[2 * group + 1] = bytes_below(words + 8, top)
+        if not exact:
+            ties[2 * group] = bytes_equal(words, top)
+            ties[2 * group + 1] = bytes_equal(words + 8, top)
+    if not exact:
+        break_ties(key, block, threshold & 0xFFFFFF, ties, bits, 2 * groups)
+
+
+cdef void break_ties(
+    StreamKey key, uint64_t block, uint32_t low, const uint64_t* ties, uint64_t* bits, int n_words
+) noexcept nogil:
+    """Tie by tie, in the order of the elements: the next word of the block's second generator decides."""
+    cdef Lanes lanes
+    cdef uint64_t[LANES] words
+    cdef uint64_t left, bit
+    cdef int used = LANES, i
+    key.k0 = ~key.k0
+    key.k1 = ~key.k1
+    seed_block(&lanes, key, block)
+    for i in range(n_words):
+        left = ties[i]
+        while left:
+            if used == LANES:
+                draw(&lanes, words)
+                used = 0
+            bit = left & (~left + 1)
+            if (words[used] >> 40) < low:
+                bits[i] |= bit
+            left ^= bit
+            used += 1
+
+
+cdef void draw_mask(
+    StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t n, int n_threads
+) noexcept nogil:
+    """The mask pass: every block of n elements, in parallel."""
+    cdef Py_ssize_t block, blocks = (n + BLOCK - 1) // BLOCK
+    if n_threads == 1 or blocks == 1:
+        for block in range(blocks):
+            mask_block(key, <uint64_t>block, threshold, bits + block * BLOCK_WORDS,
+                       <int>min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+    else:
+        for block in prange(blocks, num_threads=n_threads, schedule="static"):
+            mask_block(key, <uint64_t>block, threshold, bits + block * BLOCK_WORDS,
+                       <int>min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+
+
+cdef inline void drop_block(
+    StreamKey key, Py_ssize_t block, uint32_t threshold, float scale,
+    const float* x, float* out, Py_ssize_t n
+) noexcept nogil:
+    """A block of dropout whose mask nobody keeps: drawn into L1, used at once."""
+    cdef uint64_t[BLOCK_WORDS + 1] bits
+    cdef Py_ssize_t start = block * BLOCK
+    cdef int some = <int>min(<Py_ssize_t>BLOCK, n - start)
+    mask_block(key, <uint64_t>block, threshold, bits, some)
+    select_row(bits, 0, x + start, scale, out + start, some)
+
+
+def dropout(
+    const float[::1] x,         # IN
+    float[::1] out,             # OUT, may be x
+    double rate,
+    float scale,
+    uint64_t k0, uint64_t k1,   # the stream's key
+    int n_threads,
+):
+    """out = x * scale where the drawn mask keeps, else 0; 0 < rate < 1."""
+    cdef Py_ssize_t n = x.shape[0], block, blocks = (n + BLOCK - 1) // BLOCK
+    cdef uint32_t threshold = keep_threshold(rate)
+    cdef StreamKey key
+    key.k0 = k0
+    key.k1 = k1
+    if n == 0:
+        return
+    with nogil:
+        if n_threads == 1 or blocks == 1:
+            for block in range(blocks):
+                drop_block(key, block, threshold, scale, &x[0], &out[0], n)
+        else:
+            for block in prange(blocks, num_threads=n_threads, schedule="static"):
+                drop_block(key, block, threshold, scale, &x[0], &out[0], n)
+
+
+def mask(uint64_t[::1] bits, Py_ssize_t n, double rate, uint64_t k0, uint64_t k1, int n_threads):
+    """The mask of n elements as bits; `bits` holds words_of(n) words. Rates 0 and 1 draw nothing."""
+    cdef StreamKey key
+    key.k0 = k0
+    key.k1 = k1
+    if n == 0:
+        return
+    with nogil:
+        if rate <= 0.0 or rate >= 1.0:
+            memset(&bits[0], 0 if rate >= 1.0 else 255, mask_words(n) * 8)
+        else:
+            draw_mask(key, keep_threshold(rate), &bits[0], n, n_threads)
+
+
+def words_of(Py_ssize_t n):
+    """Words that the mask of n elements needs."""
+    return mask_words(n)
+
+
+cdef inline void select_block(
+    const uint64_t* bits, Py_ssize_t block, float scale, const float* x, float* out, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t start = block * BLOCK
+    select_row(bits, start, x + start, scale, out + start, min(<Py_ssize_t>BLOCK, n - start))
+
+
+def apply_mask(
+    const float[::1] x,         # IN
+    const uint64_t[::1] bits,   # IN
+    float[::1] out,             # OUT, may be x
+    float scale,
+    int n_threads,
+):
+    """out = x * scale where the mask's bit is set, else 0: dropout forward (x) and backward (dy)."""
+    cdef Py_ssize_t n = x.shape[0], block, blocks = (n + BLOCK - 1) // BLOCK
+    if n == 0:
+        return
+    with nogil:
+        if n_threads == 1 or blocks == 1:
+            select_row(&bits[0], 0, &x[0], scale, &out[0], n)
+        else:
+            for block in prange(blocks, num_threads=n_threads, schedule="static"):
+                select_block(&bits[0], block, scale, &x[0], &out[0], n)
+
+
+def pack(const unsigned char[::1] keep, uint64_t[::1] bits):
+    """Booleans into bits."""
+    cdef Py_ssize_t n = keep.shape[0], i, j
+    cdef uint64_t word
+    with nogil:
+        for i in range(0, n, 64):
+            word = 0
+            for j in range(min(<Py_ssize_t>64, n - i)):
+                word |= <uint64_t>(keep[i + j] != 0) << j
+            bits[i >> 6] = word
+
+
+def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):
+    """Bits into booleans."""
+    cdef Py_ssize_t n = keep.shape[0], i, j
+    cdef uint64_t word
+    with nogil:
+        for i in range(0, n, 64):
+            word = bits[i >> 6]
+            for j in range(min(<Py_ssize_t>64, n - i)):
+                keep[i + j] = (word >> j) & 1

@@ -1,0 +1,614 @@
+"""The engine: runs a plan over batches without the GIL and without allocating.
+
+An Engine holds the plan's operations and the parameter arena. A Workspace holds the memory of one run: every
+operation's buffers are laid out in it once, when it is made, so that a step has nothing to set up.
+
+    batch:   gather rows -> draw masks -> forward -> loss -> backward (+ optimizer) -> max-norm
+    forward: one operation after the other       y = drop(f(x W + b))  or  y = drop(f(x))
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from cydrop._core.activations cimport IDENTITY, RELU
+from cydrop._core.dense cimport (
+    Epilogue, Gradient, Matrix, clip_columns, dense_backward_input, dense_backward_weight, dense_forward,
+    finish_backward, finish_forward, scratch_floats,
+)
+from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
+from cydrop._core.losses cimport GAUSSIAN_NLL, Loss, LossSum, link_rows, loss_pass
+from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena
+from cydrop._core.xorshift cimport StreamKey, stream_key
+
+from cydrop._core.memory import aligned
+from cydrop._core.optimizers import spans_of
+
+cdef extern from "fma.h" nogil:
+    double wall_seconds()
+    const char* CYDROP_TARGET
+    int CYDROP_HAS_FMA
+
+cdef enum:
+    DENSE = 0
+    MAP = 1                     # an operation without parameters: y = drop(f(x))
+
+cdef enum:
+    FEW = 32768                 # elements below which one thread is enough for an elementwise pass
+
+
+cdef struct Op:
+    int kind
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    Py_ssize_t weight           # offset in the arenas
+    Py_ssize_t bias             # the same, -1: none
+    int activation
+    float alpha
+    int dropout                 # number of the dropout layer, -1: none
+    bint vanilla                # unscaled in training, scaled in prediction
+    bint shared                 # one mask for all rows
+    StreamKey seed              # of the dropout layer's masks
+    float max_norm              # 0: none
+
+
+cdef struct Bound:              # an operation and its memory in one workspace
+    Matrix x
+    Matrix z                    # what enters the activation
+    Matrix y
+    Epilogue epilogue
+    uint64_t* mask
+    bint given                  # the mask came from the caller
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    """Floats from row to row: whole cache lines, and never a multiple of 1 KiB, whose rows would fall into the
+    same sets of the L1 cache."""
+    cdef Py_ssize_t row = (n + 15) // 16 * 16
+    return row + 16 if row % 256 == 0 else row
+
+
+cdef class Engine:
+    """A plan ready to run.
+
+    Parameters
+    ----------
+    ops : sequence of cydrop.plan.Op
+    parameters, gradients, moment1, moment2 : float32 arenas of the same layout (moments may be empty)
+    loss_kind, loss_option : see losses.pxd
+    n_threads : int
+    """
+
+    cdef Op* ops
+    cdef readonly int n_ops
+    cdef readonly int n_threads
+    cdef readonly int n_dropouts
+    cdef int first_dense        # the lowest operation with parameters
+    cdef bint any_max_norm
+    cdef bint has_clip
+    cdef double clip_norm
+    cdef Loss loss
+    cdef Update update
+    cdef float[::1] parameters
+    cdef float[::1] gradients
+    cdef float[::1] moment1
+    cdef float[::1] moment2
+    cdef double[::1] partial_norms
+    cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
+    cdef public unsigned long long updates      # optimizer updates so far
+
+    def __cinit__(self, ops, *args, **kwargs):
+        self.ops = <Op*>calloc(max(len(ops), 1), sizeof(Op))
+        if self.ops == NULL:
+            raise MemoryError
+
+    def __init__(
+        self, ops, float[::1] parameters, float[::1] gradients, float[::1] moment1, float[::1] moment2,
+        int loss_kind, float loss_option, int n_threads,
+    ):
+        cdef int i
+        cdef Op* op
+        self.n_ops = len(ops)
+        self.n_threads = n_threads
+        self.parameters = parameters
+        self.gradients = gradients
+        self.moment1 = moment1
+        self.moment2 = moment2
+        import numpy
+        self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
+        self.loss.kind = loss_kind
+        self.loss.option = loss_option
+        self.first_dense = self.n_ops
+        self.n_dropouts = 0
+        self.any_max_norm = False
+        for i in range(self.n_ops):
+            op = &self.ops[i]
+            given = ops[i]
+            op.kind = DENSE if given.kind == "dense" else MAP
+            op.n_in, op.n_out = given.n_in, given.n_out
+            op.weight, op.bias = given.weight, given.bias
+            op.activation, op.alpha = given.activation, given.alpha
+            op.dropout, op.vanilla, op.shared = given.dropout, given.vanilla, given.shared
+            op.seed.k0, op.seed.k1 = given.seed
+            op.max_norm = given.max_norm
+            if op.dropout >= 0:
+                self.n_dropouts += 1
+            if op.kind == DENSE and self.first_dense == self.n_ops:
+                self.first_dense = i
+            if op.max_norm > 0:
+                self.any_max_norm = True
+
+    def __dealloc__(self):
+        free(self.ops)
+
+    def set_optimizer(
+        self, int kind, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
+    ):
+        """The optimizer of the following updates; clip_norm is None or a number."""
+        self.update.kind = kind
+        self.update.beta1, self.update.beta2 = beta1, beta2
+        self.update.epsilon = <float>epsilon
+        self.update.decay = weight_decay
+        self.update.nesterov = nesterov
+        self.update.clip = 1.0
+        self.has_clip = clip_norm is not None
+        self.clip_norm = clip_norm if self.has_clip else 0.0
+
+    def train(
+        self,
+        Workspace ws,
+        const float[:, ::1] x,              # IN, all rows
+        const int32_t[::1] labels,          # IN, empty unless cross-entropy
+        const float[:, ::1] targets,        # IN, empty for cross-entropy
+        const float[::1] weights,           # IN, or empty
+        const int64_t[::1] order,           # IN, the rows in the order of training, empty: as they are
+        Py_ssize_t batch_size,
+        Py_ssize_t first_batch,
+        const double[::1] learning_rates,   # IN, one a batch of the epoch, or one for all
+        const double[:, ::1] rates,         # IN, dropout rates: a row a batch, or one row for all
+        double seconds,                     # comes back after the batch in which they are over
+    ):
+        """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, rows, correct, diverged)."""
+        cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
+        cdef Py_ssize_t start, rows, seen = 0, correct = 0
+        cdef double deadline, loss = 0.0
+        cdef LossSum one
+        cdef bint diverged = False
+        with nogil:
+            deadline = wall_seconds() + seconds
+            while batch < batches:
+                start = batch * batch_size
+                rows = min(batch_size, n - start)
+                self.load_batch(ws, x, labels, targets, weights, order, start, rows)
+                self.set_rates(ws, &rates[batch if rates.shape[0] > 1 else 0, 0] if self.n_dropouts else NULL)
+                self.draw_masks(ws, rows, self.draws, NULL)
+                self.forward_pass(ws, rows)
+                self.draws += 1
+                one = self.loss_of_batch(ws, rows, True)
+                if not isfinite(one.loss):
+                    diverged = True
+                    break
+                loss += one.loss
+                correct += one.correct
+                seen += rows
+                self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
+                batch += 1
+                if wall_seconds() > deadline:
+                    break
+        return batch, loss, seen, correct, diverged
+
+    def predict(
+        self,
+        Workspace ws,
+        const float[:, ::1] x,              # IN
+        float[:, ::1] out,                  # OUT
+        Py_ssize_t first_row,
+        bint link,                          # apply the loss's link
+        double seconds,
+    ):
+        """Predicts rows from `first_row` on and returns the first row that it has not done."""
+        cdef Py_ssize_t n = x.shape[0], row = first_row, rows
+        cdef double deadline
+        with nogil:
+            deadline = wall_seconds() + seconds
+            while row < n:
+                rows = min(ws.capacity, n - row)
+                ws.bound[0].x.data = <float*>&x[row, 0]
+                ws.bound[0].x.row = x.shape[1]
+                self.bind_input(ws)
+                self.forward_pass(ws, rows)
+                self.write_output(ws, rows, &out[row, 0], link)
+                row += rows
+                if wall_seconds() > deadline:
+                    break
+        return row
+
+    def sample(
+        self,
+        Workspace ws,
+        const float[:, ::1] x,              # IN
+        float[:, ::1] out,                  # OUT
+        const double[:, ::1] rates,         # IN, one row
+        const uint64_t[:, ::1] seeds,       # IN, a key for each dropout layer
+        unsigned long long draw,            # number of the sample
+        bint link,
+    ):
+        """One stochastic prediction (dropout on, the network's own counters untouched)."""
+        cdef Py_ssize_t n = x.shape[0], row = 0, rows, chunk = 0, chunks = (n + ws.capacity - 1) // ws.capacity
+        with nogil:
+            self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
+            while row < n:
+                rows = min(ws.capacity, n - row)
+                ws.bound[0].x.data = <float*>&x[row, 0]
+                ws.bound[0].x.row = x.shape[1]
+                self.bind_input(ws)
+                self.draw_masks(ws, rows, draw * <uint64_t>chunks + <uint64_t>chunk,
+                                &seeds[0, 0] if self.n_dropouts else NULL)
+                self.forward_pass(ws, rows)
+                self.write_output(ws, rows, &out[row, 0], link)
+                row += rows
+                chunk += 1
+
+    def forward(self, Workspace ws, const float[:, ::1] x, float[:, ::1] out, const double[:, ::1] rates):
+        """A training forward pass of one batch; masks given to the workspace are used instead of drawn ones."""
+        cdef Py_ssize_t rows = x.shape[0], r
+        cdef Matrix held
+        with nogil:
+            # backward reads the input again, so that it is kept: the caller may change x in between
+            held = ws.batch
+            for r in range(rows):
+                memcpy(held.data + r * held.row, &x[r, 0], x.shape[1] * sizeof(float))
+            ws.bound[0].x = held
+            self.bind_input(ws)
+            self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
+            self.draw_masks(ws, rows, self.draws, NULL)
+            self.forward_pass(ws, rows)
+            self.write_output(ws, rows, &out[0, 0], False)
+            self.draws += 1
+
+    def backward(self, Workspace ws, const float[:, ::1] grad, float[:, ::1] dx):
+        """From d loss / d raw outputs to the gradient arena and d loss / d x, for the last forward."""
+        cdef Py_ssize_t rows = grad.shape[0], r
+        cdef Matrix to
+        with nogil:
+            for r in range(rows):
+                memcpy(ws.slope[0].data + r * ws.slope[0].row, &grad[r, 0], grad.shape[1] * sizeof(float))
+            to.data, to.row = &dx[0, 0], dx.shape[1]
+            self.backward_pass(ws, rows, NULL, True, to)
+
+    def apply_update(self, double learning_rate):
+        """One optimizer update from the gradient arena."""
+        with nogil:
+            self.updates += 1
+            begin_update(&self.update, learning_rate, self.updates)
+            self.update_from_arena()
+            self.limit_norms()
+
+    # One batch, without the GIL ---------------------------------------------------------------------------
+
+    cdef void load_batch(
+        self, Workspace ws, const float[:, ::1] x, const int32_t[::1] labels, const float[:, ::1] targets,
+        const float[::1] weights, const int64_t[::1] order, Py_ssize_t start, Py_ssize_t rows
+    ) noexcept nogil:
+        cdef Py_ssize_t r, n = x.shape[1], columns = targets.shape[1]
+        cdef const int64_t* places = &order[start] if order.shape[0] else NULL
+        if places == NULL:
+            ws.bound[0].x.data = <float*>&x[start, 0]       # never written: operations only read their x
+            ws.bound[0].x.row = n
+        else:
+            ws.bound[0].x = ws.batch
+            for r in prange(rows, num_threads=self.n_threads if rows * n > FEW else 1, schedule="static"):
+                memcpy(ws.batch.data + r * ws.batch.row, &x[places[r], 0], n * sizeof(float))
+        self.bind_input(ws)
+        ws.has_weights = weights.shape[0] > 0
+        for r in range(rows):
+            if labels.shape[0]:
+                ws.labels[r] = labels[places[r] if places != NULL else start + r]
+            else:
+                memcpy(ws.targets + r * columns, &targets[places[r] if places != NULL else start + r, 0],
+                       columns * sizeof(float))
+            if ws.has_weights:
+                ws.weights[r] = weights[places[r] if places != NULL else start + r]
+
+    cdef void bind_input(self, Workspace ws) noexcept nogil:
+        if self.ops[0].kind == MAP:
+            ws.bound[0].z = ws.bound[0].x
+
+    cdef void set_rates(self, Workspace ws, const double* rates) noexcept nogil:
+        """The rates of this batch, in the order of the dropout layers."""
+        cdef int i, found = 0
+        for i in range(self.n_ops):
+            if self.ops[i].dropout >= 0:
+                ws.rates[i] = rates[found]
+                found += 1
+
+    cdef void draw_masks(self, Workspace ws, Py_ssize_t rows, uint64_t step, const uint64_t* seeds) noexcept nogil:
+        """The mask pass of every dropout layer. A rate of 0 draws nothing and is the identity."""
+        cdef int i, found = 0
+        cdef Py_ssize_t n
+        cdef double rate
+        cdef StreamKey key
+        cdef Bound* b
+        for i in range(self.n_ops):
+            if self.ops[i].dropout < 0:
+                continue
+            b = &ws.bound[i]
+            rate = ws.rates[i]
+            n = self.ops[i].n_out if self.ops[i].shared else rows * self.ops[i].n_out
+            b.epilogue.mask = b.mask
+            b.epilogue.mask_row = 0 if self.ops[i].shared else self.ops[i].n_out
+            b.epilogue.scale = 1.0 if self.ops[i].vanilla or rate >= 1.0 else <float>(1.0 / (1.0 - rate))
+            key = self.ops[i].seed
+            if seeds != NULL:
+                key.k0, key.k1 = seeds[2 * found], seeds[2 * found + 1]
+            found += 1
+            if b.given:
+                continue
+            if rate <= 0.0:
+                b.epilogue.mask = NULL
+            elif rate >= 1.0:
+                memset(b.mask, 0, mask_words(n) * sizeof(uint64_t))
+            else:
+                draw_mask(stream_key(key, <uint64_t>self.ops[i].dropout, step), keep_threshold(rate), b.mask, n,
+                          self.n_threads if n > FEW else 1)
+
+    cdef void forward_pass(self, Workspace ws, Py_ssize_t rows) noexcept nogil:
+        cdef int i
+        cdef Op* op
+        cdef Bound* b
+        for i in range(self.n_ops):
+            op = &self.ops[i]
+            b = &ws.bound[i]
+            if op.kind == DENSE:
+                dense_forward(b.x, &self.parameters[op.weight], rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
+                              ws.scratch, self.n_threads)
+            else:
+                self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, op.n_out, False)
+
+    cdef void map_pass(
+        self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols, bint backward
+    ) noexcept nogil:
+        """An epilogue by itself, forward into y or backward in place on g."""
+        cdef Py_ssize_t r
+        cdef int threads = self.n_threads if rows * cols > FEW else 1
+        if threads == 1:
+            if backward:
+                finish_backward(e, z, y, g, 0, rows, 0, cols)
+            else:
+                finish_forward(e, z, y, 0, rows, 0, cols)
+            return
+        for r in prange(rows, num_threads=threads, schedule="static"):
+            if backward:
+                finish_backward(e, z, y, g, r, 1, 0, cols)
+            else:
+                finish_forward(e, z, y, r, 1, 0, cols)
+
+    cdef LossSum loss_of_batch(self, Workspace ws, Py_ssize_t rows, bint with_gradient) noexcept nogil:
+        cdef Bound* last = &ws.bound[self.n_ops - 1]
+        return loss_pass(
+            self.loss, last.y.data, last.y.row, rows, self.ops[self.n_ops - 1].n_out,
+            ws.labels, ws.targets, ws.weights if ws.has_weights else NULL,
+            ws.slope[0].data if with_gradient else NULL, ws.slope[0].row, ws.row_loss, ws.row_correct, self.n_threads)
+
+    cdef void train_step(self, Workspace ws, Py_ssize_t rows, double learning_rate) noexcept nogil:
+        """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
+        cdef Matrix nowhere
+        nowhere.data = NULL
+        nowhere.row = 0
+        self.updates += 1
+        begin_update(&self.update, learning_rate, self.updates)
+        if self.has_clip:
+            self.backward_pass(ws, rows, NULL, False, nowhere)
+            self.update_from_arena()
+        else:
+            self.backward_pass(ws, rows, &self.update, False, nowhere)
+        self.limit_norms()
+
+    cdef void backward_pass(
+        self, Workspace ws, Py_ssize_t rows, const Update* update, bint want_input, Matrix dx
+    ) noexcept nogil:
+        """From d loss / d y of the last operation, in ws.slope[0], down to the lowest operation that is asked for.
+
+        At operation i, `g` holds d loss / d z of it: the epilogue backwards was fused to the product above.
+        """
+        cdef int i = self.n_ops - 1
+        cdef Matrix g = ws.slope[0], spare = ws.slope[1], other
+        cdef Gradient to
+        cdef Op* op
+        cdef Bound* b
+        cdef Bound* below
+        self.map_pass(&ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True)
+        while i >= (0 if want_input else self.first_dense):
+            op = &self.ops[i]
+            b = &ws.bound[i]
+            below = &ws.bound[i - 1] if i > 0 else NULL
+            if op.kind == DENSE:
+                if i > self.first_dense or want_input:
+                    other = spare if i > 0 else dx
+                    if below != NULL:
+                        dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
+                                             &below.epilogue, below.z, below.y, other, ws.scratch, self.n_threads)
+                    else:
+                        dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
+                                             NULL, other, other, other, ws.scratch, self.n_threads)
+                self.gradient_of(op, update, &to)
+                dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, self.n_threads)
+                other = spare
+                spare = g
+                g = other
+            elif below != NULL:
+                self.map_pass(&below.epilogue, below.z, below.y, g, rows, op.n_in, True)
+            else:
+                self.copy_rows(g, dx, rows, op.n_in)
+            i -= 1
+
+    cdef void gradient_of(self, const Op* op, const Update* update, Gradient* to) noexcept nogil:
+        cdef bint biased = op.bias >= 0
+        to.update = update
+        to.weight = &self.parameters[op.weight]
+        to.weight_gradient = &self.gradients[op.weight]
+        to.weight_moment1 = &self.moment1[op.weight] if self.moment1.shape[0] else NULL
+        to.weight_moment2 = &self.moment2[op.weight] if self.moment2.shape[0] else NULL
+        to.bias = &self.parameters[op.bias] if biased else NULL
+        to.bias_gradient = &self.gradients[op.bias] if biased else NULL
+        to.bias_moment1 = &self.moment1[op.bias] if biased and self.moment1.shape[0] else NULL
+        to.bias_moment2 = &self.moment2[op.bias] if biased and self.moment2.shape[0] else NULL
+
+    cdef void update_from_arena(self) noexcept nogil:
+        """Clip by the global norm (Pascanu, Mikolov and Bengio 2013), then one pass over the flat arenas."""
+        cdef Py_ssize_t n = self.parameters.shape[0]
+        cdef double norm
+        if n == 0:
+            return
+        self.update.clip = 1.0
+        if self.has_clip:
+            norm = sqrt(squared_norm(&self.gradients[0], n, &self.partial_norms[0], self.n_threads))
+            if norm > self.clip_norm:
+                self.update.clip = <float>(self.clip_norm / norm)
+        update_arena(&self.update, &self.parameters[0], &self.gradients[0],
+                     &self.moment1[0] if self.moment1.shape[0] else NULL,
+                     &self.moment2[0] if self.moment2.shape[0] else NULL, n, self.n_threads)
+        self.update.clip = 1.0
+
+    cdef void limit_norms(self) noexcept nogil:
+        cdef int i
+        cdef Op* op
+        if not self.any_max_norm:
+            return
+        for i in range(self.n_ops):
+            op = &self.ops[i]
+            if op.max_norm > 0:
+                clip_columns(&self.parameters[op.weight], op.n_in, op.n_out, op.max_norm, self.n_threads)
+
+    cdef void write_output(self, Workspace ws, Py_ssize_t rows, float* out, bint link) noexcept nogil:
+        cdef Py_ssize_t units = self.ops[self.n_ops - 1].n_out
+        cdef Matrix to
+        to.data = out
+        to.row = units
+        self.copy_rows(ws.bound[self.n_ops - 1].y, to, rows, units)
+        if link:
+            link_rows(self.loss.kind, out, units, rows, units)
+
+    cdef void copy_rows(self, Matrix source, Matrix to, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+        cdef Py_ssize_t r
+        for r in range(rows):
+            memcpy(to.data + r * to.row, source.data + r * source.row, cols * sizeof(float))
+
+
+cdef class Workspace:
+    """The memory of one run of an engine: batches of up to `capacity` rows.
+
+    Training keeps every operation's output (the backward pass reads it); prediction takes turns with two.
+    """
+
+    cdef Bound* bound
+    cdef double* rates          # one an operation; used where it drops
+    cdef Engine engine
+    cdef readonly Py_ssize_t capacity
+    cdef readonly bint training
+    cdef readonly bint masked
+    cdef Matrix batch           # gathered rows
+    cdef Matrix[2] slope        # d loss / d z of two neighbouring operations
+    cdef int32_t* labels
+    cdef float* targets
+    cdef float* weights
+    cdef bint has_weights
+    cdef double* row_loss
+    cdef int32_t* row_correct
+    cdef float* scratch
+    cdef object memory
+    cdef float[:] view
+    cdef Py_ssize_t used        # floats laid out so far
+
+    def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
+        self.bound = <Bound*>calloc(engine.n_ops, sizeof(Bound))
+        self.rates = <double*>calloc(engine.n_ops, sizeof(double))
+        if self.bound == NULL or self.rates == NULL:
+            raise MemoryError
+
+    def __init__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
+        self.engine = engine
+        self.capacity = capacity
+        self.training = training
+        self.masked = masked or training
+        self.view = None
+        self.lay_out()          # measures
+        self.memory = aligned(self.used)
+        self.view = self.memory
+        self.lay_out()          # hands out
+
+    def __dealloc__(self):
+        free(self.bound)
+        free(self.rates)
+
+    cdef float* take(self, Py_ssize_t floats):
+        """The next piece of memory, on a cache line of its own; NULL while only measuring."""
+        cdef Py_ssize_t start = self.used
+        self.used += (floats + 15) // 16 * 16
+        return &self.view[start] if self.view is not None else NULL
+
+    cdef Matrix take_matrix(self, Py_ssize_t cols):
+        cdef Matrix m
+        m.row = padded(cols)
+        m.data = self.take(self.capacity * m.row)
+        return m
+
+    cdef void lay_out(self):
+        cdef Engine engine = self.engine
+        cdef int i, n = engine.n_ops
+        cdef Py_ssize_t widest = 0
+        cdef Op* op
+        cdef Bound* b
+        cdef Matrix[2] turns
+        self.used = 0
+        for i in range(n):
+            widest = max(widest, engine.ops[i].n_in, engine.ops[i].n_out)
+        if self.training:
+            self.batch = self.take_matrix(engine.ops[0].n_in)
+            self.slope[0] = self.take_matrix(widest)
+            self.slope[1] = self.take_matrix(widest)
+            self.labels = <int32_t*>self.take(self.capacity)
+            self.targets = self.take(self.capacity * widest)
+            self.weights = self.take(self.capacity)
+            self.row_loss = <double*>self.take(2 * self.capacity)
+            self.row_correct = <int32_t*>self.take(self.capacity)
+        else:
+            turns[0] = self.take_matrix(widest)
+            turns[1] = self.take_matrix(widest)
+        self.scratch = self.take(scratch_floats(self.capacity) * engine.n_threads)
+        for i in range(n):
+            op = &engine.ops[i]
+            b = &self.bound[i]
+            b.y = self.take_matrix(op.n_out) if self.training else turns[i % 2]
+            if i > 0:
+                b.x = self.bound[i - 1].y
+            b.z = b.x if op.kind == MAP else b.y
+            if op.kind == DENSE and op.activation != IDENTITY and op.activation != RELU:
+                b.z = self.take_matrix(op.n_out)
+            b.epilogue.activation = op.activation
+            b.epilogue.alpha = op.alpha
+            b.epilogue.scale = 1.0
+            b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
+            if op.dropout >= 0 and self.masked:
+                b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+
+    def set_keep(self, int op, double keep):
+        """In prediction, the factor of a vanilla dropout layer's outputs: 1 - rate."""
+        self.bound[op].epilogue.scale = <float>keep
+
+    def give_mask(self, int op, const uint64_t[::1] bits):
+        """A mask to be used instead of a drawn one."""
+        memcpy(self.bound[op].mask, &bits[0], bits.shape[0] * sizeof(uint64_t))
+        self.bound[op].given = True
+
+    def take_back_masks(self):
+        cdef int i
+        for i in range(self.engine.n_ops):
+            self.bound[i].given = False
+
+
+def target():
+    """The instruction set that this module was compiled for, and whether it has fused multiply-adds."""
+    return CYDROP_TARGET.decode(), bool(CYDROP_HAS_FMA)

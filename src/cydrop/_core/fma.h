@@ -1,0 +1,38 @@
+/* The few scalar operations that Cython cannot say exactly: one rounding for a * b + c, and bits <-> float.
+ *
+ * fma32 is fused wherever the compiled instruction set has the instruction; elsewhere (x86-64 without FMA)
+ * it rounds twice, which is the one case in which cydrop's bits differ between machines.
+ */
+#ifndef CYDROP_FMA_H
+#define CYDROP_FMA_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)
+#define CYDROP_HAS_FMA 1
+#define fma32(a, b, c) __builtin_fmaf((a), (b), (c))
+#else
+#define CYDROP_HAS_FMA 0
+#define fma32(a, b, c) ((float)(a) * (float)(b) + (float)(c))
+#endif
+
+#ifndef CYDROP_TARGET
+#define CYDROP_TARGET "baseline"
+#endif
+
+static inline int32_t bits_of(float x) { int32_t i; memcpy(&i, &x, 4); return i; }
+static inline float float_of(int32_t i) { float x; memcpy(&x, &i, 4); return x; }
+static inline int64_t bits_of64(double x) { int64_t i; memcpy(&i, &x, 8); return i; }
+static inline double double_of(int64_t i) { double x; memcpy(&x, &i, 8); return x; }
+
+/* seconds on the wall clock, for deadlines of a few hundredths of a second */
+static inline double wall_seconds(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+#endif

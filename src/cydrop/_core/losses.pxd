@@ -1,0 +1,25 @@
+"""Losses with their gradients in one pass over the rows of raw outputs."""
+
+from libc.stdint cimport int32_t
+
+cdef enum:
+    CROSS_ENTROPY = 0
+    BINARY_CROSS_ENTROPY = 1
+    MSE = 2
+    MAE = 3
+    HUBER = 4
+    GAUSSIAN_NLL = 5
+
+cdef struct Loss:
+    int kind
+    float option                # label smoothing, or Huber's delta
+
+cdef struct LossSum:
+    double loss                 # the sum over rows of weight * the row's mean loss
+    Py_ssize_t correct          # rows (binary: elements) whose most probable class is the label
+
+cdef LossSum loss_pass(
+    Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
+    const int32_t* labels, const float* targets, const float* weights,
+    float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads) noexcept nogil
+cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil

@@ -1,0 +1,257 @@
+"""The losses: for every row its loss and, in the same pass, d (mean loss) / d z.
+
+    cross-entropy     log sum_j e^z_j - sum_j q_j z_j,  q = (1 - s) onehot(y) + s / k      mean over rows
+    binary            max(z, 0) - z y + log(1 + e^-|z|)                                    mean over elements
+    mse               (z - y)^2                                                            mean over elements
+    mae               |z - y|                                                              mean over elements
+    huber             d^2 / 2 within delta, delta (|d| - delta / 2) beyond                 mean over elements
+    gaussian nll      (s + (y - m)^2 e^-s + log 2 pi) / 2,  z = (m, s), s = log variance   mean over elements
+
+A row's weight multiplies its loss; the mean stays over all rows.
+"""
+
+from cython.parallel cimport prange
+from libc.stdint cimport int32_t
+
+from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, log32, sigmoid32
+
+cdef extern from "fma.h" nogil:
+    float fabsf(float x)
+
+cdef enum:
+    PIECE = 64                  # elements of a row that are exponentiated at a time
+    FEW = 16384                 # elements below which one thread is enough
+
+
+cdef inline float largest(const float* z, Py_ssize_t units, Py_ssize_t* place) noexcept nogil:
+    cdef float top = z[0]
+    cdef Py_ssize_t j
+    place[0] = 0
+    for j in range(1, units):
+        if z[j] > top:
+            top = z[j]
+            place[0] = j
+    return top
+
+
+cdef inline float sum_of_exponentials(const float* z, float top, Py_ssize_t units) noexcept nogil:
+    """sum_j e^(z_j - top), added in the order of j."""
+    cdef float[PIECE] e
+    cdef float total = 0.0
+    cdef Py_ssize_t start = 0, j, some
+    while start < units:
+        some = min(<Py_ssize_t>PIECE, units - start)
+        for j in range(some):
+            e[j] = exp32(z[start + j] - top)
+        for j in range(some):
+            total += e[j]
+        start += PIECE
+    return total
+
+
+cdef inline double cross_entropy_row(
+    const float* z, Py_ssize_t units, int32_t label, float smoothing, float factor, float* dz, int32_t* correct
+) noexcept nogil:
+    cdef Py_ssize_t place, j
+    cdef float top = largest(z, units, &place)
+    cdef float total = sum_of_exponentials(z, top, units)
+    cdef float rest = smoothing / <float>units
+    cdef float scale = <float>1.0 / total
+    cdef double loss = <double>top + <double>log32(total)
+    cdef double mean = 0.0
+    correct[0] = place == label
+    if smoothing != <float>0.0:
+        for j in range(units):
+            mean += z[j]
+        mean = mean * <double>rest
+    loss = loss - (1.0 - <double>smoothing) * <double>z[label] - mean
+    if dz != NULL:
+        for j in range(units):
+            dz[j] = factor * fma32(exp32(z[j] - top), scale, -rest)
+        dz[label] = factor * (fma32(exp32(z[label] - top), scale, -rest) - (<float>1.0 - smoothing))
+    return loss
+
+
+cdef inline double binary_row(
+    const float* z, Py_ssize_t units, const float* y, float factor, float* dz, int32_t* correct
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double loss = 0.0
+    correct[0] = 0
+    for j in range(units):
+        loss += (z[j] if z[j] > <float>0.0 else <float>0.0) - z[j] * y[j] + log1p_exp_negative(-fabsf(z[j]))
+        correct[0] += (z[j] > <float>0.0) == (y[j] > <float>0.5)
+        if dz != NULL:
+            dz[j] = factor * (sigmoid32(z[j]) - y[j])
+    return loss
+
+
+cdef inline double squared_row(
+    const float* z, Py_ssize_t units, const float* y, float factor, float* dz
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double loss = 0.0
+    cdef float d
+    for j in range(units):
+        d = z[j] - y[j]
+        loss += <double>d * <double>d
+        if dz != NULL:
+            dz[j] = factor * (<float>2.0 * d)
+    return loss
+
+
+cdef inline double absolute_row(
+    const float* z, Py_ssize_t units, const float* y, float factor, float* dz
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double loss = 0.0
+    cdef float d
+    for j in range(units):
+        d = z[j] - y[j]
+        loss += fabsf(d)
+        if dz != NULL:
+            # 0 at 0, and NaN for NaN
+            dz[j] = factor if d > <float>0.0 else (-factor if d < <float>0.0 else factor * d)
+    return loss
+
+
+cdef inline double huber_row(
+    const float* z, Py_ssize_t units, const float* y, float delta, float factor, float* dz
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef double loss = 0.0
+    cdef float d, a
+    for j in range(units):
+        d = z[j] - y[j]
+        a = fabsf(d)
+        if a > delta:
+            loss += <double>delta * (<double>a - 0.5 * <double>delta)
+        else:
+            loss += 0.5 * <double>d * <double>d
+        if dz != NULL:
+            dz[j] = factor * (delta if d > delta else (-delta if d < -delta else d))
+    return loss
+
+
+cdef inline double gaussian_row(
+    const float* z, Py_ssize_t units, const float* y, float factor, float* dz
+) noexcept nogil:
+    cdef Py_ssize_t j, half = units // 2
+    cdef double loss = 0.0
+    cdef float d, precision, s
+    for j in range(half):
+        d = z[j] - y[j]
+        s = z[half + j]
+        precision = exp32(-s)
+        loss += 0.5 * (<double>s + <double>d * <double>d * <double>precision + 1.8378770664093453)
+        if dz != NULL:
+            dz[j] = factor * (d * precision)
+            dz[half + j] = factor * (<float>0.5 * fma32(-d * d, precision, <float>1.0))
+    return loss
+
+
+cdef inline void loss_row(
+    Loss loss, const float* z, Py_ssize_t units, int32_t label, const float* y, float weight, double share,
+    float* dz, double* total, int32_t* correct
+) noexcept nogil:
+    """One row; `share` is 1 / the number of things that the mean is taken over."""
+    cdef float factor = <float>(<double>weight * share)
+    cdef double value
+    correct[0] = 0
+    if loss.kind == CROSS_ENTROPY:
+        value = cross_entropy_row(z, units, label, loss.option, factor, dz, correct)
+    elif loss.kind == BINARY_CROSS_ENTROPY:
+        value = binary_row(z, units, y, factor, dz, correct) / <double>units
+    elif loss.kind == MSE:
+        value = squared_row(z, units, y, factor, dz) / <double>units
+    elif loss.kind == MAE:
+        value = absolute_row(z, units, y, factor, dz) / <double>units
+    elif loss.kind == HUBER:
+        value = huber_row(z, units, y, loss.option, factor, dz) / <double>units
+    else:
+        value = gaussian_row(z, units, y, factor, dz) / <double>(units // 2)
+    total[0] = <double>weight * value
+
+
+cdef LossSum loss_pass(
+    Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
+    const int32_t* labels, const float* targets, const float* weights,
+    float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
+) noexcept nogil:
+    cdef Py_ssize_t r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
+    cdef double share = 1.0 / <double>rows
+    cdef LossSum total
+    if loss.kind != CROSS_ENTROPY:
+        share = share / <double>columns
+    for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
+        loss_row(loss, z + r * z_row, units, labels[r] if labels != NULL else 0,
+                 targets + r * columns if targets != NULL else NULL,
+                 weights[r] if weights != NULL else <float>1.0, share,
+                 dz + r * dz_row if dz != NULL else NULL, row_loss + r, row_correct + r)
+    total.loss = 0.0
+    total.correct = 0
+    for r in range(rows):
+        total.loss += row_loss[r]
+        total.correct += row_correct[r]
+    return total
+
+
+def loss(
+    int kind, float option,
+    const float[:, ::1] z,          # IN, raw outputs
+    const int32_t[::1] labels,      # IN, empty unless cross-entropy
+    const float[:, ::1] targets,    # IN, empty for cross-entropy
+    const float[::1] weights,       # IN, or empty
+    float[:, ::1] dz,               # OUT, or empty
+    double[::1] row_loss,           # OUT
+    int32_t[::1] row_correct,       # OUT
+    int n_threads,
+):
+    """(mean loss over the rows, number of correct rows or elements)"""
+    cdef Loss which
+    cdef LossSum total
+    cdef Py_ssize_t rows = z.shape[0]
+    which.kind = kind
+    which.option = option
+    with nogil:
+        total = loss_pass(
+            which, &z[0, 0], z.shape[1], rows, z.shape[1],
+            &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
+            &weights[0] if weights.shape[0] else NULL,
+            &dz[0, 0] if dz.shape[0] else NULL, z.shape[1], &row_loss[0], &row_correct[0], n_threads)
+    return total.loss / <double>rows, total.correct
+
+
+cdef inline void softmax_row(float* z, Py_ssize_t units) noexcept nogil:
+    cdef Py_ssize_t place, j
+    cdef float top = largest(z, units, &place)
+    cdef float scale = <float>1.0 / sum_of_exponentials(z, top, units)
+    for j in range(units):
+        z[j] = exp32(z[j] - top) * scale
+
+
+cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
+    cdef Py_ssize_t j
+    if kind == CROSS_ENTROPY:
+        softmax_row(z, units)
+    elif kind == BINARY_CROSS_ENTROPY:
+        for j in range(units):
+            z[j] = sigmoid32(z[j])
+    elif kind == GAUSSIAN_NLL:
+        for j in range(units // 2, units):
+            z[j] = exp32(z[j])
+
+
+cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil:
+    """Raw outputs into probabilities (softmax, sigmoid) or into (mean, variance), in place."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        link_row(kind, z + r * z_row, units)
+
+
+def link(int kind, float[:, ::1] z, int n_threads):
+    """Raw outputs into what predict returns, in place."""
+    cdef Py_ssize_t r, rows = z.shape[0], units = z.shape[1]
+    with nogil:
+        for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
+            link_row(kind, &z[r, 0], units)

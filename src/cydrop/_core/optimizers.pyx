@@ -1,0 +1,202 @@
+"""The optimizers, each as one pass over flat parameters. PyTorch's formulas, in float32:
+
+    SGD       v = momentum v + g;  w -= rate (g + momentum v if nesterov else v)
+    RMSprop   v = rho v + (1 - rho) g^2;  w -= rate g / (sqrt v + epsilon)              Tieleman and Hinton 2012
+    Adagrad   v = v + g^2;  w -= rate g / (sqrt v + epsilon)                            Duchi et al. 2011
+    Adam      m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2                           Kingma and Ba 2015
+              w -= rate / (1 - b1^t)  m / (sqrt v / sqrt(1 - b2^t) + epsilon)
+    AdamW     the same after w *= 1 - rate weight_decay                                 Loshchilov and Hutter 2019
+
+with g = clip gradient + weight_decay w (AdamW: g = clip gradient).
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport sqrt
+from libc.stdint cimport uint64_t
+
+cdef extern from "fma.h" nogil:
+    float fma32(float a, float b, float c)
+    float sqrtf(float x)
+
+cdef enum:
+    SPAN = 8192
+
+
+cdef double power(double base, uint64_t exponent) noexcept nogil:
+    """base^exponent by squaring: a function of its arguments alone, on every machine."""
+    cdef double result = 1.0
+    while exponent:
+        if exponent & 1:
+            result = result * base
+        base = base * base
+        exponent >>= 1
+    return result
+
+
+cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil:
+    """The scalars of update number t = 1, 2, ..."""
+    u.learning_rate = learning_rate
+    u.first = <float>u.beta1
+    u.first_rest = <float>(1.0 - u.beta1)
+    u.second = <float>u.beta2
+    u.second_rest = <float>(1.0 - u.beta2)
+    u.step = <float>learning_rate
+    u.weight_decay = <float>u.decay
+    u.shrink = 1.0
+    if u.kind == ADAM or u.kind == ADAMW:
+        u.step = <float>(learning_rate / (1.0 - power(u.beta1, t)))
+        u.second_scale = <float>(1.0 / sqrt(1.0 - power(u.beta2, t)))
+    if u.kind == ADAMW:
+        u.shrink = <float>(1.0 - learning_rate * u.decay)
+        u.weight_decay = 0.0
+
+
+cdef inline void sgd(const Update* u, float* w, const float* g, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        w[j] = fma32(-u.step, fma32(u.weight_decay, w[j], g[j] * u.clip), w[j])
+
+
+cdef inline void sgd_momentum(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef float direction
+    cdef float look_ahead = u.first if u.nesterov else <float>0.0
+    for j in range(n):
+        direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
+        v[j] = fma32(u.first, v[j], direction)
+        direction = fma32(look_ahead, v[j], direction) if u.nesterov else v[j]
+        w[j] = fma32(-u.step, direction, w[j])
+
+
+cdef inline void rmsprop(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef float slope
+    for j in range(n):
+        slope = fma32(u.weight_decay, w[j], g[j] * u.clip)
+        v[j] = fma32(u.second, v[j], u.second_rest * slope * slope)
+        w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
+
+
+cdef inline void adagrad(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef float slope
+    for j in range(n):
+        slope = fma32(u.weight_decay, w[j], g[j] * u.clip)
+        v[j] = fma32(slope, slope, v[j])
+        w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
+
+
+cdef inline void adam(
+    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t j
+    cdef float slope, weight
+    for j in range(n):
+        weight = w[j] * u.shrink
+        slope = fma32(u.weight_decay, weight, g[j] * u.clip)
+        m[j] = fma32(u.first, m[j], u.first_rest * slope)
+        v[j] = fma32(u.second, v[j], u.second_rest * slope * slope)
+        w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon), weight)
+
+
+cdef void update_span(
+    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n
+) noexcept nogil:
+    cdef Update local = u[0]        # a copy that no store through w, m, v can change
+    if u.kind == ADAM or u.kind == ADAMW:
+        adam(&local, w, g, m, v, n)
+    elif u.kind == RMSPROP:
+        rmsprop(&local, w, g, v, n)
+    elif u.kind == ADAGRAD:
+        adagrad(&local, w, g, v, n)
+    elif u.beta1 != 0.0:
+        sgd_momentum(&local, w, g, v, n)
+    else:
+        sgd(&local, w, g, n)
+
+
+cdef inline void update_part(
+    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t start, Py_ssize_t stop
+) noexcept nogil:
+    """A part of the arenas; a moment that the optimizer does not have is NULL and stays so."""
+    update_span(u, w + start, g + start, m + start if m != NULL else NULL,
+                v + start if v != NULL else NULL, stop - start)
+
+
+cdef void update_arena(
+    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n, int n_threads
+) noexcept nogil:
+    cdef Py_ssize_t i
+    if n_threads == 1 or n <= 4 * SPAN:
+        update_part(u, w, g, m, v, 0, n)
+    else:
+        for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
+            update_part(u, w, g, m, v, i, min(i + SPAN, n))
+
+
+cdef inline double squared_norm_of_span(const float* g, Py_ssize_t n) noexcept nogil:
+    """Sixteen interleaved sums, then their sum: an order of additions that vectorises and is always the same."""
+    cdef double[16] sums
+    cdef double total = 0.0
+    cdef Py_ssize_t i, j
+    for j in range(16):
+        sums[j] = 0.0
+    for i in range(0, n - 15, 16):
+        for j in range(16):
+            sums[j] += <double>g[i + j] * <double>g[i + j]
+    for i in range(n - n % 16, n):
+        sums[i % 16] += <double>g[i] * <double>g[i]
+    for j in range(16):
+        total += sums[j]
+    return total
+
+
+cdef double squared_norm(const float* g, Py_ssize_t n, double* partial, int n_threads) noexcept nogil:
+    """Sum of squares; `partial` has a place for every SPAN elements, so that no order depends on threads."""
+    cdef Py_ssize_t i, spans = (n + SPAN - 1) // SPAN
+    cdef double total = 0.0
+    for i in prange(spans, num_threads=n_threads if n > 4 * SPAN else 1, schedule="static"):
+        partial[i] = squared_norm_of_span(g + i * SPAN, min(<Py_ssize_t>SPAN, n - i * SPAN))
+    for i in range(spans):
+        total += partial[i]
+    return total
+
+
+def spans_of(Py_ssize_t n):
+    """Places that squared_norm needs for n elements."""
+    return (n + SPAN - 1) // SPAN
+
+
+def norm(const float[::1] g, double[::1] partial, int n_threads):
+    """The Euclidean norm, in float64."""
+    if g.shape[0] == 0:
+        return 0.0
+    return sqrt(squared_norm(&g[0], g.shape[0], &partial[0], n_threads))
+
+
+def update(
+    int kind,
+    float[::1] w,               # INOUT
+    const float[::1] g,         # IN
+    float[::1] m,               # INOUT, empty where the optimizer has none
+    float[::1] v,               # INOUT, empty where the optimizer has none
+    unsigned long long t,       # number of this update, from 1
+    double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov,
+    double clip,                # factor for the gradient
+    int n_threads,
+):
+    """One update of the flat parameters w in place."""
+    cdef Update u
+    cdef Py_ssize_t n = w.shape[0]
+    if n == 0:
+        return
+    u.kind = kind
+    u.nesterov = nesterov
+    u.beta1 = beta1
+    u.beta2 = beta2
+    u.epsilon = <float>epsilon
+    u.decay = weight_decay
+    u.clip = <float>clip
+    with nogil:
+        begin_update(&u, learning_rate, t)
+        update_arena(&u, &w[0], &g[0], &m[0] if m.shape[0] else NULL, &v[0] if v.shape[0] else NULL, n, n_threads)

@@ -1,0 +1,43 @@
+"""ReLU forward and backward on flat arrays (Nair and Hinton 2010)."""
+
+from cython.parallel cimport prange
+
+cdef enum:
+    CHUNK = 16384
+
+
+cdef inline void forward_chunk(const float* x, float* out, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        out[j] = <float>0.0 if x[j] <= 0.0 else x[j]
+
+
+cdef inline void backward_chunk(const float* dy, const float* x, float* out, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        out[j] = <float>0.0 if x[j] <= 0.0 else dy[j]
+
+
+def relu(
+    const float[::1] x,     # IN
+    float[::1] out,         # OUT
+    int n_threads,
+):
+    """out = where(x <= 0, 0, x)"""
+    cdef Py_ssize_t n = x.shape[0], i
+    with nogil:
+        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
+            forward_chunk(&x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))
+
+
+def relu_backward(
+    const float[::1] dy,    # IN
+    const float[::1] x,     # IN, the input or the output of the forward pass
+    float[::1] out,         # OUT
+    int n_threads,
+):
+    """out = where(x <= 0, 0, dy)"""
+    cdef Py_ssize_t n = x.shape[0], i
+    with nogil:
+        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
+            backward_chunk(&dy[i], &x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))

@@ -1,0 +1,155 @@
+/* One register tile of a matrix product: C (rows x cols) = A (rows x depth) times a packed panel of B.
+ *
+ *                     panel: depth x TILE_COLS, zero-padded, 64-byte aligned
+ *                     +---------+
+ *                k -> | b0 | b1 |          two vectors of B
+ *                     +---------+
+ *     A          k
+ *     +----------|-+  +---------+
+ *  r  | a(r,k) ----|->| acc[r]  |          acc[r] += a(r,k) * (b0, b1), one fused multiply-add a lane
+ *     +------------+  +---------+
+ *
+ * Each element of C is one chain of multiply-adds over k = 0, 1, 2, ..., from 0 or from what C holds (resume):
+ * the same bits for every tile size and instruction set that has the fused instruction.
+ */
+#ifndef CYDROP_TILE_H
+#define CYDROP_TILE_H
+
+#include <stddef.h>
+#include <string.h>
+#include "fma.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define TILE_ROWS 12
+#define TILE_LANES 16
+typedef __m512 tile_vec;
+#define tile_load(p) _mm512_load_ps(p)
+#define tile_loadu(p) _mm512_loadu_ps(p)
+#define tile_storeu(p, v) _mm512_storeu_ps((p), (v))
+#define tile_all(s) _mm512_set1_ps(s)
+#define tile_fma(a, b, c) _mm512_fmadd_ps((a), (b), (c))
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define TILE_ROWS 6
+#define TILE_LANES 8
+typedef __m256 tile_vec;
+#define tile_load(p) _mm256_load_ps(p)
+#define tile_loadu(p) _mm256_loadu_ps(p)
+#define tile_storeu(p, v) _mm256_storeu_ps((p), (v))
+#define tile_all(s) _mm256_set1_ps(s)
+#define tile_fma(a, b, c) _mm256_fmadd_ps((a), (b), (c))
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#define TILE_ROWS 8
+#define TILE_LANES 4
+typedef float32x4_t tile_vec;
+#define tile_load(p) vld1q_f32(p)
+#define tile_loadu(p) vld1q_f32(p)
+#define tile_storeu(p, v) vst1q_f32((p), (v))
+#define tile_all(s) vdupq_n_f32(s)
+#define tile_fma(a, b, c) vfmaq_f32((c), (a), (b))
+#elif defined(__GNUC__)
+#define TILE_ROWS 6
+#define TILE_LANES 4
+typedef float tile_vec __attribute__((vector_size(16)));
+static inline tile_vec tile_loadu(const float *p) { tile_vec v; memcpy(&v, p, 16); return v; }
+static inline void tile_storeu(float *p, tile_vec v) { memcpy(p, &v, 16); }
+#define tile_load(p) tile_loadu(p)
+#define tile_all(s) ((tile_vec){(s), (s), (s), (s)})
+#define tile_fma(a, b, c) ((a) * (b) + (c))
+#else /* no vector types: plain floats */
+#define TILE_ROWS 4
+#define TILE_LANES 1
+typedef float tile_vec;
+#define tile_load(p) (*(p))
+#define tile_loadu(p) (*(p))
+#define tile_storeu(p, v) (*(p) = (v))
+#define tile_all(s) (s)
+#define tile_fma(a, b, c) fma32((a), (b), (c))
+#endif
+
+#define TILE_COLS (2 * TILE_LANES)
+
+#if defined(__GNUC__)
+#define TILE_INLINE static inline __attribute__((always_inline))
+#else
+#define TILE_INLINE static inline
+#endif
+
+/* rows and the strides are constants wherever this is expanded, so that acc lives in registers */
+TILE_INLINE void tile_body(const int rows, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
+                           const ptrdiff_t a_depth, const float *panel, float *c, ptrdiff_t c_row, int cols,
+                           int resume) {
+    tile_vec acc[TILE_ROWS][2];
+    float edge[TILE_COLS];
+    for (int r = 0; r < rows; r++) {
+        if (!resume) {
+            acc[r][0] = acc[r][1] = tile_all(0.0f);
+        } else if (cols == TILE_COLS) {
+            acc[r][0] = tile_loadu(c + r * c_row);
+            acc[r][1] = tile_loadu(c + r * c_row + TILE_LANES);
+        } else {
+            memset(edge, 0, sizeof edge);
+            memcpy(edge, c + r * c_row, (size_t)cols * sizeof(float));
+            acc[r][0] = tile_loadu(edge);
+            acc[r][1] = tile_loadu(edge + TILE_LANES);
+        }
+    }
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        const tile_vec b0 = tile_load(panel + k * TILE_COLS), b1 = tile_load(panel + k * TILE_COLS + TILE_LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++) {
+            const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
+            acc[r][0] = tile_fma(s, b0, acc[r][0]);
+            acc[r][1] = tile_fma(s, b1, acc[r][1]);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        if (cols == TILE_COLS) {
+            tile_storeu(c + r * c_row, acc[r][0]);
+            tile_storeu(c + r * c_row + TILE_LANES, acc[r][1]);
+        } else {
+            tile_storeu(edge, acc[r][0]);
+            tile_storeu(edge + TILE_LANES, acc[r][1]);
+            memcpy(c + r * c_row, edge, (size_t)cols * sizeof(float));
+        }
+    }
+}
+
+#define TILE_CASE(r, a_row, a_depth) \
+    case r: tile_body(r, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;
+#if TILE_ROWS > 8
+#define TILE_CASES_9_TO_12(a_row, a_depth) \
+    TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
+#else
+#define TILE_CASES_9_TO_12(a_row, a_depth)
+#endif
+#if TILE_ROWS > 6
+#define TILE_CASES_7_TO_8(a_row, a_depth) TILE_CASE(7, a_row, a_depth) TILE_CASE(8, a_row, a_depth)
+#else
+#define TILE_CASES_7_TO_8(a_row, a_depth)
+#endif
+#if TILE_ROWS > 4
+#define TILE_CASES_5_TO_6(a_row, a_depth) TILE_CASE(5, a_row, a_depth) TILE_CASE(6, a_row, a_depth)
+#else
+#define TILE_CASES_5_TO_6(a_row, a_depth)
+#endif
+#define TILE_CASES(a_row, a_depth)                                                                              \
+    TILE_CASE(1, a_row, a_depth) TILE_CASE(2, a_row, a_depth) TILE_CASE(3, a_row, a_depth)                      \
+    TILE_CASE(4, a_row, a_depth) TILE_CASES_5_TO_6(a_row, a_depth) TILE_CASES_7_TO_8(a_row, a_depth)            \
+    TILE_CASES_9_TO_12(a_row, a_depth)
+
+/* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt */
+static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
+                         ptrdiff_t c_row, int cols, int resume) {
+    switch (rows) { TILE_CASES(stride, 1) }
+}
+
+/* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
+static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
+                            ptrdiff_t c_row, int cols, int resume) {
+    switch (rows) { TILE_CASES(1, stride) }
+}
+
+#endif
