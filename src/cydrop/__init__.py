@@ -1,0 +1,65 @@
+"""Neural networks with dropout, trained fast on a CPU.
+
+>>> import cydrop as cd
+>>> X, y, X_test, y_test = cd.datasets.load_optdigits()
+>>> net = cd.Network([cd.Dense(128), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)], seed=0)
+>>> history = net.fit(X, y, epochs=3, verbose=0)
+>>> probabilities = net.predict(X_test)
+"""
+
+from cydrop import callbacks, datasets, functional, losses, optimizers, reference, schedules
+from cydrop.config import show_config
+from cydrop.errors import DivergedError
+from cydrop.files import load
+from cydrop.history import History
+from cydrop.layers import (
+    ELU,
+    GELU,
+    SELU,
+    Dense,
+    Dropout,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
+from cydrop.network import MonteCarlo, Network
+from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from cydrop.xorshift import Xorshift
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "SELU",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Dense",
+    "DivergedError",
+    "Dropout",
+    "History",
+    "LeakyReLU",
+    "MonteCarlo",
+    "Network",
+    "RMSprop",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "Xorshift",
+    "callbacks",
+    "datasets",
+    "functional",
+    "load",
+    "losses",
+    "optimizers",
+    "reference",
+    "schedules",
+    "show_config",
+]

@@ -9,12 +9,17 @@ import os
 from cydrop._core import cpu
 
 
-def _choose() -> str:
+def available() -> list[str]:
+    """The instruction sets that can be used here, best first."""
     folder = os.path.dirname(__file__)
-    usable = [name for name in cpu.instruction_sets() if os.path.isdir(os.path.join(folder, name))]
+    return [name for name in cpu.instruction_sets() if os.path.isdir(os.path.join(folder, name))]
+
+
+def _choose() -> str:
     wish = os.environ.get("CYDROP_SIMD", "")
+    usable = available()
     if wish and wish not in usable:
-        raise ImportError(f"CYDROP_SIMD={wish!r} cannot be had here; this machine and this build have {usable}")
+        raise ImportError(f"CYDROP_SIMD={wish!r} cannot be had: this machine and this build have {', '.join(usable)}")
     return wish or usable[0]
 
 

@@ -19,7 +19,7 @@ cdef extern from *:
 
     #ifdef _OPENMP
     #include <omp.h>
-    #if _OPENMP >= 201811
+    #if _OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9)
     static void cydrop_rest(void) { omp_pause_resource_all(omp_pause_soft); }
     #else
     static void cydrop_rest(void) { }

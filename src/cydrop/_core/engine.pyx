@@ -48,6 +48,7 @@ cdef struct Op:
     int activation
     float alpha
     int dropout                 # number of the dropout layer, -1: none
+    uint64_t stream             # number of its random stream
     bint vanilla                # unscaled in training, scaled in prediction
     bint shared                 # one mask for all rows
     StreamKey seed              # of the dropout layer's masks
@@ -131,6 +132,7 @@ cdef class Engine:
             op.weight, op.bias = given.weight, given.bias
             op.activation, op.alpha = given.activation, given.alpha
             op.dropout, op.vanilla, op.shared = given.dropout, given.vanilla, given.shared
+            op.stream = given.stream
             op.seed.k0, op.seed.k1 = given.seed
             op.max_norm = given.max_norm
             if op.dropout >= 0:
@@ -155,6 +157,11 @@ cdef class Engine:
         self.update.clip = 1.0
         self.has_clip = clip_norm is not None
         self.clip_norm = clip_norm if self.has_clip else 0.0
+
+    def mask_key(self, int op, unsigned long long step):
+        """The key of an operation's masks in training step `step`."""
+        cdef StreamKey key = stream_key(self.ops[op].seed, self.ops[op].stream, step)
+        return key.k0, key.k1
 
     def train(
         self,
@@ -351,7 +358,7 @@ cdef class Engine:
             elif rate >= 1.0:
                 memset(b.mask, 0, mask_words(n) * sizeof(uint64_t))
             else:
-                draw_mask(stream_key(key, <uint64_t>self.ops[i].dropout, step), keep_threshold(rate), b.mask, n,
+                draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
                           self.n_threads if n > FEW else 1)
 
     cdef void forward_pass(self, Workspace ws, Py_ssize_t rows) noexcept nogil:

@@ -1,0 +1,35 @@
+"""What a bug report should say."""
+
+import platform
+from typing import Any
+
+import numpy as np
+
+from cydrop import _core, threads
+from cydrop._core import cpu
+
+
+def show_config() -> dict[str, Any]:
+    """Version, instruction set, OpenMP and threads of this installation, as a dict.
+
+    Returns
+    -------
+    dict
+        "simd" is the instruction set in use, "fused_multiply_add" whether it has the instruction that equal bits
+        need, "openmp" the OpenMP version (a date) or 0 for a serial build, "n_threads" what `n_threads=None` gives.
+    """
+    from cydrop import __version__
+    from cydrop._core.engine import target
+
+    return {
+        "cydrop": __version__,
+        "simd": _core.simd,
+        "simd_available": _core.available(),
+        "fused_multiply_add": target()[1],
+        "openmp": cpu.openmp(),
+        "n_threads": threads.resolve(None),
+        "compiler": cpu.compiler(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }

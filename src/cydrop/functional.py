@@ -1,0 +1,455 @@
+"""The kernels as stateless functions: arrays in, arrays out.
+
+Inputs are whatever `numpy.asarray` takes and are never written to (`out=` of `dropout` aside); results are
+C-contiguous float32 of the input's shape. Each function's twin in plain NumPy, under the same name and signature, is
+in `cydrop.reference`. By default they run on one thread: alternating threaded kernels with NumPy's own threaded
+products can be many times slower than either alone.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop import checks, losses, seeding, threads
+from cydrop._core import activations as _activations
+from cydrop._core import dense as _dense
+from cydrop._core import dropout as _dropout
+from cydrop._core import losses as _losses
+from cydrop._core import relu as _relu
+from cydrop.layers import ELU, GELU, SELU, LeakyReLU, Sigmoid, SiLU, Softplus, Tanh
+
+Floats = NDArray[np.float32]
+
+_NO_LABELS = np.empty(0, dtype=np.int32)
+_NO_FLOATS = np.empty(0, dtype=np.float32)
+_NO_MATRIX = np.empty((0, 0), dtype=np.float32)
+
+# Dropout -----------------------------------------------------------------------------------------------------
+
+
+def dropout(
+    x: ArrayLike,
+    rate: float = 0.5,
+    *,
+    mode: str = "inverted",
+    training: bool = True,
+    mask: ArrayLike | None = None,
+    seed: seeding.Seed = None,
+    return_mask: bool = False,
+    out: NDArray[np.float32] | None = None,
+    n_threads: int = 1,
+) -> Any:
+    """Dropout forward (Srivastava et al. 2014).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    rate : float in [0, 1]
+        Probability of *dropping*. 0 is the identity, 1 gives zeros; neither draws.
+    mode : "inverted" or "vanilla"
+        inverted: y = x mask / (1 - rate) in training, y = x otherwise.
+        vanilla: y = x mask in training, y = x (1 - rate) otherwise.
+    training : bool
+    mask : boolean array of the shape of x, or None
+        True keeps; None draws one.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Of the drawn mask. The mask is a function of seed, rate and position alone.
+    return_mask : bool
+    out : float32 C-contiguous array of the shape of x, or None
+        Where the result goes; may be x itself.
+    n_threads : int
+
+    Returns
+    -------
+    y : ndarray of float32
+    mask : ndarray of bool
+        With return_mask=True only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a rate outside [0, 1], an unknown mode, a mask or out of another shape, and unusable arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cydrop.functional import dropout, dropout_backward
+    >>> y, mask = dropout(np.ones((2, 3)), 0.5, seed=0, return_mask=True)
+    >>> dx = dropout_backward(np.ones((2, 3)), mask, 0.5)
+    >>> bool((dx == y).all())
+    True
+    """
+    rate = checks.rate("rate", rate)
+    vanilla = _is_vanilla(mode)
+    count = threads.resolve(n_threads)
+    given = _floats("x", x)
+    if out is None:
+        out = np.empty(given.shape, dtype=np.float32)
+    elif not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != given.shape or not (
+        out.flags.c_contiguous and out.flags.writeable
+    ):  # fmt: skip
+        raise ValueError(f"out must be a writeable C-contiguous float32 array of shape {given.shape}")
+    keep = None if mask is None else checks.mask("mask", mask, given.shape)
+    flat, flat_out = given.reshape(-1), out.reshape(-1)
+    if not training:
+        np.multiply(given, np.float32(1.0 - rate if vanilla else 1.0), out=out)
+        keep = np.ones(given.shape, dtype=np.bool_)
+    elif keep is None and 0 < rate < 1 and not return_mask:
+        _dropout.dropout(flat, flat_out, rate, _scale(rate, vanilla), *seeding.key(seed), count)
+    else:
+        bits = np.empty(_dropout.words_of(flat.size), dtype=np.uint64)
+        if keep is None:
+            _dropout.mask(bits, flat.size, rate, *(seeding.key(seed) if 0 < rate < 1 else (0, 0)), count)
+            keep = np.empty(given.shape, dtype=np.bool_)
+            _dropout.unpack(bits, keep.reshape(-1).view(np.uint8))
+        else:
+            _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
+        _dropout.apply_mask(flat, bits, flat_out, _scale(rate, vanilla), count)
+    return (out, keep) if return_mask else out
+
+
+def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted") -> Floats:
+    """Dropout backward: dx = dy mask / (1 - rate), in "vanilla" mode dx = dy mask.
+
+    Parameters
+    ----------
+    dy : array-like
+    mask : boolean array of the shape of dy
+        The one that `dropout(..., return_mask=True)` returned.
+    rate : float in [0, 1]
+    mode : "inverted" or "vanilla"
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    rate = checks.rate("rate", rate)
+    vanilla = _is_vanilla(mode)
+    slope = _floats("dy", dy)
+    keep = checks.mask("mask", mask, slope.shape)
+    bits = np.empty(_dropout.words_of(slope.size), dtype=np.uint64)
+    _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
+    out = np.empty(slope.shape, dtype=np.float32)
+    _dropout.apply_mask(slope.reshape(-1), bits, out.reshape(-1), _scale(rate, vanilla), 1)
+    return out
+
+
+def _is_vanilla(mode: Any) -> bool:
+    return checks.choice("mode", mode, {"inverted": False, "vanilla": True})
+
+
+def _scale(rate: float, vanilla: bool) -> float:
+    return 1.0 if vanilla or rate >= 1 else 1.0 / (1.0 - rate)
+
+
+def _floats(name: str, value: ArrayLike) -> Floats:
+    """Like checks.floats, but NaN and infinity pass: a stateless function shows them in its result."""
+    given = checks.array(name, value)
+    return np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
+
+
+# Activations -------------------------------------------------------------------------------------------------
+
+
+def _activate(code: int, alpha: float, x: ArrayLike, n_threads: int) -> Floats:
+    given = _floats("x", x)
+    out = np.empty(given.shape, dtype=np.float32)
+    _activations.activation(code, alpha, given.reshape(-1), out.reshape(-1), threads.resolve(n_threads))
+    return out
+
+
+def _activate_backward(code: int, alpha: float, dy: ArrayLike, x: ArrayLike, n_threads: int) -> Floats:
+    given, out = _floats("x", x), np.array(_floats("dy", dy))
+    if given.shape != out.shape:
+        raise ValueError(f"dy and x must have the same shape, got {out.shape} and {given.shape}")
+    _activations.activation_backward(code, alpha, given.reshape(-1), out.reshape(-1), threads.resolve(n_threads))
+    return out
+
+
+def relu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """max(x, 0); NaN stays NaN.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    given = _floats("x", x)
+    out = np.empty(given.shape, dtype=np.float32)
+    _relu.relu(given.reshape(-1), out.reshape(-1), threads.resolve(n_threads))
+    return out
+
+
+def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = 0 where x <= 0, else dy; x is the input or the output of `relu`."""
+    slope, given = _floats("dy", dy), _floats("x", x)
+    if slope.shape != given.shape:
+        raise ValueError(f"dy and x must have the same shape, got {slope.shape} and {given.shape}")
+    out = np.empty(given.shape, dtype=np.float32)
+    _relu.relu_backward(slope.reshape(-1), given.reshape(-1), out.reshape(-1), threads.resolve(n_threads))
+    return out
+
+
+def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
+    """x where positive, negative_slope x elsewhere."""
+    return _activate(LeakyReLU.code, negative_slope, x, n_threads)
+
+
+def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `leaky_relu`, x its input."""
+    return _activate_backward(LeakyReLU.code, negative_slope, dy, x, n_threads)
+
+
+def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
+    """x where positive, alpha (e^x - 1) elsewhere."""
+    return _activate(ELU.code, alpha, x, n_threads)
+
+
+def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `elu`, x its input."""
+    return _activate_backward(ELU.code, alpha, dy, x, n_threads)
+
+
+def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """1.0507 elu(x, 1.6733) (Klambauer et al. 2017)."""
+    return _activate(SELU.code, 0.0, x, n_threads)
+
+
+def selu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `selu`, x its input."""
+    return _activate_backward(SELU.code, 0.0, dy, x, n_threads)
+
+
+def gelu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """x Phi(x), with the exact normal distribution function."""
+    return _activate(GELU.code, 0.0, x, n_threads)
+
+
+def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `gelu`, x its input."""
+    return _activate_backward(GELU.code, 0.0, dy, x, n_threads)
+
+
+def silu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """x sigmoid(x)."""
+    return _activate(SiLU.code, 0.0, x, n_threads)
+
+
+def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `silu`, x its input."""
+    return _activate_backward(SiLU.code, 0.0, dy, x, n_threads)
+
+
+def tanh(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """The hyperbolic tangent."""
+    return _activate(Tanh.code, 0.0, x, n_threads)
+
+
+def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `tanh`, x its input."""
+    return _activate_backward(Tanh.code, 0.0, dy, x, n_threads)
+
+
+def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """1 / (1 + e^-x)."""
+    return _activate(Sigmoid.code, 0.0, x, n_threads)
+
+
+def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `sigmoid`, x its input."""
+    return _activate_backward(Sigmoid.code, 0.0, dy, x, n_threads)
+
+
+def softplus(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """log(1 + e^x)."""
+    return _activate(Softplus.code, 0.0, x, n_threads)
+
+
+def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `softplus`, x its input."""
+    return _activate_backward(Softplus.code, 0.0, dy, x, n_threads)
+
+
+# Dense -------------------------------------------------------------------------------------------------------
+
+
+def dense(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, n_threads: int = 1) -> Floats:
+    """x weight + bias: each element one chain of fused multiply-adds over the inputs, in order.
+
+    Parameters
+    ----------
+    x : array-like, shape (n, inputs)
+    weight : array-like, shape (inputs, units)
+    bias : array-like, shape (units,), or None
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32, shape (n, units)
+    """
+    rows, w = _floats("x", x), _floats("weight", weight)
+    b = np.empty(0, dtype=np.float32) if bias is None else _floats("bias", bias)
+    if rows.ndim != 2 or w.ndim != 2 or rows.shape[1] != w.shape[0]:
+        raise ValueError(f"x (n, inputs) and weight (inputs, units) do not fit: shapes {rows.shape} and {w.shape}")
+    if bias is not None and b.shape != (w.shape[1],):
+        raise ValueError(f"bias must have shape ({w.shape[1]},), got {b.shape}")
+    out = np.zeros((len(rows), w.shape[1]), dtype=np.float32)
+    if out.size and rows.size:
+        _dense.forward(rows, w, b, out, threads.resolve(n_threads))
+    elif out.size and bias is not None:
+        out += b
+    return out
+
+
+def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads: int = 1) -> tuple[Floats, Floats, Floats]:
+    """The three gradients of `dense`.
+
+    Parameters
+    ----------
+    dy : array-like, shape (n, units)
+    x : array-like, shape (n, inputs)
+    weight : array-like, shape (inputs, units)
+    n_threads : int
+
+    Returns
+    -------
+    dx : ndarray of float32, shape (n, inputs), dy weight^t
+    dweight : ndarray of float32, shape (inputs, units), x^t dy
+    dbias : ndarray of float32, shape (units,), the sum of the rows of dy
+    """
+    slope, rows, w = _floats("dy", dy), _floats("x", x), _floats("weight", weight)
+    if not (slope.ndim == rows.ndim == w.ndim == 2) or w.shape != (rows.shape[1], slope.shape[1]) or len(slope) != len(rows):
+        raise ValueError(
+            "dy (n, units), x (n, inputs) and weight (inputs, units) do not fit: shapes "
+            f"{slope.shape}, {rows.shape} and {w.shape}"
+        )
+    dx, dw = np.zeros(rows.shape, dtype=np.float32), np.zeros(w.shape, dtype=np.float32)
+    db = np.zeros(w.shape[1], dtype=np.float32)
+    if slope.size and rows.size:
+        _dense.backward(slope, rows, w, dx, dw, db, threads.resolve(n_threads))
+    elif slope.size:
+        db += slope.sum(axis=0)
+    return dx, dw, db
+
+
+# Losses ------------------------------------------------------------------------------------------------------
+
+
+def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """e^z / sum e^z along each row.
+
+    Parameters
+    ----------
+    logits : array-like, shape (n, k)
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32, shape (n, k), rows sum to 1
+    """
+    z = np.array(_two_dimensional("logits", logits))
+    if z.size:
+        _losses.link(losses.CrossEntropy.code, z, threads.resolve(n_threads))
+    return z
+
+
+def _two_dimensional(name: str, value: ArrayLike) -> Floats:
+    result = _floats(name, value)
+    if result.ndim != 2:
+        raise ValueError(f"{name} must have shape (n, k), got {result.shape}")
+    return result
+
+
+def _loss(
+    loss: losses.Loss, name: str, z: ArrayLike, y: Any, sample_weight: ArrayLike | None, return_grad: bool, n_threads: int
+) -> Any:
+    given = _two_dimensional(name, z)
+    rows, units = given.shape
+    if rows == 0 or units == 0:
+        raise ValueError(f"{name} is empty: shape {given.shape}; the mean of no rows is not defined")
+    labels, targets, weights = _NO_LABELS, _NO_MATRIX, _NO_FLOATS
+    if isinstance(loss, losses.CrossEntropy):
+        labels = checks.labels("y", y, rows, units)
+    else:
+        loss.check_units(units)
+        binary = isinstance(loss, losses.BinaryCrossEntropy)
+        targets = checks.targets("y", y, rows, loss.columns(units), binary=binary)
+    if sample_weight is not None:
+        weights = checks.weights("sample_weight", sample_weight, rows)
+    grad = np.empty(given.shape, dtype=np.float32) if return_grad else _NO_MATRIX
+    value, _ = _losses.loss(
+        loss.code, loss.option, given, labels, targets, weights, grad, np.empty(rows), np.empty(rows, dtype=np.int32),
+        threads.resolve(n_threads),
+    )  # fmt: skip
+    return (value, grad) if return_grad else value
+
+
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, label_smoothing: float = 0.0,
+    return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Softmax cross-entropy, the mean over rows, in nats, and on request its gradient in the same pass.
+
+    Parameters
+    ----------
+    logits : array-like, shape (n, k)
+    y : array-like of integers 0..k-1, shape (n,)
+    sample_weight : array-like, shape (n,), or None
+        Multiplies each row's loss; the mean stays over n.
+    label_smoothing : float in [0, 1)
+    return_grad : bool
+    n_threads : int
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, k), d loss / d logits; with return_grad=True only
+    """
+    loss = losses.CrossEntropy(label_smoothing)
+    return _loss(loss, "logits", logits, y, sample_weight, return_grad, n_threads)
+
+
+def binary_cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Sigmoid cross-entropy of 0/1 targets, the mean over all elements, in nats. See `cross_entropy`."""
+    return _loss(losses.BinaryCrossEntropy(), "logits", logits, y, sample_weight, return_grad, n_threads)
+
+
+def mse(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Squared error, the mean over all elements. See `cross_entropy`."""
+    return _loss(losses.MSE(), "prediction", prediction, y, sample_weight, return_grad, n_threads)
+
+
+def mae(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Absolute error, the mean over all elements; its gradient at 0 is 0. See `cross_entropy`."""
+    return _loss(losses.MAE(), "prediction", prediction, y, sample_weight, return_grad, n_threads)
+
+
+def huber(
+    prediction: ArrayLike, y: ArrayLike, *, delta: float = 1.0, sample_weight: ArrayLike | None = None,
+    return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Huber's loss, the mean over all elements. See `cross_entropy`."""
+    return _loss(losses.Huber(delta), "prediction", prediction, y, sample_weight, return_grad, n_threads)
+
+
+def gaussian_nll(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Negative log-likelihood of normal distributions, the mean over targets, in nats. `prediction` has the k means,
+    then the k log-variances; y has shape (n, k). See `cross_entropy`."""
+    return _loss(losses.GaussianNLL(), "prediction", prediction, y, sample_weight, return_grad, n_threads)

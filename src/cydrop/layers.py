@@ -1,0 +1,306 @@
+"""The layers: declarations without arrays. A network is a list of them; a layer also works alone.
+
+Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: there is no second implementation.
+"""
+
+import math
+import weakref
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop import checks, seeding
+from cydrop.optimizers import rate_config, rate_from_config
+from cydrop.schedules import Rate, value_at
+
+Floats = NDArray[np.float32]
+
+
+class Layer:
+    """Base of the layers."""
+
+    _alone: Any = None  # the network of one, once the layer was used alone
+    _owner: "weakref.ref[Any] | None" = None  # the network that last ran this layer in training, and the place
+
+    def forward(self, x: ArrayLike, training: bool = True) -> Floats:
+        """The layer by itself.
+
+        Parameters
+        ----------
+        x : array-like, shape (rows, features) or any other with rows first
+        training : bool
+            Whether dropout drops.
+
+        Returns
+        -------
+        ndarray of float32; for a layer without weights of the shape of x
+        """
+        from cydrop.network import Network  # the declaration knows its users only when used alone
+
+        x = checks.floats("x", x)
+        if x.ndim == 0:
+            raise ValueError("x must have at least one dimension, got a scalar")
+        rows = x.reshape(len(x), -1)
+        if self._alone is None:
+            self._alone = Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
+        y: Floats = self._alone.forward(rows, training=training)
+        return y.reshape(x.shape) if y.shape == rows.shape else y
+
+    def backward(self, dy: ArrayLike) -> Floats:
+        """d loss / d x of the last training `forward` of this layer alone.
+
+        Parameters
+        ----------
+        dy : array-like, of the shape that `forward` returned
+
+        Raises
+        ------
+        RuntimeError
+            Without a training `forward` before.
+        """
+        if self._alone is None:
+            raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
+        dy = checks.floats("dy", dy)
+        dx: Floats = self._alone.backward(dy.reshape(len(dy), -1) if dy.ndim else dy)
+        return dx.reshape(dy.shape) if dx.size == dy.size else dx
+
+    def config(self) -> dict[str, Any]:
+        """Name and options, as saved in a file."""
+        return {"layer": type(self).__name__} | {name: getattr(self, name) for name in self._options}
+
+    _options: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._options)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_alone", "_owner")}
+
+
+class Activation(Layer):
+    """Base of the activations: y = f(z), element by element."""
+
+    code: ClassVar[int]
+    alpha: float = 0.0
+
+
+class ReLU(Activation):
+    """max(z, 0) (Nair and Hinton 2010). NaN stays NaN."""
+
+    code = 1
+
+
+class LeakyReLU(Activation):
+    """z where positive, negative_slope z elsewhere (Maas, Hannun and Ng 2013).
+
+    Parameters
+    ----------
+    negative_slope : float
+    """
+
+    code = 2
+    _options = ("negative_slope",)
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = self.alpha = checks.number("negative_slope", negative_slope)
+
+
+class ELU(Activation):
+    """z where positive, alpha (e^z - 1) elsewhere (Clevert, Unterthiner and Hochreiter 2016).
+
+    Parameters
+    ----------
+    alpha : float
+    """
+
+    code = 3
+    _options = ("alpha",)
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = checks.number("alpha", alpha)
+
+
+class SELU(Activation):
+    """The self-normalising ELU, with fixed scale 1.0507 and alpha 1.6733 (Klambauer et al. 2017)."""
+
+    code = 4
+
+
+class GELU(Activation):
+    """z Phi(z), with the exact normal distribution function (Hendrycks and Gimpel 2016)."""
+
+    code = 5
+
+
+class SiLU(Activation):
+    """z sigmoid(z), also called swish (Elfwing, Uchibe and Doya 2018)."""
+
+    code = 6
+
+
+class Tanh(Activation):
+    """The hyperbolic tangent."""
+
+    code = 7
+
+
+class Sigmoid(Activation):
+    """1 / (1 + e^-z)."""
+
+    code = 8
+
+
+class Softplus(Activation):
+    """log(1 + e^z) (Dugas et al. 2001)."""
+
+    code = 9
+
+
+ACTIVATIONS: dict[str, type[Activation]] = {
+    "relu": ReLU, "leaky_relu": LeakyReLU, "elu": ELU, "selu": SELU, "gelu": GELU, "silu": SiLU,
+    "tanh": Tanh, "sigmoid": Sigmoid, "softplus": Softplus,
+}  # fmt: skip
+
+# variance of a weight of each initialisation, as a function of fan-in and fan-out
+_VARIANCES = {
+    "he": lambda fan_in, fan_out: 2.0 / fan_in,
+    "glorot": lambda fan_in, fan_out: 2.0 / (fan_in + fan_out),
+    "lecun": lambda fan_in, fan_out: 1.0 / fan_in,
+}
+INITIALIZATIONS = {f"{name}_{shape}": (name, shape) for name in _VARIANCES for shape in ("normal", "uniform")}
+
+
+class Dense(Layer):
+    """A fully connected layer, y = f(x W + b).
+
+    Parameters
+    ----------
+    units : int >= 1
+        Number of outputs. The weight has shape (inputs, units), the bias (units,).
+    activation : str, activation layer or None
+        f; by name "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus".
+    bias : bool
+        Whether b is there. It begins at 0 and is never dropped.
+    weight_init : str
+        "he_normal" (He et al. 2015), "he_uniform", "glorot_normal", "glorot_uniform" (Glorot and Bengio 2010),
+        "lecun_normal", "lecun_uniform".
+    max_norm : float > 0 or None
+        After every update the incoming weights of each unit (a column of W) are scaled down to this Euclidean
+        norm (Srivastava et al. 2014, section 5.1).
+    """
+
+    _options = ("units", "activation", "bias", "weight_init", "max_norm")
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: str | Activation | None = None,
+        bias: bool = True,
+        weight_init: str = "he_normal",
+        max_norm: float | None = None,
+    ) -> None:
+        self.units = checks.integer("units", units, 1)
+        self.activation = resolve_activation(activation)
+        self.bias = checks.flag("bias", bias)
+        checks.choice("weight_init", weight_init, INITIALIZATIONS)
+        self.weight_init = weight_init
+        self.max_norm = None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True)
+
+    def initial_weight(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+        """A fresh weight of shape (fan_in, units)."""
+        from cydrop.xorshift import Xorshift
+
+        name, shape = INITIALIZATIONS[self.weight_init]
+        deviation = math.sqrt(_VARIANCES[name](fan_in, self.units))
+        generator = Xorshift(seed)
+        size = (fan_in, self.units)
+        weight: Floats
+        if shape == "normal":
+            weight = generator.normal(size)
+            weight *= np.float32(deviation)
+        else:
+            weight = generator.random(size)
+            weight -= np.float32(0.5)
+            weight *= np.float32(2.0 * math.sqrt(3.0) * deviation)
+        return weight
+
+    def config(self) -> dict[str, Any]:
+        options = super().config()
+        options["activation"] = None if self.activation is None else self.activation.config()
+        return options
+
+
+class Dropout(Layer):
+    """Sets each element to zero with probability `rate` during training (Srivastava et al. 2014).
+
+    Parameters
+    ----------
+    rate : float in [0, 1], or schedule
+        Probability of *dropping*. 0 is the identity and draws nothing, 1 gives zeros.
+    mode : "inverted" or "vanilla"
+        inverted: what is kept is divided by 1 - rate in training, prediction is the identity.
+        vanilla: training does not scale, prediction multiplies by 1 - rate.
+    shared : None or "batch"
+        "batch": one mask for all rows of a batch (Graham, Reizenstein and Robinson 2015).
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        A seed of this layer's own for the masks; None takes the network's.
+    """
+
+    _options = ("rate", "mode", "shared", "seed")
+
+    def __init__(
+        self, rate: Rate = 0.5, *, mode: str = "inverted", shared: str | None = None, seed: seeding.Seed = None
+    ) -> None:
+        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        checks.choice("mode", mode, {"inverted": 0, "vanilla": 0})
+        self.mode = mode
+        if shared is not None:
+            checks.choice("shared", shared, {"batch": 0})
+        self.shared = shared
+        self.seed = seeding.as_int(seed)
+
+    def rate_at(self, progress: float) -> float:
+        """The rate in force at a progress of training in [0, 1]."""
+        return value_at("rate", self.rate, progress, 0.0, 1.0)
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The mask of the last training forward pass of this layer, alone or in a network: boolean, True keeps.
+        None before the first."""
+        if self._owner is None:
+            return None
+        network = self._owner()
+        if network is None:
+            return None
+        found: NDArray[np.bool_] | None = network._mask_of(self)
+        return found
+
+    def config(self) -> dict[str, Any]:
+        options = super().config()
+        options["rate"] = rate_config("rate", self.rate)
+        return options
+
+
+def resolve_activation(activation: Any) -> Activation | None:
+    """An activation from its name or itself; None stays None."""
+    if activation is None or isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, type) and issubclass(activation, Activation):
+        return activation()
+    return checks.choice("activation", activation, ACTIVATIONS)()
+
+
+KNOWN: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Dropout, *ACTIVATIONS.values())}
+
+
+def from_config(config: dict[str, Any]) -> Layer:
+    """The layer that `Layer.config` described."""
+    options = dict(config)
+    cls = checks.choice("layer", options.pop("layer", None), KNOWN)
+    if cls is Dense and options.get("activation") is not None:
+        options["activation"] = from_config(options["activation"])
+    if cls is Dropout:
+        options["rate"] = rate_from_config(options["rate"])
+    return cls(**options)

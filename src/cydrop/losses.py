@@ -1,0 +1,152 @@
+"""The losses that a network can be trained with: declarations for the compiled `_core.losses`.
+
+A loss is given by name or as an object with options, `loss=cd.losses.CrossEntropy(label_smoothing=0.1)`.
+Each takes raw outputs z (before its link), shape (n_samples, units).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from cydrop import checks
+
+
+class Loss:
+    """Base of the losses."""
+
+    name: ClassVar[str]
+    code: ClassVar[int]
+
+    @property
+    def option(self) -> float:
+        """The number that the compiled loss takes."""
+        return 0.0
+
+    def columns(self, units: int) -> int:
+        """Columns of y for a last layer of `units` units; 0 for class labels."""
+        return units
+
+    def check_units(self, units: int) -> None:
+        """Raises if a last layer of this width makes no sense."""
+
+    def config(self) -> dict[str, Any]:
+        """Name and options, as saved in a file."""
+        return {"loss": self.name} | asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """Softmax cross-entropy, the mean over rows, in nats. Link: softmax.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1)
+        The target is (1 - s) onehot(y) + s / k (Szegedy et al. 2016).
+    """
+
+    label_smoothing: float = 0.0
+    name: ClassVar[str] = "cross_entropy"
+    code: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        checks.number("label_smoothing", self.label_smoothing, 0.0, 1.0, high_open=True)
+
+    @property
+    def option(self) -> float:
+        return self.label_smoothing
+
+    def columns(self, units: int) -> int:
+        return 0
+
+    def check_units(self, units: int) -> None:
+        if units < 2:
+            raise ValueError(
+                f"cross_entropy needs a last layer with a unit a class, at least 2, got {units}; "
+                "for one output with labels 0 and 1 use loss='binary_cross_entropy'"
+            )
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+    """Sigmoid cross-entropy of independent 0/1 targets, the mean over all elements, in nats. Link: sigmoid."""
+
+    name: ClassVar[str] = "binary_cross_entropy"
+    code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class MSE(Loss):
+    """Squared error, the mean over all elements. Link: none."""
+
+    name: ClassVar[str] = "mse"
+    code: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
+class MAE(Loss):
+    """Absolute error, the mean over all elements. Link: none."""
+
+    name: ClassVar[str] = "mae"
+    code: ClassVar[int] = 3
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Huber's loss (1964): squared (halved) within delta, linear beyond, the mean over all elements. Link: none.
+
+    Parameters
+    ----------
+    delta : float > 0
+    """
+
+    delta: float = 1.0
+    name: ClassVar[str] = "huber"
+    code: ClassVar[int] = 4
+
+    def __post_init__(self) -> None:
+        checks.number("delta", self.delta, 0.0, low_open=True)
+
+    @property
+    def option(self) -> float:
+        return self.delta
+
+
+@dataclass(frozen=True)
+class GaussianNLL(Loss):
+    """Negative log-likelihood of a normal distribution whose mean and log-variance are predicted, in nats, the
+    mean over all targets (Nix and Weigend 1994).
+
+    The last layer has 2 k units for k targets: k means, then k log-variances. Link: the log-variances become
+    variances.
+    """
+
+    name: ClassVar[str] = "gaussian_nll"
+    code: ClassVar[int] = 5
+
+    def columns(self, units: int) -> int:
+        return units // 2
+
+    def check_units(self, units: int) -> None:
+        if units % 2:
+            raise ValueError(
+                f"gaussian_nll needs a last layer with two units a target (means, then log-variances), got {units}"
+            )
+
+
+KNOWN: dict[str, type[Loss]] = {
+    cls.name: cls for cls in (CrossEntropy, BinaryCrossEntropy, MSE, MAE, Huber, GaussianNLL)
+}
+
+
+def resolve(loss: Any) -> Loss:
+    """A loss from its name or itself."""
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, type) and issubclass(loss, Loss):
+        return loss()
+    return checks.choice("loss", loss, KNOWN)()
+
+
+def from_config(config: dict[str, Any]) -> Loss:
+    """The loss that `Loss.config` described."""
+    options = dict(config)
+    return checks.choice("loss", options.pop("loss", None), KNOWN)(**options)

@@ -1,0 +1,856 @@
+"""The network: composes layers, loss and optimizer, checks arguments and calls the engine."""
+
+import math
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop import callbacks as callback_module
+from cydrop import checks, losses, optimizers, seeding, threads
+from cydrop._core import cpu
+from cydrop._core import dropout as _dropout
+from cydrop._core import losses as _losses
+from cydrop._core.engine import Engine, Workspace
+from cydrop._core.memory import aligned
+from cydrop.errors import DivergedError
+from cydrop.history import History
+from cydrop.layers import Dropout, Layer
+from cydrop.plan import Plan, make_plan
+from cydrop.schedules import value_at
+from cydrop.xorshift import Xorshift
+
+Floats = NDArray[np.float32]
+
+STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
+PREDICT_ROWS = 256  # rows of a prediction batch: their activations stay in the cache
+
+_NO_LABELS = np.empty(0, dtype=np.int32)
+_NO_FLOATS = np.empty(0, dtype=np.float32)
+_NO_MATRIX = np.empty((0, 0), dtype=np.float32)
+_NO_ORDER = np.empty(0, dtype=np.int64)
+
+
+@dataclass
+class MonteCarlo:
+    """What `Network.predict_mc` returns.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (n, k)
+        Mean of the sampled predictions.
+    std : ndarray, shape (n, k)
+        Their standard deviation. For `gaussian_nll`, whose network predicts a variance as well, the square root of
+        the total variance: of the sampled means, plus the mean of the sampled variances.
+    entropy : ndarray or None
+        Entropy of the mean prediction in nats: (n,) for cross-entropy, (n, k) for binary cross-entropy.
+    mutual_information : ndarray or None
+        entropy minus the mean entropy of the samples: what the model does not know (Houlsby et al. 2011).
+    samples : ndarray or None
+        All predictions, shape (samples, n, k), on request.
+    """
+
+    mean: Floats
+    std: Floats
+    entropy: Floats | None = None
+    mutual_information: Floats | None = None
+    samples: Floats | None = None
+
+
+class Network:
+    """A feed-forward network with dropout.
+
+    Parameters
+    ----------
+    layers : sequence of layers
+        From the input to the raw output; the loss brings the last link (softmax, sigmoid) itself.
+    loss : str or loss object
+        "cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "gaussian_nll".
+    optimizer : str or optimizer object
+        "sgd", "rmsprop", "adagrad", "adam", "adamw".
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Source of the weights, shuffles and masks. Two networks with the same seed, data and batch size have the
+        same bits, on any number of threads.
+    n_threads : int or None
+        None takes what the machine grants to this process.
+
+    Attributes
+    ----------
+    history : History
+        The epochs of all calls of `fit` so far.
+    stop_training : bool
+        Set by a callback, ends `fit` after the epoch.
+
+    Examples
+    --------
+    >>> import cydrop as cd
+    >>> X, y, X_test, y_test = cd.datasets.load_optdigits()
+    >>> net = cd.Network([cd.Dense(64), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)], seed=0)
+    >>> history = net.fit(X, y, epochs=2, verbose=0)
+    >>> net.predict(X_test).shape
+    (1797, 10)
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        loss: str | losses.Loss = "cross_entropy",
+        optimizer: str | optimizers.Optimizer = "adam",
+        seed: seeding.Seed = None,
+        n_threads: int | None = None,
+    ) -> None:
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a list of layers, got {layers!r} ({type(layers).__name__})")
+        self.layers = list(layers)
+        if not self.layers:
+            raise ValueError("layers is empty: a network needs at least one layer")
+        make_plan(self.layers, 1)  # raises for what is not a layer
+        self.loss = losses.resolve(loss)
+        self.optimizer = optimizers.resolve(optimizer)
+        self.n_threads = threads.resolve(n_threads)
+        self.history = History()
+        self.stop_training = False
+        self._root = tuple(int(word) for word in seeding.words(seed, 4))
+        self._plan: Plan | None = None
+        self._epochs = 0  # finished epochs of all calls of fit: the branch of the next shuffle
+        self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
+        self._tape: Workspace | None = None
+        self._idle: list[Workspace] = []
+
+    # Building ---------------------------------------------------------------------------------------------
+
+    def build(self, n_features: int) -> "Network":
+        """Lays out the arenas and draws the weights; `fit` and the others do it by themselves at first use.
+
+        Parameters
+        ----------
+        n_features : int >= 1
+            Columns of X.
+
+        Returns
+        -------
+        Network
+            itself
+        """
+        n_features = checks.integer("n_features", n_features, 1)
+        if self._plan is not None:
+            if n_features != self._plan.n_features:
+                raise ValueError(f"the network was built for {self._plan.n_features} features, got {n_features}")
+            return self
+        plan = self._checked_plan(n_features)
+        self._allocate(plan)
+        self._draw_weights()
+        return self
+
+    def _checked_plan(self, n_features: int) -> Plan:
+        plan = self._plan or make_plan(self.layers, n_features)
+        self.loss.check_units(plan.n_outputs)
+        return plan
+
+    def _allocate(self, plan: Plan) -> None:
+        shared = seeding.branch(self._root, seeding.MASKS)
+        for layer, op in plan.dropout_ops:
+            source = shared if layer.seed is None else seeding.sequence(layer.seed)
+            first, second = source.generate_state(2, np.uint64)
+            plan.ops[op].seed = int(first), int(second)
+        self._parameters = aligned(plan.arena_size)
+        self._gradients = aligned(plan.arena_size)
+        self._moments = tuple(aligned(plan.arena_size if used else 0) for used in self.optimizer.used_moments())
+        self._engine = Engine(
+            plan.ops, self._parameters, self._gradients, *self._moments, self.loss.code, self.loss.option, self.n_threads
+        )
+        optimizer = self.optimizer
+        self._engine.set_optimizer(
+            optimizer.code,
+            *optimizer.decays(),
+            getattr(optimizer, "epsilon", 0.0),
+            optimizer.weight_decay,
+            getattr(optimizer, "nesterov", False),
+            optimizer.clip_norm,
+        )
+        self._plan = plan
+
+    def _draw_weights(self) -> None:
+        assert self._plan is not None
+        views = self.parameters()
+        for number, (layer, op) in enumerate(self._plan.dense_ops):
+            place = self._plan.ops[op].layers[0]
+            views[f"{place}.weight"][...] = layer.initial_weight(
+                self._plan.ops[op].n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
+            )
+
+    def _built(self, what: str) -> Plan:
+        if self._plan is None:
+            raise RuntimeError(f"{what} needs a built network: call fit or build(n_features) first")
+        return self._plan
+
+    # Training ---------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        epochs: int = 10,
+        batch_size: int = 128,
+        validation_data: tuple[Any, ...] | None = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        callbacks: Sequence[callback_module.Callback] = (),
+        verbose: int | None = None,
+    ) -> History:
+        """Trains; a further call goes on from where the last ended.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        y : array-like
+            Labels 0..k-1 for "cross_entropy"; 0 or 1, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or
+            (n, k), for the others.
+        epochs : int >= 1
+        batch_size : int >= 1
+            The last batch of an epoch may be smaller.
+        validation_data : (X, y) or (X, y, sample_weight), or None
+        validation_split : float in [0, 1)
+            The share of rows, from the end, that is kept for validation instead.
+        shuffle : bool
+            Whether each epoch visits the rows in a new order.
+        sample_weight : array-like, shape (n_samples,), or None
+            Multiplies each row's loss.
+        callbacks : sequence of callbacks
+        verbose : int or None
+            0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached),
+            None is 1 where a terminal is attached.
+
+        Returns
+        -------
+        History
+            of all calls so far, also kept as `history`. "loss" is the loss as trained: dropout on, averaged while
+            the weights moved. `evaluate` gives the clean one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable arguments, before anything is changed.
+        DivergedError
+            When the loss stops being finite; the parameters are those of the last finished epoch.
+        """
+        epochs = checks.integer("epochs", epochs, 1)
+        data = self._training_data(X, y, sample_weight, batch_size)
+        checks.flag("shuffle", shuffle)
+        shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
+        share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
+        validation = None
+        if validation_data is not None:
+            if share:
+                raise ValueError("give validation_data or validation_split, not both")
+            validation = self._validation_data(validation_data, data.X.shape[1])
+        elif share:
+            validation, data = data.split(share)
+        self.build(data.X.shape[1])
+
+        self.stop_training = False
+        workspace = Workspace(self._engine, min(data.batch_size, len(data.X)), True)
+        snapshot = np.empty_like(self._parameters)
+        try:
+            for callback in shown:
+                callback.on_train_begin(self, epochs)
+            for epoch in range(epochs):
+                np.copyto(snapshot, self._parameters)
+                metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle, snapshot)
+                if validation is not None:
+                    metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
+                self.history.append(metrics)
+                for callback in shown:
+                    callback.on_epoch_end(self, self._epochs, metrics)
+                if self.stop_training:
+                    break
+        finally:
+            for callback in shown:
+                callback.on_train_end(self)
+            if self.n_threads > 1:
+                cpu.rest()
+        return self.history
+
+    def _train_epoch(
+        self, data: "_Data", workspace: Workspace, epoch: int, epochs: int, shuffle: bool, snapshot: Floats
+    ) -> dict[str, float]:
+        start = time.perf_counter()
+        order = _NO_ORDER
+        if shuffle:
+            order = Xorshift(seeding.branch(self._root, seeding.SHUFFLE, self._epochs)).permutation(len(data.X))
+        batches = data.batches
+        learning_rates, rates = self._schedules(
+            [(epoch * batches + batch) / (epochs * batches) for batch in range(batches)] if self._scheduled() else [0.0]
+        )
+        total, correct = 0.0, 0
+        batch = 0
+        while batch < batches:
+            batch, loss, _, hits, diverged = self._engine.train(
+                workspace, data.X, data.labels, data.targets, data.weights, order,
+                data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
+            )  # fmt: skip
+            if diverged:
+                np.copyto(self._parameters, snapshot)
+                self._clear_moments()
+                raise DivergedError(epoch + 1, batch + 1)
+            total += loss
+            correct += hits
+        self._epochs += 1
+        rows = len(data.X)
+        last = rows - (batches - 1) * data.batch_size
+        self._remember(last, [], list(rates[-1]))
+        metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
+        if callable(self.optimizer.learning_rate):
+            metrics["learning_rate"] = float(learning_rates[-1])
+        for (layer, op), rate in zip(self._built("fit").dropout_ops, rates[-1], strict=True):
+            if callable(layer.rate):
+                metrics[f"{self._place_of(layer, op)}.rate"] = float(rate)
+        metrics["seconds"] = time.perf_counter() - start
+        return metrics
+
+    def _place_of(self, layer: Dropout, op: int) -> int:
+        """The place of a dropout layer in the list, for one object used twice as well."""
+        assert self._plan is not None
+        return next(place for place in self._plan.ops[op].layers if self.layers[place] is layer)
+
+    def _scheduled(self) -> bool:
+        return callable(self.optimizer.learning_rate) or any(
+            isinstance(layer, Dropout) and callable(layer.rate) for layer in self.layers
+        )
+
+    def _schedules(self, progress: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Learning rates, shape (batches,), and dropout rates, shape (batches, dropout layers)."""
+        dropouts = [layer for layer in self.layers if isinstance(layer, Dropout)]
+        learning_rates = [value_at("learning_rate", self.optimizer.learning_rate, p) for p in progress]
+        rates = np.empty((len(progress), len(dropouts)))
+        for column, layer in enumerate(dropouts):
+            rates[:, column] = [layer.rate_at(p) for p in progress]
+        return np.array(learning_rates, dtype=np.float64), rates
+
+    def _hit_rate(self, hits: int, rows: int) -> dict[str, float]:
+        if isinstance(self.loss, losses.CrossEntropy):
+            return {"accuracy": hits / rows}
+        if isinstance(self.loss, losses.BinaryCrossEntropy):
+            return {"accuracy": hits / (rows * self._built("accuracy").n_outputs)}
+        return {}
+
+    def _clear_moments(self) -> None:
+        for moment in self._moments:
+            moment[...] = 0.0
+        self._engine.updates = 0
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, *, batch_size: int = 128, sample_weight: ArrayLike | None = None
+    ) -> "Network":
+        """One pass over the rows, in order. Schedules stand at their beginning.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+        batch_size : int >= 1
+
+        Returns
+        -------
+        Network
+            itself
+
+        Raises
+        ------
+        DivergedError
+            When the loss stops being finite; the parameters are those before the batch.
+        """
+        self._pass_over(self._training_data(X, y, sample_weight, batch_size))
+        return self
+
+    def train_on_batch(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """One step on all rows of X.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        float
+            The mean loss before the step, dropout on.
+
+        Raises
+        ------
+        DivergedError
+            When the loss is not finite; the parameters are left as they were.
+        """
+        return self._pass_over(self._training_data(X, y, sample_weight, None))
+
+    def _pass_over(self, data: "_Data") -> float:
+        self.build(data.X.shape[1])
+        learning_rates, rates = self._schedules([0.0])
+        workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
+        total, batch = 0.0, 0
+        while batch < data.batches:
+            batch, loss, _, _, diverged = self._engine.train(
+                workspace, data.X, data.labels, data.targets, data.weights, _NO_ORDER,
+                data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
+            )  # fmt: skip
+            if diverged:
+                self._clear_moments()
+                raise DivergedError(self._epochs + 1, batch + 1)
+            total += loss
+        self._idle.append(workspace)
+        self._remember(len(data.X) - (data.batches - 1) * data.batch_size, [], list(rates[0]))
+        return total / len(data.X)
+
+    def _borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
+        """A workspace that nobody uses; the caller gives it back by appending it to `_idle`."""
+        for _ in range(len(self._idle)):
+            try:
+                workspace = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if workspace.capacity == rows and workspace.training == training and workspace.masked == (masked or training):
+                return workspace
+        return Workspace(self._engine, rows, training, masked)
+
+    def _training_data(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
+    ) -> "_Data":
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        size = len(rows) if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        return self._with_targets(rows, y, sample_weight, size)
+
+    def _with_targets(
+        self, X: Floats, y: Any, sample_weight: ArrayLike | None, batch_size: int, prefix: str = ""
+    ) -> "_Data":
+        units = self._checked_plan(X.shape[1]).n_outputs
+        labels, targets, weights = _NO_LABELS, _NO_MATRIX, _NO_FLOATS
+        if isinstance(self.loss, losses.CrossEntropy):
+            labels = checks.labels(f"{prefix}y", y, len(X), units)
+        else:
+            binary = isinstance(self.loss, losses.BinaryCrossEntropy)
+            targets = checks.targets(f"{prefix}y", y, len(X), self.loss.columns(units), binary=binary)
+        if sample_weight is not None:
+            weights = checks.weights(f"{prefix}sample_weight", sample_weight, len(X))
+        return _Data(X, labels, targets, weights, batch_size)
+
+    def _validation_data(self, given: Any, n_features: int) -> "_Data":
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
+        X = checks.matrix("validation X", given[0], n_features)
+        return self._with_targets(X, given[1], given[2] if len(given) == 3 else None, len(X), "validation ")
+
+    @staticmethod
+    def _checked_callbacks(given: Any) -> list[callback_module.Callback]:
+        result = list(given) if isinstance(given, Iterable) else [given]
+        for callback in result:
+            if not isinstance(callback, callback_module.Callback):
+                raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
+        return result
+
+    # Prediction -------------------------------------------------------------------------------------------
+
+    def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Floats:
+        """The outputs after the loss's link, dropout off.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        batch_size : int >= 1 or None
+            Rows at a time; the result does not depend on it.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, units)
+            Probabilities for "cross_entropy" (rows sum to 1) and "binary_cross_entropy", means then variances for
+            "gaussian_nll", the regression values otherwise.
+        """
+        return self._predict(self._inputs(X), True, batch_size)
+
+    def _inputs(self, X: ArrayLike) -> Floats:
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        self.build(rows.shape[1])
+        return rows
+
+    def _predict(self, X: Floats, link: bool, batch_size: int | None = None) -> Floats:
+        rows = PREDICT_ROWS if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        out = np.empty((len(X), self._built("predict").n_outputs), dtype=np.float32)
+        workspace = self._borrow(min(rows, len(X)))
+        self._set_keeps(workspace)
+        row = 0
+        while row < len(X):
+            row = self._engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
+        self._idle.append(workspace)
+        return out
+
+    def _set_keeps(self, workspace: Workspace) -> None:
+        """Vanilla dropout multiplies by 1 - rate in prediction; a scheduled rate by the one at its end."""
+        for layer, op in self._built("predict").dropout_ops:
+            if layer.mode == "vanilla":
+                workspace.set_keep(op, 1.0 - layer.rate_at(1.0))
+
+    def predict_mc(
+        self, X: ArrayLike, samples: int = 100, *, seed: seeding.Seed = None, return_samples: bool = False
+    ) -> MonteCarlo:
+        """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        samples : int >= 1
+        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            Of the masks; the network's own random state is untouched.
+        return_samples : bool
+            Whether `.samples` keeps all predictions, shape (samples, n_samples, units).
+
+        Returns
+        -------
+        MonteCarlo
+            with mean, std and, for classifiers, entropy and mutual_information.
+        """
+        samples = checks.integer("samples", samples, 1)
+        checks.flag("return_samples", return_samples)
+        source = seeding.sequence(seed)
+        rows = self._inputs(X)
+        plan = self._built("predict_mc")
+        seeds = source.generate_state(2 * len(plan.dropout_ops), np.uint64).reshape(-1, 2)
+        rates = np.array([[layer.rate_at(1.0) for layer, _ in plan.dropout_ops]]).reshape(1, -1)
+        workspace = self._borrow(PREDICT_ROWS, masked=True)  # fixed: masks are keyed by the row in a batch
+        one = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
+        kept = np.empty((samples, *one.shape), dtype=np.float32) if return_samples else None
+        tally = _Tally(self.loss, one.shape)
+        for sample in range(samples):
+            self._engine.sample(workspace, rows, one, rates, seeds, sample, True)
+            tally.add(one)
+            if kept is not None:
+                kept[sample] = one
+        self._idle.append(workspace)
+        return tally.result(kept)
+
+    def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+        """The loss and the metrics with dropout off.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        dict of str to float
+            "loss"; "accuracy" for classifiers; "rmse" and "mae" for regression.
+        """
+        data = self._training_data(X, y, sample_weight, None)
+        self.build(data.X.shape[1])
+        return self._evaluate(data)
+
+    def _evaluate(self, data: "_Data") -> dict[str, float]:
+        z = self._predict(data.X, False)
+        rows = len(z)
+        loss, hits = _losses.loss(
+            self.loss.code, self.loss.option, z, data.labels, data.targets, data.weights, _NO_MATRIX,
+            np.empty(rows), np.empty(rows, dtype=np.int32), self.n_threads,
+        )  # fmt: skip
+        metrics = {"loss": loss} | self._hit_rate(hits, rows)
+        if not isinstance(self.loss, losses.CrossEntropy | losses.BinaryCrossEntropy):
+            error = z[:, : data.targets.shape[1]].astype(np.float64) - data.targets
+            metrics |= {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        return metrics
+
+    # By hand ----------------------------------------------------------------------------------------------
+
+    def forward(
+        self, X: ArrayLike, *, training: bool = False, masks: Sequence[ArrayLike | None] | None = None
+    ) -> Floats:
+        """Raw outputs, before the loss's link.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        training : bool
+            Whether dropout drops; then `backward` may follow.
+        masks : sequence or None
+            One entry a dropout layer: a boolean array (True keeps) of shape (n_samples, units), or (units,) for a
+            layer with shared="batch", or None for a layer that draws.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, units)
+        """
+        checks.flag("training", training)
+        if not training:
+            if masks is not None:
+                raise ValueError("masks are for training=True: without it nothing is dropped")
+            return self._predict(self._inputs(X), False)
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        plan = self._checked_plan(rows.shape[1])
+        given = self._checked_masks(masks, plan, len(rows))
+        self.build(rows.shape[1])
+        plan = self._built("forward")
+        if self._tape is None or self._tape.capacity != len(rows):
+            self._tape = Workspace(self._engine, len(rows), True)
+        self._tape.take_back_masks()
+        for mask, (_, op) in zip(given, plan.dropout_ops, strict=True):
+            if mask is not None:
+                self._tape.give_mask(op, _packed(mask))
+        rates = self._schedules([0.0])[1]
+        out = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
+        self._engine.forward(self._tape, rows, out, rates)
+        self._remember(len(rows), given, list(rates[0]))
+        self._tape_rows = len(rows)
+        return out
+
+    @staticmethod
+    def _checked_masks(masks: Any, plan: Plan, rows: int) -> list[NDArray[np.bool_] | None]:
+        count = len(plan.dropout_ops)
+        if masks is None:
+            return [None] * count
+        if not isinstance(masks, list | tuple) or len(masks) != count:
+            raise ValueError(
+                f"masks must be a list with an entry for each of the {count} dropout layers, got "
+                f"{len(masks) if isinstance(masks, list | tuple) else type(masks).__name__}"
+            )
+        result: list[NDArray[np.bool_] | None] = []
+        for number, (mask, (layer, op)) in enumerate(zip(masks, plan.dropout_ops, strict=True)):
+            units = plan.ops[op].n_out
+            shape = (units,) if layer.shared else (rows, units)
+            result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape))
+        return result
+
+    def backward(self, grad: ArrayLike) -> Floats:
+        """Backpropagates through the last training `forward` and fills the gradients.
+
+        Parameters
+        ----------
+        grad : array-like, shape (n_samples, units)
+            d loss / d raw outputs.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_features)
+            d loss / d X.
+
+        Raises
+        ------
+        RuntimeError
+            Without a `forward(X, training=True)` before it.
+        """
+        if self._tape is None:
+            raise RuntimeError("backward needs a forward(X, training=True) before it")
+        plan = self._built("backward")
+        slope = checks.floats("grad", grad)
+        if slope.shape != (self._tape_rows, plan.n_outputs):
+            raise ValueError(f"grad must have shape {(self._tape_rows, plan.n_outputs)}, got {slope.shape}")
+        dx = np.empty((self._tape_rows, plan.n_features), dtype=np.float32)
+        self._engine.backward(self._tape, slope, dx)
+        return dx
+
+    def step(self) -> None:
+        """Applies the optimizer to the gradients that `backward` left."""
+        self._built("step")
+        self._engine.apply_update(float(self._schedules([0.0])[0][0]))
+
+    def parameters(self) -> "OrderedDict[str, Floats]":
+        """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
+        return self._views(self._parameters if self._plan else _NO_FLOATS, "parameters")
+
+    def gradients(self) -> "OrderedDict[str, Floats]":
+        """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training
+        calls hand gradients to the optimizer without writing them here, unless the optimizer has a `clip_norm`."""
+        return self._views(self._gradients if self._plan else _NO_FLOATS, "gradients")
+
+    def _views(self, arena: Floats, what: str) -> "OrderedDict[str, Floats]":
+        plan = self._built(what)
+        return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in plan.parameters)
+
+    # Masks ------------------------------------------------------------------------------------------------
+
+    def _remember(self, rows: int, given: list[NDArray[np.bool_] | None], rates: list[float]) -> None:
+        """What it takes to draw the masks of the last training forward pass again."""
+        self._last = (self._engine.draws - 1, rows, given, rates)
+        for layer in self.layers:
+            if isinstance(layer, Dropout):
+                layer._owner = weakref.ref(self)
+
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """The masks of the last training forward pass: one boolean array a dropout layer, True keeps, of shape
+        (n_samples, units), or (units,) for a layer with shared="batch".
+
+        They are not kept but drawn again, from the seed and the number of the step.
+
+        Raises
+        ------
+        RuntimeError
+            Before the first training forward pass.
+        """
+        if self._last is None:
+            raise RuntimeError("masks needs a training forward pass (fit, train_on_batch or forward) before it")
+        step, rows, given, rates = self._last
+        plan = self._built("masks")
+        result = []
+        for number, (layer, op) in enumerate(plan.dropout_ops):
+            mask = given[number] if given else None
+            if mask is None:
+                shape = (plan.ops[op].n_out,) if layer.shared else (rows, plan.ops[op].n_out)
+                mask = _drawn(self._engine.mask_key(op, step), shape, rates[number])
+            result.append(mask)
+        return result
+
+    def _mask_of(self, layer: Dropout) -> NDArray[np.bool_] | None:
+        if self._last is None:
+            return None
+        found = None
+        for candidate, mask in zip((entry[0] for entry in self._built("mask").dropout_ops), self.masks(), strict=True):
+            if candidate is layer:
+                found = mask
+        return found
+
+    # Around it --------------------------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Writes weights, architecture, optimizer state, random state and history to a safetensors file.
+
+        The file is written beside its place and renamed. `cydrop.load(path)` gives the network back, and training
+        goes on bit for bit.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        ValueError
+            For a rate or learning rate that is a function of the user's own, which a file cannot hold.
+        """
+        from cydrop import files
+
+        files.save(self, path)
+
+    def summary(self) -> str:
+        """A table of the layers, their output shapes and parameter counts, as text."""
+        plan = self._plan
+        rows = [("", "layer", "output", "parameters")]
+        width: int | None = plan.n_features if plan else None
+        total = 0
+        if plan:
+            rows.append(("", "input", f"(n, {width})", "0"))
+        for place, layer in enumerate(self.layers):
+            width = getattr(layer, "units", width)
+            count = sum(p.size for p in plan.parameters if p.name.startswith(f"{place}.")) if plan else 0
+            total += count
+            rows.append((str(place), repr(layer), f"(n, {width or '?'})", f"{count:,}" if plan else "?"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            "  ".join(cell.rjust(w) if column in (0, 3) else cell.ljust(w) for column, (cell, w) in enumerate(zip(row, widths, strict=True)))
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        known = f"{total:,} parameters" if plan else "not built yet: build(n_features) or fit counts the parameters"
+        return "\n".join([*lines, f"{known}; loss {self.loss.name}; optimizer {type(self.optimizer).__name__}"])
+
+    def __repr__(self) -> str:
+        return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {type(self.optimizer).__name__}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        from cydrop import files
+
+        return {"safetensors": files.to_bytes(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from cydrop import files
+
+        self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle").__dict__)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Rows to train on, checked and in the engine's types."""
+
+    X: Floats
+    labels: NDArray[np.int32]
+    targets: Floats
+    weights: Floats
+    batch_size: int
+
+    @property
+    def batches(self) -> int:
+        return -(-len(self.X) // self.batch_size)
+
+    def split(self, share: float) -> tuple["_Data", "_Data"]:
+        """The last `share` of the rows, and those before them."""
+        held = int(len(self.X) * share)
+        if held < 1 or held >= len(self.X):
+            raise ValueError(
+                f"validation_split={share} of {len(self.X)} rows leaves {held} for validation and "
+                f"{len(self.X) - held} for training; both need at least 1"
+            )
+        at = len(self.X) - held
+        return self._part(slice(at, None)), self._part(slice(None, at))
+
+    def _part(self, part: slice) -> "_Data":
+        return _Data(self.X[part], self.labels[part], self.targets[part], self.weights[part], self.batch_size)
+
+
+class _Tally:
+    """Mean, spread and entropies of Monte Carlo samples, one at a time, in float64 (Welford 1962)."""
+
+    def __init__(self, loss: losses.Loss, shape: tuple[int, ...]) -> None:
+        self.loss, self.count = loss, 0
+        self.mean, self.squares = np.zeros(shape), np.zeros(shape)
+        self.entropies: NDArray[np.float64] | float = 0.0
+
+    def add(self, sample: Floats) -> None:
+        self.count += 1
+        change = sample - self.mean
+        self.mean += change / self.count
+        self.squares += change * (sample - self.mean)
+        entropy = self._entropy()
+        if entropy is not None:
+            self.entropies = self.entropies + entropy(sample.astype(np.float64))
+
+    def _entropy(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
+        if isinstance(self.loss, losses.CrossEntropy):
+            return lambda p: _plogp(p).sum(axis=1)
+        if isinstance(self.loss, losses.BinaryCrossEntropy):
+            return lambda p: _plogp(p) + _plogp(1.0 - p)
+        return None
+
+    def result(self, samples: Floats | None) -> MonteCarlo:
+        variance, mean = self.squares / self.count, self.mean
+        if isinstance(self.loss, losses.GaussianNLL):
+            half = mean.shape[1] // 2
+            mean, variance = mean[:, :half], variance[:, :half] + mean[:, half:]
+        entropy, information = None, None
+        measure = self._entropy()
+        if measure is not None:
+            total = measure(mean)
+            entropy = np.float32(total)
+            information = np.float32(np.maximum(total - self.entropies / self.count, 0.0))
+        return MonteCarlo(mean.astype(np.float32), np.sqrt(variance).astype(np.float32), entropy, information, samples)
+
+
+def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-p log p, 0 at 0."""
+    return -p * np.log(np.where(p > 0, p, 1.0))
+
+
+def _packed(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    bits = np.zeros(_dropout.words_of(mask.size), dtype=np.uint64)
+    _dropout.pack(mask.reshape(-1).view(np.uint8), bits)
+    return bits
+
+
+def _drawn(key: tuple[int, int], shape: tuple[int, ...], rate: float) -> NDArray[np.bool_]:
+    size = math.prod(shape)
+    bits = np.zeros(_dropout.words_of(size), dtype=np.uint64)
+    _dropout.mask(bits, size, rate, *key, 1)
+    mask = np.empty(size, dtype=np.bool_)
+    _dropout.unpack(bits, mask.view(np.uint8))
+    return mask.reshape(shape)

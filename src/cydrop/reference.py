@@ -1,0 +1,413 @@
+"""The truth in plain NumPy: every kernel once more, readable, in the precision of its input.
+
+Each function has the name and the signature of its twin in `cydrop.functional` and computes in float64 where it is
+given float64. Masks are the same to the bit; numbers agree to rounding. All tests compare with this module.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+LANES = 16
+BLOCK = 4096
+SELU_SCALE = 1.0507009873554805
+SELU_ALPHA = 1.6732632423543772
+
+
+def _real(x: ArrayLike) -> Array:
+    x = np.asarray(x)
+    return x if x.dtype == np.float64 else x.astype(np.float32)
+
+
+# Random numbers ----------------------------------------------------------------------------------------------
+
+
+def mix64(z: Any) -> Any:
+    """SplitMix64's finaliser: scatters every bit of a 64-bit word."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(z, dtype=np.uint64) + GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def stream_key(seed: tuple[int, int], stream: int, step: int) -> tuple[int, int]:
+    """The key of the masks of one layer in one step."""
+    with np.errstate(over="ignore"):
+        first, second = (mix64(mix64(np.uint64(k) + np.uint64(stream)) + np.uint64(step)) for k in seed)
+    return int(first), int(second)
+
+
+def xorshift_words(s0: Array, s1: Array, draws: int) -> Array:
+    """`draws` draws of xorshift128+ generators with states s0, s1 of any shape: words of shape (draws, *shape)."""
+    words = np.empty((draws, *s0.shape), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for draw in range(draws):
+            words[draw] = s0 + s1
+            x = s0 ^ (s0 << np.uint64(23))
+            s0, s1 = s1, x ^ s1 ^ (x >> np.uint64(18)) ^ (s1 >> np.uint64(5))
+    return words
+
+
+def block_lanes(key: tuple[int, int], blocks: int) -> tuple[Array, Array]:
+    """The states at the beginning of every block of a stream, each of shape (blocks, 16)."""
+    with np.errstate(over="ignore"):
+        steps = GOLDEN * np.arange(blocks * LANES, dtype=np.uint64).reshape(blocks, LANES)
+        return mix64(np.uint64(key[0]) + steps), mix64(np.uint64(key[1]) + steps) | np.uint64(1)
+
+
+def keep_mask(key: tuple[int, int], n: int, rate: float) -> NDArray[np.bool_]:
+    """The mask of elements 0..n-1 of a stream: True keeps."""
+    if rate <= 0 or rate >= 1:
+        return np.full(n, rate < 1)
+    threshold = min(int((1.0 - rate) * 2.0**32 + 0.5), 2**32 - 1)
+    top, low = threshold >> 24, threshold & 0xFFFFFF
+    blocks = -(-n // BLOCK)
+    words = xorshift_words(*block_lanes(key, blocks), draws=BLOCK // 128)  # (32, blocks, 16)
+    octets = np.ascontiguousarray(words.transpose(1, 0, 2)).astype("<u8").view(np.uint8).reshape(blocks, BLOCK)
+    keep = octets < top
+    if low:
+        other = (~key[0] % 2**64, ~key[1] % 2**64)
+        tie = octets == top
+        deciders = xorshift_words(*block_lanes(other, blocks), draws=BLOCK // LANES)
+        deciders = deciders.transpose(1, 0, 2).reshape(blocks, BLOCK) >> np.uint64(40)
+        for block in range(blocks):
+            places = np.flatnonzero(tie[block])
+            keep[block, places] = deciders[block, : len(places)] < low
+    result: NDArray[np.bool_] = keep.reshape(-1)[:n]
+    return result
+
+
+# Dropout -----------------------------------------------------------------------------------------------------
+
+
+def dropout(
+    x: ArrayLike,
+    rate: float = 0.5,
+    *,
+    mode: str = "inverted",
+    training: bool = True,
+    mask: ArrayLike | None = None,
+    seed: Any = None,
+    return_mask: bool = False,
+    out: Array | None = None,
+    n_threads: int = 1,
+) -> Any:
+    """Dropout forward: see `cydrop.functional.dropout`."""
+    from cydrop import seeding
+
+    x = _real(x)
+    if not training:
+        y, kept = x * x.dtype.type(1 - rate if mode == "vanilla" else 1), np.ones(x.shape, dtype=bool)
+    else:
+        kept = keep_mask(seeding.key(seed), x.size, rate).reshape(x.shape) if mask is None else np.asarray(mask, bool)
+        y = np.where(kept, x * x.dtype.type(_scale(rate, mode)), x.dtype.type(0))
+    if out is not None:
+        out[...] = y
+        y = out
+    return (y, kept) if return_mask else y
+
+
+def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted") -> Array:
+    """Dropout backward: see `cydrop.functional.dropout_backward`."""
+    dy = _real(dy)
+    return np.where(np.asarray(mask, bool), dy * dy.dtype.type(_scale(rate, mode)), dy.dtype.type(0))
+
+
+def _scale(rate: float, mode: str) -> float:
+    return 1.0 if mode == "vanilla" or rate >= 1 else 1.0 / (1.0 - rate)
+
+
+# Activations: y = f(x), and dx = dy f'(x) --------------------------------------------------------------------
+
+
+def relu(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """0 where x <= 0, else x."""
+    x = _real(x)
+    return np.where(x <= 0, x.dtype.type(0), x)
+
+
+def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """0 where x <= 0, else dy."""
+    dy = _real(dy)
+    return np.where(_real(x) <= 0, dy.dtype.type(0), dy)
+
+
+def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Array:
+    """negative_slope x where x <= 0, else x."""
+    x = _real(x)
+    return np.where(x <= 0, x * x.dtype.type(negative_slope), x)
+
+
+def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Array:
+    """negative_slope dy where x <= 0, else dy."""
+    dy = _real(dy)
+    return np.where(_real(x) <= 0, dy * dy.dtype.type(negative_slope), dy)
+
+
+def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Array:
+    """alpha (e^x - 1) where x <= 0, else x."""
+    x = _real(x)
+    return np.where(x <= 0, alpha * np.expm1(np.minimum(x, 0)), x).astype(x.dtype)
+
+
+def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Array:
+    """alpha e^x dy where x <= 0, else dy."""
+    dy, x = _real(dy), _real(x)
+    return (dy * np.where(x <= 0, alpha * np.exp(np.minimum(x, 0)), 1)).astype(dy.dtype)
+
+
+def selu(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """1.0507 elu(x, 1.6733)"""
+    x = _real(x)
+    return (SELU_SCALE * elu(x, SELU_ALPHA)).astype(x.dtype)
+
+
+def selu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """1.0507 elu_backward(dy, x, 1.6733)"""
+    dy = _real(dy)
+    return (SELU_SCALE * elu_backward(dy, x, SELU_ALPHA)).astype(dy.dtype)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def gelu(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """x Phi(x), Phi the standard normal distribution function."""
+    x = _real(x)
+    return (x * 0.5 * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype) if x.size else x.copy()
+
+
+def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy (Phi(x) + x phi(x))"""
+    dy, x = _real(dy), _real(x)
+    if not x.size:
+        return dy.copy()
+    wide = x.astype(np.float64)
+    slope = 0.5 * (1 + _erf(wide / math.sqrt(2))) + wide * np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
+    return (dy * slope).astype(dy.dtype)
+
+
+def silu(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """x sigmoid(x)"""
+    x = _real(x)
+    return x * sigmoid(x)
+
+
+def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy s (1 + x (1 - s)), s = sigmoid(x)"""
+    dy, x = _real(dy), _real(x)
+    s = sigmoid(x)
+    return dy * s * (1 + x * (1 - s))
+
+
+def tanh(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """The hyperbolic tangent."""
+    return np.tanh(_real(x))
+
+
+def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy (1 - tanh(x)^2)"""
+    return _real(dy) * (1 - np.tanh(_real(x)) ** 2)
+
+
+def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """1 / (1 + e^-x)"""
+    x = _real(x)
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+
+def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy s (1 - s), s = sigmoid(x)"""
+    s = sigmoid(x)
+    return _real(dy) * s * (1 - s)
+
+
+def softplus(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """log(1 + e^x)"""
+    x = _real(x)
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy sigmoid(x)"""
+    return _real(dy) * sigmoid(x)
+
+
+# Dense -------------------------------------------------------------------------------------------------------
+
+
+def dense(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, n_threads: int = 1) -> Array:
+    """x weight + bias"""
+    y: Array = _real(x) @ _real(weight)
+    return y if bias is None else y + _real(bias)
+
+
+def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads: int = 1) -> tuple[Array, Array, Array]:
+    """dx = dy weight^t, dweight = x^t dy, dbias = sum of the rows of dy"""
+    dy = _real(dy)
+    return dy @ _real(weight).T, _real(x).T @ dy, dy.sum(axis=0)
+
+
+# Losses: the mean over rows (cross-entropy) or over elements, and its gradient -------------------------------
+
+
+def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Array:
+    """e^z / sum e^z along each row"""
+    z = _real(logits)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def _finish(rows: Array, slope: Array, count: int, sample_weight: ArrayLike | None, return_grad: bool) -> Any:
+    """From each row's summed loss and d sum / d z to the mean; a weight multiplies its row."""
+    w = np.ones(len(rows)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    loss = float((w * rows.astype(np.float64)).sum() / count)
+    return (loss, (slope * (w / count)[:, None]).astype(slope.dtype)) if return_grad else loss
+
+
+def cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, label_smoothing: float = 0.0,
+    return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """log sum_j e^z_j - sum_j q_j z_j, q = (1 - s) onehot(y) + s / k"""
+    z = _real(logits)
+    n, k = z.shape
+    top = z.max(axis=1)
+    log_total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
+    q = np.full((n, k), label_smoothing / k, dtype=z.dtype)
+    q[np.arange(n), np.asarray(y)] += 1 - label_smoothing
+    return _finish(log_total - (q * z).sum(axis=1), softmax(z) - q, n, sample_weight, return_grad)
+
+
+def _columns(z: Array, y: ArrayLike) -> Array:
+    return _real(y).reshape(len(z), -1).astype(z.dtype)
+
+
+def binary_cross_entropy(
+    logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """softplus(z) - z y"""
+    z = _real(logits)
+    target = _columns(z, y)
+    rows = (np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z)))).sum(axis=1)
+    return _finish(rows, sigmoid(z) - target, z.size, sample_weight, return_grad)
+
+
+def mse(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """(z - y)^2"""
+    z = _real(prediction)
+    d = z - _columns(z, y)
+    return _finish((d**2).sum(axis=1), 2 * d, z.size, sample_weight, return_grad)
+
+
+def mae(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """|z - y|"""
+    z = _real(prediction)
+    d = z - _columns(z, y)
+    return _finish(np.abs(d).sum(axis=1), np.sign(d), z.size, sample_weight, return_grad)
+
+
+def huber(
+    prediction: ArrayLike, y: ArrayLike, *, delta: float = 1.0, sample_weight: ArrayLike | None = None,
+    return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """d^2 / 2 within delta, delta (|d| - delta / 2) beyond"""
+    z = _real(prediction)
+    d = z - _columns(z, y)
+    a = np.abs(d)
+    rows = np.where(a <= delta, d**2 / 2, delta * (a - delta / 2)).sum(axis=1)
+    return _finish(rows, np.clip(d, -delta, delta).astype(z.dtype), z.size, sample_weight, return_grad)
+
+
+def gaussian_nll(
+    prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """(s + (y - m)^2 e^-s + log 2 pi) / 2, prediction = (m, s), s the log-variance"""
+    z = _real(prediction)
+    m, s = np.split(z, 2, axis=1)
+    d = m - _columns(m, y)
+    precision = np.exp(-s)
+    rows = ((s + d**2 * precision + math.log(2 * math.pi)) / 2).sum(axis=1)
+    slope = np.concatenate([d * precision, (1 - d**2 * precision) / 2], axis=1)
+    return _finish(rows, slope, m.size, sample_weight, return_grad)
+
+
+# Optimizers: one update of parameters w with gradient g and moments m, v -------------------------------------
+
+
+def clip_factor(gradients: list[Array], clip_norm: float | None) -> float:
+    """The factor that brings the global norm of the gradients down to clip_norm."""
+    norm = math.sqrt(sum(float((np.asarray(g, dtype=np.float64) ** 2).sum()) for g in gradients))
+    return 1.0 if clip_norm is None or norm <= clip_norm else clip_norm / norm
+
+
+def sgd(
+    w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 0.01, momentum: float = 0.0,
+    nesterov: bool = False, weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """v = momentum v + g; w -= learning_rate (g + momentum v if nesterov else v)"""
+    g = g + weight_decay * w
+    v = momentum * v + g
+    return w - learning_rate * (g + momentum * v if nesterov else v), m, v
+
+
+def rmsprop(
+    w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 1e-3, rho: float = 0.9,
+    epsilon: float = 1e-8, weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """v = rho v + (1 - rho) g^2; w -= learning_rate g / (sqrt v + epsilon)"""
+    g = g + weight_decay * w
+    v = rho * v + (1 - rho) * g**2
+    return w - learning_rate * g / (np.sqrt(v) + epsilon), m, v
+
+
+def adagrad(
+    w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 0.01, epsilon: float = 1e-10,
+    weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """v = v + g^2; w -= learning_rate g / (sqrt v + epsilon)"""
+    g = g + weight_decay * w
+    v = v + g**2
+    return w - learning_rate * g / (np.sqrt(v) + epsilon), m, v
+
+
+def adam(
+    w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 1e-3, beta1: float = 0.9,
+    beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """Kingma and Ba (2015), algorithm 1, update number t from 1; epsilon added after the corrected root."""
+    g = g + weight_decay * w
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    corrected_m, corrected_v = m / (1 - beta1**t), v / (1 - beta2**t)
+    return w - learning_rate * corrected_m / (np.sqrt(corrected_v) + epsilon), m, v
+
+
+def adamw(
+    w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 1e-3, beta1: float = 0.9,
+    beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.01,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """w *= 1 - learning_rate weight_decay, then Adam (Loshchilov and Hutter 2019)."""
+    w = w * (1 - learning_rate * weight_decay)
+    return adam(w, g, m, v, t, learning_rate=learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
+
+
+def limit_norms(weight: Array, max_norm: float) -> Array:
+    """Max-norm: columns of a weight (inputs, units) scaled down to Euclidean norm max_norm."""
+    norms = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=0))
+    return (weight * np.where(norms > max_norm, max_norm / np.maximum(norms, 1e-300), 1)).astype(weight.dtype)

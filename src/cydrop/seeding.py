@@ -1,0 +1,88 @@
+"""From whatever users give as a seed to the 64-bit words that generators and masks start from.
+
+Everything is derived through numpy.random.SeedSequence, whose output NumPy promises never to change. The words
+of a network's seed are its root; weights, shuffles and masks each have branches of their own.
+"""
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator | None
+
+WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO = range(4)  # branches of a network's root
+
+
+def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
+    """A SeedSequence for None (fresh entropy), an int, a SeedSequence or a Generator (which is advanced)."""
+    if seed is None:
+        return np.random.SeedSequence()
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if isinstance(seed, np.random.Generator):
+        return np.random.SeedSequence([int(word) for word in seed.integers(0, 2**32, size=4, dtype=np.uint32)])
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool | np.bool_):
+        if seed < 0:
+            raise ValueError(f"{name} must not be negative, got {seed}")
+        return np.random.SeedSequence(int(seed))
+    raise TypeError(
+        f"{name} must be None, an int, a numpy.random.SeedSequence or a numpy.random.Generator, "
+        f"got {seed!r} ({type(seed).__name__})"
+    )
+
+
+def words(seed: Any, count: int, name: str = "seed") -> NDArray[np.uint64]:
+    """`count` words of a seed."""
+    return sequence(seed, name).generate_state(count, np.uint64)
+
+
+def as_int(seed: Any, name: str = "seed") -> int | None:
+    """A seed in a form that can be kept and saved: None and int as they are, others as an int made from them."""
+    if seed is None:
+        return None
+    source = sequence(seed, name)
+    if isinstance(seed, int | np.integer):
+        return int(seed)
+    first, second = source.generate_state(2, np.uint64)
+    return int(first) << 64 | int(second)
+
+
+def branch(root: tuple[int, ...], *path: int) -> np.random.SeedSequence:
+    """The sequence of one branch: a function of the root's words and the path alone."""
+    return np.random.SeedSequence(list(root), spawn_key=path)
+
+
+class _FreshKeys:
+    """128-bit keys for unseeded calls: fresh entropy once a process, then a counter hashed with it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._entropy: tuple[int, int] | None = None
+        self._used = 0
+
+    def next(self) -> tuple[int, int]:
+        if self._entropy is None:
+            first, second = words(None, 2)
+            self._entropy = int(first), int(second)
+        self._used += 1
+        return (
+            (self._entropy[0] + self._used * 0x9E3779B97F4A7C15) % 2**64,
+            (self._entropy[1] + self._used * 0xD1B54A32D192ED03) % 2**64,
+        )
+
+
+_fresh = _FreshKeys()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_fresh.renew)
+
+
+def key(seed: Any) -> tuple[int, int]:
+    """The 128-bit key of a stream of masks."""
+    if seed is None:
+        return _fresh.next()
+    first, second = words(seed, 2)
+    return int(first), int(second)

@@ -1,0 +1,163 @@
+"""The public random number generator."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop import checks, seeding
+from cydrop._core import xorshift as _core
+
+Size = int | tuple[int, ...] | None
+
+
+class Xorshift:
+    """xorshift128+ in 16 lanes: a fast generator whose state changes in place with every draw.
+
+    Each lane is Vigna's xorshift128+ with shifts 23, 18, 5 (Vigna 2017, "Further scramblings of Marsaglia's
+    xorshift generators", arXiv 1404.0390). Word i of the output is draw i // 16 of lane i % 16. Not for
+    cryptography.
+
+    Parameters
+    ----------
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        None takes fresh entropy. A Generator is advanced by the draw of the seed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a seed of another type, or a negative one.
+
+    Examples
+    --------
+    >>> import cydrop as cd
+    >>> rng = cd.Xorshift(0)
+    >>> rng.bernoulli(0.5, 4).shape
+    (4,)
+    """
+
+    def __init__(self, seed: seeding.Seed = None) -> None:
+        self._lanes = _core.Xorshift(seeding.words(seed, 32))
+
+    def random_raw(self, size: Size = None) -> Any:
+        """The next 64-bit words.
+
+        Parameters
+        ----------
+        size : int, tuple of int or None
+            The shape; None for a single int.
+
+        Returns
+        -------
+        int or ndarray of uint64
+        """
+        shape = _shape(size)
+        out = np.empty(math.prod(shape), dtype=np.uint64)
+        self._lanes.random_raw(out)
+        return int(out[0]) if size is None else out.reshape(shape)
+
+    def random(self, size: Size = None) -> Any:
+        """Uniform float32 in [0, 1): the upper 24 bits of a word each, times 2^-24.
+
+        Parameters
+        ----------
+        size : int, tuple of int or None
+
+        Returns
+        -------
+        numpy.float32 or ndarray of float32
+        """
+        shape = _shape(size)
+        out = np.empty(math.prod(shape), dtype=np.float32)
+        self._lanes.random(out)
+        return out[0] if size is None else out.reshape(shape)
+
+    def bernoulli(self, p: float, size: Size = None) -> Any:
+        """True with probability p, from the upper 32 bits of a word each: p is right to 2^-33.
+
+        Parameters
+        ----------
+        p : float in [0, 1]
+        size : int, tuple of int or None
+
+        Returns
+        -------
+        bool or ndarray of bool
+        """
+        shape = _shape(size)
+        threshold = round(checks.rate("p", p) * 2**32)
+        out = np.empty(math.prod(shape), dtype=np.bool_)
+        self._lanes.bernoulli(threshold, out.view(np.uint8))
+        return bool(out[0]) if size is None else out.reshape(shape)
+
+    def normal(self, size: Size = None) -> Any:
+        """Standard normal float32, by inversion of 52 bits of a word each (Wichura 1988, AS 241).
+
+        Parameters
+        ----------
+        size : int, tuple of int or None
+
+        Returns
+        -------
+        numpy.float32 or ndarray of float32
+        """
+        shape = _shape(size)
+        out = np.empty(math.prod(shape), dtype=np.float32)
+        self._lanes.normal(out)
+        return out[0] if size is None else out.reshape(shape)
+
+    def permutation(self, n: int) -> NDArray[np.int64]:
+        """The numbers 0..n-1 in random order (Fisher-Yates, without bias).
+
+        Parameters
+        ----------
+        n : int, below 2^32
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+        """
+        out = np.empty(checks.integer("n", n, 0, 2**32 - 1), dtype=np.int64)
+        self._lanes.permutation(out)
+        return out
+
+    def jump(self) -> "Xorshift":
+        """Advances every lane by 2^64 draws, in place, and returns self: a stream that does not overlap."""
+        self._lanes.jump()
+        return self
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The whole state: `{"generator", "s0", "s1", "position"}`; s0 and s1 are uint64 of shape (16,)."""
+        words = np.empty(32, dtype=np.uint64)
+        position = self._lanes.read_state(words)
+        return {"generator": "xorshift128+ x16", "s0": words[:16], "s1": words[16:], "position": position}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict) or state.get("generator") != "xorshift128+ x16":
+            raise ValueError("state must be a dict as .state gives it, with generator 'xorshift128+ x16'")
+        lanes = [np.asarray(state.get(half), dtype=np.uint64) for half in ("s0", "s1")]
+        if any(half.shape != (16,) for half in lanes) or not (lanes[0] | lanes[1]).all():
+            raise ValueError("state needs s0 and s1 of 16 words each, no lane all zero")
+        position = checks.integer("state['position']", state.get("position"), 0, 15)
+        self._lanes.write_state(np.concatenate(lanes), position)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_state, (self.state,)
+
+    def __repr__(self) -> str:
+        return f"<cydrop.Xorshift at {id(self):#x}>"
+
+
+def _from_state(state: dict[str, Any]) -> Xorshift:
+    generator = Xorshift(0)
+    generator.state = state
+    return generator
+
+
+def _shape(size: Size) -> tuple[int, ...]:
+    if size is None:
+        return (1,)
+    return tuple(checks.integer("size", n, 0) for n in (size if isinstance(size, tuple | list) else (size,)))
