@@ -6,7 +6,7 @@
 
 Environment variables read by the build:
 
-CYDROP_OPENMP=auto|1|0   auto (default) warns and builds the serial version where OpenMP is missing, 1 fails, 0 is serial
+CYDROP_OPENMP=auto|1|0   auto (default): warn and build the serial version where OpenMP is missing; 1: fail; 0: serial
 CYDROP_DEBUG=1           bounds checks, assertions and debug symbols
 CYDROP_ANNOTATE=1        also write Cython's annotated HTML into build/cython
 """
@@ -141,7 +141,9 @@ class BuildCore(build_ext):
 extensions = [Extension(SHARED, [f"{CORE}/_shared.c"])]
 for module in ONCE + KERNELS:
     headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
-    extensions.append(Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers))
+    extensions.append(
+        Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers)
+    )
 
 setup(
     ext_modules=cythonize(

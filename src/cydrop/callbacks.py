@@ -219,4 +219,5 @@ def for_verbose(verbose: Any) -> list[Callback]:
     """The progress callback of `fit(verbose=...)`: None shows progress where a terminal is attached, 0 is silent."""
     if verbose is None:
         return [ProgressBar()] if sys.stdout is not None and sys.stdout.isatty() else []
-    return [ProgressBar()] if checks.integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, 0) else []
+    level = int(verbose) if isinstance(verbose, bool) else checks.integer("verbose", verbose, 0)
+    return [ProgressBar()] if level else []

@@ -144,10 +144,16 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, low_open: bool = False, high_open: bool = False
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    low_open: bool = False,
+    high_open: bool = False,
 ) -> float:
     """A finite real number between low and high, which belong to the range unless open."""
-    if isinstance(value, str | bytes | complex) or isinstance(value, bool | np.bool_):
+    if isinstance(value, str | bytes | complex | bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     try:
         result = float(value)
@@ -156,7 +162,8 @@ def number(
     inside = (low < result if low_open else low <= result) and (result < high if high_open else result <= high)
     if not math.isfinite(result) or not inside:
         if high == math.inf:
-            expected = f"a finite number {'above' if low_open else 'of at least'} {low:g}" if low > -math.inf else "finite"
+            bound = f" {'above' if low_open else 'of at least'} {low:g}" if low > -math.inf else ""
+            expected = f"a finite number{bound}"
         else:
             expected = f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
         raise ValueError(f"{name} must be {expected}, got {value!r}")
@@ -190,6 +197,6 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         raise ValueError(f"{name} must have shape {shape}, got {given.shape}")
     if given.dtype.kind != "b":
         if not ((given == 0) | (given == 1)).all():
-            raise ValueError(f"{name} must be boolean (True keeps) or all 0 and 1, got dtype {given.dtype} with other values")
+            raise ValueError(f"{name} must be boolean (True keeps) or all 0 and 1, got other values ({given.dtype})")
         given = given != 0
     return np.ascontiguousarray(given)

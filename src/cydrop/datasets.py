@@ -31,8 +31,9 @@ def load_optdigits() -> tuple[Images, Labels, Images, Labels]:
     y_test : ndarray of int64, shape (1797,)
     """
     with (files("cydrop.data") / "optdigits.npz").open("rb") as file, np.load(file) as stored:
-        train, test = stored["X_train"], stored["X_test"]
-        return _scaled(train, 16), stored["y_train"].astype(np.int64), _scaled(test, 16), stored["y_test"].astype(np.int64)
+        images = [_scaled(stored[name], 16) for name in ("X_train", "X_test")]
+        labels = [stored[name].astype(np.int64) for name in ("y_train", "y_test")]
+    return images[0], labels[0], images[1], labels[1]
 
 
 def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Labels, Images, Labels]:

@@ -117,7 +117,8 @@ def _read(data: bytes) -> Network:
     if len(network._root) != 4:
         raise ValueError("its seed is not four words")
     network._epochs = _count(description["epochs"])
-    network.history = History({str(name): [float(v) for v in values] for name, values in description["history"].items()})
+    metrics = description["history"].items()
+    network.history = History({str(name): [float(value) for value in values] for name, values in metrics})
     if description["n_features"] is not None:
         tensors = _tensors(header, body)
         plan = network._checked_plan(_count(description["n_features"]))

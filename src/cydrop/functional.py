@@ -306,7 +306,9 @@ def dense(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, n_t
     return out
 
 
-def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads: int = 1) -> tuple[Floats, Floats, Floats]:
+def dense_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads: int = 1
+) -> tuple[Floats, Floats, Floats]:
     """The three gradients of `dense`.
 
     Parameters
@@ -323,7 +325,8 @@ def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads:
     dbias : ndarray of float32, shape (units,), the sum of the rows of dy
     """
     slope, rows, w = _floats("dy", dy), _floats("x", x), _floats("weight", weight)
-    if not (slope.ndim == rows.ndim == w.ndim == 2) or w.shape != (rows.shape[1], slope.shape[1]) or len(slope) != len(rows):
+    matrices = slope.ndim == rows.ndim == w.ndim == 2
+    if not matrices or w.shape != (rows.shape[1], slope.shape[1]) or len(slope) != len(rows):
         raise ValueError(
             "dy (n, units), x (n, inputs) and weight (inputs, units) do not fit: shapes "
             f"{slope.shape}, {rows.shape} and {w.shape}"
@@ -366,7 +369,13 @@ def _two_dimensional(name: str, value: ArrayLike) -> Floats:
 
 
 def _loss(
-    loss: losses.Loss, name: str, z: ArrayLike, y: Any, sample_weight: ArrayLike | None, return_grad: bool, n_threads: int
+    loss: losses.Loss,
+    name: str,
+    z: ArrayLike,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    return_grad: bool,
+    n_threads: int,
 ) -> Any:
     given = _two_dimensional(name, z)
     rows, units = given.shape

@@ -157,13 +157,14 @@ class Network:
         shared = seeding.branch(self._root, seeding.MASKS)
         for layer, op in plan.dropout_ops:
             source = shared if layer.seed is None else seeding.sequence(layer.seed)
-            first, second = source.generate_state(2, np.uint64)
-            plan.ops[op].seed = int(first), int(second)
+            key = seeding.words_of(source, 2)
+            plan.ops[op].seed = int(key[0]), int(key[1])
         self._parameters = aligned(plan.arena_size)
         self._gradients = aligned(plan.arena_size)
-        self._moments = tuple(aligned(plan.arena_size if used else 0) for used in self.optimizer.used_moments())
+        first, second = (aligned(plan.arena_size if used else 0) for used in self.optimizer.used_moments())
+        self._moments = (first, second)
         self._engine = Engine(
-            plan.ops, self._parameters, self._gradients, *self._moments, self.loss.code, self.loss.option, self.n_threads
+            plan.ops, self._parameters, self._gradients, first, second, self.loss.code, self.loss.option, self.n_threads
         )
         optimizer = self.optimizer
         self._engine.set_optimizer(
@@ -416,7 +417,7 @@ class Network:
                 workspace = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if workspace.capacity == rows and workspace.training == training and workspace.masked == (masked or training):
+            if (workspace.capacity, workspace.training, workspace.masked) == (rows, training, masked or training):
                 return workspace
         return Workspace(self._engine, rows, training, masked)
 
@@ -520,7 +521,7 @@ class Network:
         source = seeding.sequence(seed)
         rows = self._inputs(X)
         plan = self._built("predict_mc")
-        seeds = source.generate_state(2 * len(plan.dropout_ops), np.uint64).reshape(-1, 2)
+        seeds = seeding.words_of(source, 2 * len(plan.dropout_ops)).reshape(-1, 2)
         rates = np.array([[layer.rate_at(1.0) for layer, _ in plan.dropout_ops]]).reshape(1, -1)
         workspace = self._borrow(PREDICT_ROWS, masked=True)  # fixed: masks are keyed by the row in a batch
         one = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
@@ -747,16 +748,14 @@ class Network:
             total += count
             rows.append((str(place), repr(layer), f"(n, {width or '?'})", f"{count:,}" if plan else "?"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            "  ".join(cell.rjust(w) if column in (0, 3) else cell.ljust(w) for column, (cell, w) in enumerate(zip(row, widths, strict=True)))
-            for row in rows
-        ]
+        lines = [f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
         lines.insert(1, "-" * len(lines[0]))
         known = f"{total:,} parameters" if plan else "not built yet: build(n_features) or fit counts the parameters"
         return "\n".join([*lines, f"{known}; loss {self.loss.name}; optimizer {type(self.optimizer).__name__}"])
 
     def __repr__(self) -> str:
-        return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {type(self.optimizer).__name__}>"
+        optimizer = type(self.optimizer).__name__
+        return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {optimizer}>"
 
     def __getstate__(self) -> dict[str, Any]:
         from cydrop import files
@@ -831,8 +830,8 @@ class _Tally:
         measure = self._entropy()
         if measure is not None:
             total = measure(mean)
-            entropy = np.float32(total)
-            information = np.float32(np.maximum(total - self.entropies / self.count, 0.0))
+            entropy = total.astype(np.float32)
+            information = np.maximum(total - self.entropies / self.count, 0.0).astype(np.float32)
         return MonteCarlo(mean.astype(np.float32), np.sqrt(variance).astype(np.float32), entropy, information, samples)
 
 

@@ -116,7 +116,8 @@ def dropout(
 def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted") -> Array:
     """Dropout backward: see `cydrop.functional.dropout_backward`."""
     dy = _real(dy)
-    return np.where(np.asarray(mask, bool), dy * dy.dtype.type(_scale(rate, mode)), dy.dtype.type(0))
+    dx: Array = np.where(np.asarray(mask, bool), dy * dy.dtype.type(_scale(rate, mode)), dy.dtype.type(0))
+    return dx
 
 
 def _scale(rate: float, mode: str) -> float:
@@ -190,7 +191,8 @@ def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
         return dy.copy()
     wide = x.astype(np.float64)
     slope = 0.5 * (1 + _erf(wide / math.sqrt(2))) + wide * np.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
-    return (dy * slope).astype(dy.dtype)
+    dx: Array = (dy * slope).astype(dy.dtype)
+    return dx
 
 
 def silu(x: ArrayLike, *, n_threads: int = 1) -> Array:
@@ -203,7 +205,8 @@ def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
     """dy s (1 + x (1 - s)), s = sigmoid(x)"""
     dy, x = _real(dy), _real(x)
     s = sigmoid(x)
-    return dy * s * (1 + x * (1 - s))
+    dx: Array = dy * s * (1 + x * (1 - s))
+    return dx
 
 
 def tanh(x: ArrayLike, *, n_threads: int = 1) -> Array:
@@ -213,7 +216,8 @@ def tanh(x: ArrayLike, *, n_threads: int = 1) -> Array:
 
 def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
     """dy (1 - tanh(x)^2)"""
-    return _real(dy) * (1 - np.tanh(_real(x)) ** 2)
+    dx: Array = _real(dy) * (1 - np.tanh(_real(x)) ** 2)
+    return dx
 
 
 def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Array:
@@ -226,7 +230,8 @@ def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Array:
 def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
     """dy s (1 - s), s = sigmoid(x)"""
     s = sigmoid(x)
-    return _real(dy) * s * (1 - s)
+    dx: Array = _real(dy) * s * (1 - s)
+    return dx
 
 
 def softplus(x: ArrayLike, *, n_threads: int = 1) -> Array:
@@ -262,7 +267,8 @@ def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Array:
     """e^z / sum e^z along each row"""
     z = _real(logits)
     e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    p: Array = e / e.sum(axis=1, keepdims=True)
+    return p
 
 
 def _finish(rows: Array, slope: Array, count: int, sample_weight: ArrayLike | None, return_grad: bool) -> Any:

@@ -119,7 +119,7 @@ _KNOWN = {cls.__name__: cls for cls in (Constant, Linear, Step, Exponential, Cos
 def from_config(config: dict[str, Any]) -> Schedule:
     """The schedule that `Schedule.config` described."""
     options = dict(config)
-    return checks.choice("schedule", options.pop("schedule", None), _KNOWN)(**options)  # type: ignore[no-any-return]
+    return checks.choice("schedule", options.pop("schedule", None), _KNOWN)(**options)
 
 
 def value_at(name: str, rate: Rate, progress: float, low: float = 0.0, high: float = math.inf) -> float:

@@ -35,7 +35,12 @@ def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
 
 def words(seed: Any, count: int, name: str = "seed") -> NDArray[np.uint64]:
     """`count` words of a seed."""
-    return sequence(seed, name).generate_state(count, np.uint64)
+    return words_of(sequence(seed, name), count)
+
+
+def words_of(source: np.random.SeedSequence, count: int) -> NDArray[np.uint64]:
+    """`count` words of a SeedSequence."""
+    return np.asarray(source.generate_state(count, np.uint64), dtype=np.uint64)
 
 
 def as_int(seed: Any, name: str = "seed") -> int | None:
@@ -45,7 +50,7 @@ def as_int(seed: Any, name: str = "seed") -> int | None:
     source = sequence(seed, name)
     if isinstance(seed, int | np.integer):
         return int(seed)
-    first, second = source.generate_state(2, np.uint64)
+    first, second = words_of(source, 2)
     return int(first) << 64 | int(second)
 
 

@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
 from cydrop._core.dropout cimport select_row
-from cydrop._core.optimizers cimport Update, update_span
+from cydrop._core.optimizers cimport update_span
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:

@@ -4,7 +4,7 @@ Each function's twin in plain NumPy is in cydrop.reference.
 """
 
 from cython.parallel cimport prange
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block

@@ -19,7 +19,7 @@ from cydrop._core.dense cimport (
     finish_backward, finish_forward, scratch_floats,
 )
 from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
-from cydrop._core.losses cimport GAUSSIAN_NLL, Loss, LossSum, link_rows, loss_pass
+from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass
 from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena
 from cydrop._core.xorshift cimport StreamKey, stream_key
 

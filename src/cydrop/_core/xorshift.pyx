@@ -6,7 +6,7 @@
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.math cimport sqrt
 
 cdef extern from "fma.h" nogil:

@@ -1,0 +1,23 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def dropout(
+    x: NDArray[np.float32],
+    out: NDArray[np.float32],
+    rate: float,
+    scale: float,
+    k0: int,
+    k1: int,
+    n_threads: int,
+) -> None: ...
+def mask(bits: NDArray[np.uint64], n: int, rate: float, k0: int, k1: int, n_threads: int) -> None: ...
+def words_of(n: int) -> int: ...
+def apply_mask(
+    x: NDArray[np.float32],
+    bits: NDArray[np.uint64],
+    out: NDArray[np.float32],
+    scale: float,
+    n_threads: int,
+) -> None: ...
+def pack(keep: NDArray[np.uint8], bits: NDArray[np.uint64]) -> None: ...
+def unpack(bits: NDArray[np.uint64], keep: NDArray[np.uint8]) -> None: ...

@@ -1,0 +1,84 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop.plan import Op
+
+class Engine:
+    n_ops: int
+    n_threads: int
+    n_dropouts: int
+    draws: int
+    updates: int
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        parameters: NDArray[np.float32],
+        gradients: NDArray[np.float32],
+        moment1: NDArray[np.float32],
+        moment2: NDArray[np.float32],
+        loss_kind: int,
+        loss_option: float,
+        n_threads: int,
+    ) -> None: ...
+    def set_optimizer(
+        self,
+        kind: int,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        nesterov: bool,
+        clip_norm: float | None,
+    ) -> None: ...
+    def mask_key(self, op: int, step: int) -> tuple[int, int]: ...
+    def train(
+        self,
+        ws: Workspace,
+        x: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        order: NDArray[np.int64],
+        batch_size: int,
+        first_batch: int,
+        learning_rates: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        seconds: float,
+    ) -> tuple[int, float, int, int, bool]: ...
+    def predict(
+        self,
+        ws: Workspace,
+        x: NDArray[np.float32],
+        out: NDArray[np.float32],
+        first_row: int,
+        link: bool,
+        seconds: float,
+    ) -> int: ...
+    def sample(
+        self,
+        ws: Workspace,
+        x: NDArray[np.float32],
+        out: NDArray[np.float32],
+        rates: NDArray[np.float64],
+        seeds: NDArray[np.uint64],
+        draw: int,
+        link: bool,
+    ) -> None: ...
+    def forward(
+        self, ws: Workspace, x: NDArray[np.float32], out: NDArray[np.float32], rates: NDArray[np.float64]
+    ) -> None: ...
+    def backward(self, ws: Workspace, grad: NDArray[np.float32], dx: NDArray[np.float32]) -> None: ...
+    def apply_update(self, learning_rate: float) -> None: ...
+
+class Workspace:
+    capacity: int
+    training: bool
+    masked: bool
+    def __init__(self, engine: Engine, capacity: int, training: bool, masked: bool = False) -> None: ...
+    def set_keep(self, op: int, keep: float) -> None: ...
+    def give_mask(self, op: int, bits: NDArray[np.uint64]) -> None: ...
+    def take_back_masks(self) -> None: ...
+
+def target() -> tuple[str, bool]: ...

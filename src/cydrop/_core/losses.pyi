@@ -1,0 +1,16 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def loss(
+    kind: int,
+    option: float,
+    z: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    dz: NDArray[np.float32],
+    row_loss: NDArray[np.float64],
+    row_correct: NDArray[np.int32],
+    n_threads: int,
+) -> tuple[float, int]: ...
+def link(kind: int, z: NDArray[np.float32], n_threads: int) -> None: ...
