@@ -25,7 +25,8 @@ from cydrop.layers import (
     Softplus,
     Tanh,
 )
-from cydrop.network import MonteCarlo, Network
+from cydrop.monte_carlo import MonteCarlo
+from cydrop.network import Network
 from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 def array(name: str, value: Any) -> NDArray[Any]:
     """A real numeric array of any shape: not complex, not text, not objects, not sparse."""
     if hasattr(value, "toarray") and not isinstance(value, np.ndarray):
-        raise TypeError(f"{name} is a sparse matrix ({type(value).__name__}); pass {name}.toarray()")
+        raise TypeError(f"{name} is a sparse matrix ({type(value).__name__}); make it dense with .toarray()")
     try:
         result = np.asarray(value)
     except (ValueError, TypeError) as error:

@@ -18,12 +18,9 @@ from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
 from cydrop._core import relu as _relu
 from cydrop.layers import ELU, GELU, SELU, LeakyReLU, Sigmoid, SiLU, Softplus, Tanh
+from cydrop.rows import NO_MATRIX, checked_rows
 
 Floats = NDArray[np.float32]
-
-_NO_LABELS = np.empty(0, dtype=np.int32)
-_NO_FLOATS = np.empty(0, dtype=np.float32)
-_NO_MATRIX = np.empty((0, 0), dtype=np.float32)
 
 # Dropout -----------------------------------------------------------------------------------------------------
 
@@ -381,19 +378,11 @@ def _loss(
     rows, units = given.shape
     if rows == 0 or units == 0:
         raise ValueError(f"{name} is empty: shape {given.shape}; the mean of no rows is not defined")
-    labels, targets, weights = _NO_LABELS, _NO_MATRIX, _NO_FLOATS
-    if isinstance(loss, losses.CrossEntropy):
-        labels = checks.labels("y", y, rows, units)
-    else:
-        loss.check_units(units)
-        binary = isinstance(loss, losses.BinaryCrossEntropy)
-        targets = checks.targets("y", y, rows, loss.columns(units), binary=binary)
-    if sample_weight is not None:
-        weights = checks.weights("sample_weight", sample_weight, rows)
-    grad = np.empty(given.shape, dtype=np.float32) if return_grad else _NO_MATRIX
+    data = checked_rows(loss, units, given, y, sample_weight, rows)
+    grad = np.empty(given.shape, dtype=np.float32) if return_grad else NO_MATRIX
     value, _ = _losses.loss(
-        loss.code, loss.option, given, labels, targets, weights, grad, np.empty(rows), np.empty(rows, dtype=np.int32),
-        threads.resolve(n_threads),
+        loss.code, loss.option, given, data.labels, data.targets, data.weights, grad, np.empty(rows),
+        np.empty(rows, dtype=np.int32), threads.resolve(n_threads),
     )  # fmt: skip
     return (value, grad) if return_grad else value
 

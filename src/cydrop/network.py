@@ -4,8 +4,7 @@ import math
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,9 @@ from cydrop._core.memory import aligned
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.layers import Dropout, Layer
+from cydrop.monte_carlo import MonteCarlo, Tally
 from cydrop.plan import Plan, make_plan
+from cydrop.rows import NO_FLOATS, NO_MATRIX, Rows, checked_rows
 from cydrop.schedules import value_at
 from cydrop.xorshift import Xorshift
 
@@ -30,36 +31,7 @@ Floats = NDArray[np.float32]
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
 PREDICT_ROWS = 256  # rows of a prediction batch: their activations stay in the cache
 
-_NO_LABELS = np.empty(0, dtype=np.int32)
-_NO_FLOATS = np.empty(0, dtype=np.float32)
-_NO_MATRIX = np.empty((0, 0), dtype=np.float32)
 _NO_ORDER = np.empty(0, dtype=np.int64)
-
-
-@dataclass
-class MonteCarlo:
-    """What `Network.predict_mc` returns.
-
-    Attributes
-    ----------
-    mean : ndarray, shape (n, k)
-        Mean of the sampled predictions.
-    std : ndarray, shape (n, k)
-        Their standard deviation. For `gaussian_nll`, whose network predicts a variance as well, the square root of
-        the total variance: of the sampled means, plus the mean of the sampled variances.
-    entropy : ndarray or None
-        Entropy of the mean prediction in nats: (n,) for cross-entropy, (n, k) for binary cross-entropy.
-    mutual_information : ndarray or None
-        entropy minus the mean entropy of the samples: what the model does not know (Houlsby et al. 2011).
-    samples : ndarray or None
-        All predictions, shape (samples, n, k), on request.
-    """
-
-    mean: Floats
-    std: Floats
-    entropy: Floats | None = None
-    mutual_information: Floats | None = None
-    samples: Floats | None = None
 
 
 class Network:
@@ -112,7 +84,7 @@ class Network:
             raise ValueError("layers is empty: a network needs at least one layer")
         make_plan(self.layers, 1)  # raises for what is not a layer
         self.loss = losses.resolve(loss)
-        self.optimizer = optimizers.resolve(optimizer)
+        self._optimizer = optimizers.resolve(optimizer)
         self.n_threads = threads.resolve(n_threads)
         self.history = History()
         self.stop_training = False
@@ -161,13 +133,33 @@ class Network:
             plan.ops[op].seed = int(key[0]), int(key[1])
         self._parameters = aligned(plan.arena_size)
         self._gradients = aligned(plan.arena_size)
-        first, second = (aligned(plan.arena_size if used else 0) for used in self.optimizer.used_moments())
-        self._moments = (first, second)
         self._engine = Engine(
-            plan.ops, self._parameters, self._gradients, first, second, self.loss.code, self.loss.option, self.n_threads
+            plan.ops, self._parameters, self._gradients, self.loss.code, self.loss.option, self.n_threads
         )
-        optimizer = self.optimizer
+        self._plan = plan
+        self._use_optimizer()
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """The optimizer. Assigning another goes on with its settings; one of another kind begins with fresh moments."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | optimizers.Optimizer) -> None:
+        chosen = optimizers.resolve(optimizer)
+        same_kind = type(chosen) is type(self._optimizer) and chosen.used_moments() == self._optimizer.used_moments()
+        self._optimizer = chosen
+        if self._plan is not None:
+            self._use_optimizer(keep_moments=same_kind)
+
+    def _use_optimizer(self, keep_moments: bool = False) -> None:
+        optimizer, size = self._optimizer, len(self._parameters)
+        if not keep_moments:
+            first, second = (aligned(size if used else 0) for used in optimizer.used_moments())
+            self._moments = (first, second)
+            self._engine.updates = 0
         self._engine.set_optimizer(
+            *self._moments,
             optimizer.code,
             *optimizer.decays(),
             getattr(optimizer, "epsilon", 0.0),
@@ -175,7 +167,6 @@ class Network:
             getattr(optimizer, "nesterov", False),
             optimizer.clip_norm,
         )
-        self._plan = plan
 
     def _draw_weights(self) -> None:
         assert self._plan is not None
@@ -247,6 +238,8 @@ class Network:
         data = self._training_data(X, y, sample_weight, batch_size)
         checks.flag("shuffle", shuffle)
         shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
+        if self._scheduled():
+            self._schedules([step / 100 for step in range(101)])  # raises for values out of range
         share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
         validation = None
         if validation_data is not None:
@@ -281,7 +274,7 @@ class Network:
         return self.history
 
     def _train_epoch(
-        self, data: "_Data", workspace: Workspace, epoch: int, epochs: int, shuffle: bool, snapshot: Floats
+        self, data: Rows, workspace: Workspace, epoch: int, epochs: int, shuffle: bool, snapshot: Floats
     ) -> dict[str, float]:
         start = time.perf_counter()
         order = _NO_ORDER
@@ -323,6 +316,7 @@ class Network:
         return next(place for place in self._plan.ops[op].layers if self.layers[place] is layer)
 
     def _scheduled(self) -> bool:
+        """Whether any rate changes during training."""
         return callable(self.optimizer.learning_rate) or any(
             isinstance(layer, Dropout) and callable(layer.rate) for layer in self.layers
         )
@@ -392,7 +386,7 @@ class Network:
         """
         return self._pass_over(self._training_data(X, y, sample_weight, None))
 
-    def _pass_over(self, data: "_Data") -> float:
+    def _pass_over(self, data: Rows) -> float:
         self.build(data.X.shape[1])
         learning_rates, rates = self._schedules([0.0])
         workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
@@ -423,30 +417,19 @@ class Network:
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
-    ) -> "_Data":
+    ) -> Rows:
         rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
         size = len(rows) if batch_size is None else checks.integer("batch_size", batch_size, 1)
-        return self._with_targets(rows, y, sample_weight, size)
+        units = self._checked_plan(rows.shape[1]).n_outputs
+        return checked_rows(self.loss, units, rows, y, sample_weight, size)
 
-    def _with_targets(
-        self, X: Floats, y: Any, sample_weight: ArrayLike | None, batch_size: int, prefix: str = ""
-    ) -> "_Data":
-        units = self._checked_plan(X.shape[1]).n_outputs
-        labels, targets, weights = _NO_LABELS, _NO_MATRIX, _NO_FLOATS
-        if isinstance(self.loss, losses.CrossEntropy):
-            labels = checks.labels(f"{prefix}y", y, len(X), units)
-        else:
-            binary = isinstance(self.loss, losses.BinaryCrossEntropy)
-            targets = checks.targets(f"{prefix}y", y, len(X), self.loss.columns(units), binary=binary)
-        if sample_weight is not None:
-            weights = checks.weights(f"{prefix}sample_weight", sample_weight, len(X))
-        return _Data(X, labels, targets, weights, batch_size)
-
-    def _validation_data(self, given: Any, n_features: int) -> "_Data":
+    def _validation_data(self, given: Any, n_features: int) -> Rows:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         X = checks.matrix("validation X", given[0], n_features)
-        return self._with_targets(X, given[1], given[2] if len(given) == 3 else None, len(X), "validation ")
+        units = self._checked_plan(n_features).n_outputs
+        weights = given[2] if len(given) == 3 else None
+        return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
 
     @staticmethod
     def _checked_callbacks(given: Any) -> list[callback_module.Callback]:
@@ -526,7 +509,7 @@ class Network:
         workspace = self._borrow(PREDICT_ROWS, masked=True)  # fixed: masks are keyed by the row in a batch
         one = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
         kept = np.empty((samples, *one.shape), dtype=np.float32) if return_samples else None
-        tally = _Tally(self.loss, one.shape)
+        tally = Tally(self.loss, one.shape)
         for sample in range(samples):
             self._engine.sample(workspace, rows, one, rates, seeds, sample, True)
             tally.add(one)
@@ -552,11 +535,11 @@ class Network:
         self.build(data.X.shape[1])
         return self._evaluate(data)
 
-    def _evaluate(self, data: "_Data") -> dict[str, float]:
+    def _evaluate(self, data: Rows) -> dict[str, float]:
         z = self._predict(data.X, False)
         rows = len(z)
         loss, hits = _losses.loss(
-            self.loss.code, self.loss.option, z, data.labels, data.targets, data.weights, _NO_MATRIX,
+            self.loss.code, self.loss.option, z, data.labels, data.targets, data.weights, NO_MATRIX,
             np.empty(rows), np.empty(rows, dtype=np.int32), self.n_threads,
         )  # fmt: skip
         metrics = {"loss": loss} | self._hit_rate(hits, rows)
@@ -660,12 +643,12 @@ class Network:
 
     def parameters(self) -> "OrderedDict[str, Floats]":
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
-        return self._views(self._parameters if self._plan else _NO_FLOATS, "parameters")
+        return self._views(self._parameters if self._plan else NO_FLOATS, "parameters")
 
     def gradients(self) -> "OrderedDict[str, Floats]":
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training
         calls hand gradients to the optimizer without writing them here, unless the optimizer has a `clip_norm`."""
-        return self._views(self._gradients if self._plan else _NO_FLOATS, "gradients")
+        return self._views(self._gradients if self._plan else NO_FLOATS, "gradients")
 
     def _views(self, arena: Floats, what: str) -> "OrderedDict[str, Floats]":
         plan = self._built(what)
@@ -766,78 +749,6 @@ class Network:
         from cydrop import files
 
         self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle").__dict__)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Rows to train on, checked and in the engine's types."""
-
-    X: Floats
-    labels: NDArray[np.int32]
-    targets: Floats
-    weights: Floats
-    batch_size: int
-
-    @property
-    def batches(self) -> int:
-        return -(-len(self.X) // self.batch_size)
-
-    def split(self, share: float) -> tuple["_Data", "_Data"]:
-        """The last `share` of the rows, and those before them."""
-        held = int(len(self.X) * share)
-        if held < 1 or held >= len(self.X):
-            raise ValueError(
-                f"validation_split={share} of {len(self.X)} rows leaves {held} for validation and "
-                f"{len(self.X) - held} for training; both need at least 1"
-            )
-        at = len(self.X) - held
-        return self._part(slice(at, None)), self._part(slice(None, at))
-
-    def _part(self, part: slice) -> "_Data":
-        return _Data(self.X[part], self.labels[part], self.targets[part], self.weights[part], self.batch_size)
-
-
-class _Tally:
-    """Mean, spread and entropies of Monte Carlo samples, one at a time, in float64 (Welford 1962)."""
-
-    def __init__(self, loss: losses.Loss, shape: tuple[int, ...]) -> None:
-        self.loss, self.count = loss, 0
-        self.mean, self.squares = np.zeros(shape), np.zeros(shape)
-        self.entropies: NDArray[np.float64] | float = 0.0
-
-    def add(self, sample: Floats) -> None:
-        self.count += 1
-        change = sample - self.mean
-        self.mean += change / self.count
-        self.squares += change * (sample - self.mean)
-        entropy = self._entropy()
-        if entropy is not None:
-            self.entropies = self.entropies + entropy(sample.astype(np.float64))
-
-    def _entropy(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
-        if isinstance(self.loss, losses.CrossEntropy):
-            return lambda p: _plogp(p).sum(axis=1)
-        if isinstance(self.loss, losses.BinaryCrossEntropy):
-            return lambda p: _plogp(p) + _plogp(1.0 - p)
-        return None
-
-    def result(self, samples: Floats | None) -> MonteCarlo:
-        variance, mean = self.squares / self.count, self.mean
-        if isinstance(self.loss, losses.GaussianNLL):
-            half = mean.shape[1] // 2
-            mean, variance = mean[:, :half], variance[:, :half] + mean[:, half:]
-        entropy, information = None, None
-        measure = self._entropy()
-        if measure is not None:
-            total = measure(mean)
-            entropy = total.astype(np.float32)
-            information = np.maximum(total - self.entropies / self.count, 0.0).astype(np.float32)
-        return MonteCarlo(mean.astype(np.float32), np.sqrt(variance).astype(np.float32), entropy, information, samples)
-
-
-def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """-p log p, 0 at 0."""
-    return -p * np.log(np.where(p > 0, p, 1.0))
 
 
 def _packed(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:

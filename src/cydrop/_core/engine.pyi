@@ -16,14 +16,14 @@ class Engine:
         ops: Sequence[Op],
         parameters: NDArray[np.float32],
         gradients: NDArray[np.float32],
-        moment1: NDArray[np.float32],
-        moment2: NDArray[np.float32],
         loss_kind: int,
         loss_option: float,
         n_threads: int,
     ) -> None: ...
     def set_optimizer(
         self,
+        moment1: NDArray[np.float32],
+        moment2: NDArray[np.float32],
         kind: int,
         beta1: float,
         beta2: float,

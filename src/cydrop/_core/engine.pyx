@@ -77,7 +77,7 @@ cdef class Engine:
     Parameters
     ----------
     ops : sequence of cydrop.plan.Op
-    parameters, gradients, moment1, moment2 : float32 arenas of the same layout (moments may be empty)
+    parameters, gradients : float32 arenas of the same layout
     loss_kind, loss_option : see losses.pxd
     n_threads : int
     """
@@ -106,8 +106,7 @@ cdef class Engine:
             raise MemoryError
 
     def __init__(
-        self, ops, float[::1] parameters, float[::1] gradients, float[::1] moment1, float[::1] moment2,
-        int loss_kind, float loss_option, int n_threads,
+        self, ops, float[::1] parameters, float[::1] gradients, int loss_kind, float loss_option, int n_threads,
     ):
         cdef int i
         cdef Op* op
@@ -115,8 +114,6 @@ cdef class Engine:
         self.n_threads = n_threads
         self.parameters = parameters
         self.gradients = gradients
-        self.moment1 = moment1
-        self.moment2 = moment2
         import numpy
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         self.loss.kind = loss_kind
@@ -146,9 +143,11 @@ cdef class Engine:
         free(self.ops)
 
     def set_optimizer(
-        self, int kind, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
+        self, float[::1] moment1, float[::1] moment2, int kind, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
     ):
-        """The optimizer of the following updates; clip_norm is None or a number."""
+        """The optimizer of the following updates: its moments, arenas or empty; clip_norm is None or a number."""
+        self.moment1 = moment1
+        self.moment2 = moment2
         self.update.kind = kind
         self.update.beta1, self.update.beta2 = beta1, beta2
         self.update.epsilon = <float>epsilon

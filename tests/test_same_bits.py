@@ -1,0 +1,150 @@
+"""The same seed gives the same bits: on any number of threads, with any instruction set, alone or in company."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import cydrop as cd
+
+
+def digest(net):
+    """SHA-256 of all parameters."""
+    total = hashlib.sha256()
+    for name, array in net.parameters().items():
+        total.update(name.encode() + array.astype("<f4").tobytes())
+    return total.hexdigest()
+
+
+def trained(n_threads, activation="relu", optimizer="adam", rate=0.3, sizes=(300, 200)):
+    rng = np.random.default_rng(0)
+    X = rng.random((700, 90), dtype=np.float32)
+    y = rng.integers(0, 10, 700)
+    layers = [cd.Dropout(0.2)]
+    for size in sizes:
+        layers += [cd.Dense(size, activation=activation), cd.Dropout(rate)]
+    net = cd.Network([*layers, cd.Dense(10)], optimizer=optimizer, seed=11, n_threads=n_threads)
+    net.fit(X, y, epochs=3, batch_size=128, verbose=0)
+    return net, X
+
+
+@pytest.mark.parametrize(
+    ("activation", "optimizer", "rate"),
+    [("relu", "adam", 0.5), ("gelu", "sgd", 0.3), ("tanh", cd.AdamW(clip_norm=0.5), 0.1), ("elu", "rmsprop", 0.9)],
+)
+def test_trained_weights_are_the_same_bits_on_1_2_3_and_5_threads(activation, optimizer, rate):
+    digests = {digest(trained(n, activation, optimizer, rate)[0]) for n in (1, 2, 3, 5)}
+    assert len(digests) == 1
+
+
+def test_predictions_are_the_same_bits_on_any_number_of_threads_and_any_batch_size():
+    (one, X), (three, _) = trained(1), trained(3)
+    expected = one.predict(X)
+    for net in (one, three):
+        for batch_size in (None, 1, 7, 128, 1000):
+            np.testing.assert_array_equal(net.predict(X, batch_size=batch_size), expected)
+    mc = one.predict_mc(X, 5, seed=1, return_samples=True)
+    np.testing.assert_array_equal(mc.samples, three.predict_mc(X, 5, seed=1, return_samples=True).samples)
+
+
+SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+from test_same_bits import digest, trained
+for activation, optimizer in (("relu", "adam"), ("gelu", "sgd"), ("tanh", "adagrad"), ("softplus", "adamw")):
+    print(digest(trained(2, activation, optimizer)[0]))
+"""
+
+# Of SCRIPT, with any instruction set that has the fused multiply-add. A change here is a change of every user's
+# results: it needs a new version and a line in CHANGELOG.md.
+GOLDEN = """
+a65a77494e00ca794754e3b4938d4f72686e91b354458fd7d980613ba922eecc
+6c0d63c09803efa156b73f40cdc66c78bde0d36d32d0562a1bed21f7509c7225
+ec0dcb3aa4c71f929d19fba53d6d9d7eb5e2344f106a7aab399bf6f719ad5ee6
+79ec5169da734a3f2f3dbc2a6148a7a5a8176ccee63b0dc8d6387ad61ad6cdf4
+""".split()
+
+
+def run(simd, script=SCRIPT):
+    environment = {**os.environ, "CYDROP_SIMD": simd}
+    script = script.format(tests=os.path.dirname(__file__))
+    return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_trained_weights_are_the_golden_bits_with_every_instruction_set(simd):
+    assert run(simd).stdout.split() == GOLDEN
+
+
+def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
+    """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
+    script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"
+    outputs = [
+        np.array(run(simd, script).stdout.split(), dtype=float)
+        for simd in ("baseline", cd.show_config()["simd_available"][0])
+    ]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=2e-5)
+
+
+def test_an_unknown_instruction_set_is_refused_by_name():
+    environment = {**os.environ, "CYDROP_SIMD": "avx1024"}
+    done = subprocess.run([sys.executable, "-c", "import cydrop"], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "CYDROP_SIMD='avx1024'" in done.stderr
+
+
+def test_two_networks_trained_in_two_python_threads_get_the_bits_that_they_get_alone():
+    expected = digest(trained(2)[0])
+    results = []
+    workers = [threading.Thread(target=lambda: results.append(digest(trained(2)[0]))) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [expected, expected]
+
+
+def test_many_python_threads_predict_with_one_network_at_once():
+    net, X = trained(2)
+    expected, results = net.predict(X), []
+    workers = [
+        threading.Thread(target=lambda: results.append(all((net.predict(X) == expected).all() for _ in range(20))))
+        for _ in range(6)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [True] * 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_after_training_and_prediction_can_train_and_predict():
+    script = f"""
+import os, sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_same_bits import digest, trained
+net, X = trained(2)
+net.predict(X)
+child = os.fork()
+if child == 0:
+    net.predict(X)
+    os._exit(0 if digest(trained(2)[0]) == digest(net) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+def test_a_rate_of_0_is_bit_identical_to_no_layer_and_shifts_nobody_else():
+    def make(extra):
+        net = cd.Network(
+            [*extra, cd.Dense(30), *extra, cd.ReLU(), *extra, cd.Dropout(0.4), cd.Dense(20), cd.Tanh(), cd.Dropout(0.3),
+             cd.Dense(3)], seed=5,
+        )  # fmt: skip
+        rng = np.random.default_rng(3)
+        net.fit(rng.random((200, 8)), rng.integers(0, 3, 200), epochs=2, verbose=0)
+        return [array.tobytes() for array in net.parameters().values()]
+
+    assert make([]) == make([cd.Dropout(0.0)])
