@@ -94,6 +94,7 @@ class Network:
         self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
         self._tape: Workspace | None = None
         self._idle: list[Workspace] = []
+        self._snapshot: Floats | None = None  # the parameters of the last finished epoch, kept for the next fit
 
     # Building ---------------------------------------------------------------------------------------------
 
@@ -252,13 +253,14 @@ class Network:
 
         self.stop_training = False
         workspace = Workspace(self._engine, min(data.batch_size, len(data.X)), True)
-        snapshot = np.empty_like(self._parameters)
+        if self._snapshot is None:
+            self._snapshot = np.empty_like(self._parameters)
         try:
             for callback in shown:
                 callback.on_train_begin(self, epochs)
             for epoch in range(epochs):
-                np.copyto(snapshot, self._parameters)
-                metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle, snapshot)
+                np.copyto(self._snapshot, self._parameters)
+                metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle)
                 if validation is not None:
                     metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
                 self.history.append(metrics)
@@ -274,7 +276,7 @@ class Network:
         return self.history
 
     def _train_epoch(
-        self, data: Rows, workspace: Workspace, epoch: int, epochs: int, shuffle: bool, snapshot: Floats
+        self, data: Rows, workspace: Workspace, epoch: int, epochs: int, shuffle: bool
     ) -> dict[str, float]:
         start = time.perf_counter()
         order = _NO_ORDER
@@ -292,7 +294,8 @@ class Network:
                 data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
             )  # fmt: skip
             if diverged:
-                np.copyto(self._parameters, snapshot)
+                assert self._snapshot is not None
+                np.copyto(self._parameters, self._snapshot)
                 self._clear_moments()
                 raise DivergedError(epoch + 1, batch + 1)
             total += loss

@@ -7,6 +7,7 @@ from cydrop._core.optimizers cimport Update
 cdef extern from "tile.h" nogil:
     enum:
         TILE_ROWS
+        TILE_LANES
         TILE_COLS
 
 cdef struct Epilogue:

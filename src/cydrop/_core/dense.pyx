@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
 from cydrop._core.dropout cimport select_row
-from cydrop._core.optimizers cimport update_span
+from cydrop._core.optimizers cimport update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
@@ -28,6 +28,7 @@ cdef extern from "tile.h" nogil:
     void tile_of_columns(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel,
         float* c, Py_ssize_t c_row, int cols, int resume)
+    void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef extern from "fma.h" nogil:
     float sqrtf(float x)
@@ -60,12 +61,18 @@ cdef inline void pack_transposed(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, float* panel
 ) noexcept nogil:
     """panel[k, j] = b[j, k], zero for j >= cols"""
-    cdef Py_ssize_t k, j
+    cdef Py_ssize_t k, j, j0 = 0, k0
     if cols < TILE_COLS:
         memset(panel, 0, depth * TILE_COLS * sizeof(float))
-    for j in range(cols):
-        for k in range(depth):
-            panel[k * TILE_COLS + j] = b[j * b_row + k]
+    while j0 < cols:
+        k0 = 0
+        while cols - j0 >= TILE_LANES and depth - k0 >= TILE_LANES:
+            tile_transpose(b + j0 * b_row + k0, b_row, panel + k0 * TILE_COLS + j0)
+            k0 += TILE_LANES
+        for j in range(j0, min(cols, j0 + TILE_LANES)):
+            for k in range(k0, depth):
+                panel[k * TILE_COLS + j] = b[j * b_row + k]
+        j0 += TILE_LANES
 
 
 cdef void finish_forward(
@@ -216,12 +223,14 @@ cdef void weight_unit(
 ) noexcept nogil:
     """Rows i0..i1 and columns col0..col0+cols of dW, and with i0 = 0 of db."""
     cdef float* tile = panel + rows * TILE_COLS
-    cdef Py_ssize_t i, r, some, place
+    cdef Py_ssize_t i, some, place
+    cdef bint one_panel
     pack(dz.data + col0, dz.row, rows, cols, panel)
     if i0 == 0 and to.bias != NULL:
         column_sums(panel, rows, tile)
         if to.update != NULL:
-            update_span(to.update, to.bias + col0, tile, at(to.bias_moment1, col0), at(to.bias_moment2, col0), cols)
+            update_rows(to.update, to.bias + col0, tile, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
+                        1, cols, 0, 0)
         else:
             memcpy(to.bias_gradient + col0, tile, cols * sizeof(float))
     i = i0
@@ -231,11 +240,12 @@ cdef void weight_unit(
             tile_of_columns(<int>some, rows, x.data + i, x.row, panel,
                             to.weight_gradient + i * n_out + col0, n_out, <int>cols, False)
         else:
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, tile, TILE_COLS, TILE_COLS, False)
-            for r in range(some):
-                place = (i + r) * n_out + col0
-                update_span(to.update, to.weight + place, tile + r * TILE_COLS,
-                            at(to.weight_moment1, place), at(to.weight_moment2, place), cols)
+            place = i * n_out + col0
+            one_panel = cols == n_out       # then the rows of W lie one behind the other: update them as one
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, tile, cols if one_panel else TILE_COLS,
+                            <int>(cols if one_panel else TILE_COLS), False)
+            update_rows(to.update, to.weight + place, tile, at(to.weight_moment1, place), at(to.weight_moment2, place),
+                        1 if one_panel else some, some * cols if one_panel else cols, n_out, TILE_COLS)
         i += TILE_ROWS
 
 

@@ -143,7 +143,8 @@ cdef class Engine:
         free(self.ops)
 
     def set_optimizer(
-        self, float[::1] moment1, float[::1] moment2, int kind, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
+        self, float[::1] moment1, float[::1] moment2, int kind, double beta1, double beta2, double epsilon,
+        double weight_decay, bint nesterov, clip_norm,
     ):
         """The optimizer of the following updates: its moments, arenas or empty; clip_norm is None or a number."""
         self.moment1 = moment1

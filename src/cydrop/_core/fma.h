@@ -28,6 +28,13 @@ static inline float float_of(int32_t i) { float x; memcpy(&x, &i, 4); return x; 
 static inline int64_t bits_of64(double x) { int64_t i; memcpy(&i, &x, 8); return i; }
 static inline double double_of(int64_t i) { double x; memcpy(&x, &i, 8); return x; }
 
+/* a float array that nothing else in the function points into: loops over several need no overlap checks */
+#if defined(_MSC_VER)
+typedef float *__restrict own_floats;
+#else
+typedef float *restrict own_floats;
+#endif
+
 /* seconds on the wall clock, for deadlines of a few hundredths of a second */
 static inline double wall_seconds(void) {
     struct timespec now;

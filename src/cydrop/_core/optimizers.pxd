@@ -1,4 +1,4 @@
-"""One update of a span of parameters: the same arithmetic whether the gradient comes from an arena or a tile."""
+"""One update of a piece of the parameters: the same arithmetic whether the gradient comes from an arena or a tile."""
 
 from libc.stdint cimport uint64_t
 
@@ -29,7 +29,9 @@ cdef struct Update:
     float shrink                # multiplies the weight (decoupled decay)
 
 cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil
-cdef void update_span(const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n) noexcept nogil
+cdef void update_rows(
+    const Update* u, float* w, const float* g, float* m, float* v,
+    Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t row, Py_ssize_t g_row) noexcept nogil
 cdef void update_arena(
     const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n, int n_threads) noexcept nogil
 cdef double squared_norm(const float* g, Py_ssize_t n, double* partial, int n_threads) noexcept nogil

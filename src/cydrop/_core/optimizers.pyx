@@ -17,6 +17,7 @@ from libc.stdint cimport uint64_t
 cdef extern from "fma.h" nogil:
     float fma32(float a, float b, float c)
     float sqrtf(float x)
+    ctypedef float* own_floats
 
 cdef enum:
     SPAN = 8192
@@ -51,24 +52,23 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
         u.weight_decay = 0.0
 
 
-cdef inline void sgd(const Update* u, float* w, const float* g, Py_ssize_t n) noexcept nogil:
+cdef inline void sgd(Update u, own_floats w, const float* g, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
         w[j] = fma32(-u.step, fma32(u.weight_decay, w[j], g[j] * u.clip), w[j])
 
 
-cdef inline void sgd_momentum(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+cdef inline void sgd_momentum(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     cdef float direction
-    cdef float look_ahead = u.first if u.nesterov else <float>0.0
     for j in range(n):
         direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
         v[j] = fma32(u.first, v[j], direction)
-        direction = fma32(look_ahead, v[j], direction) if u.nesterov else v[j]
+        direction = fma32(u.first, v[j], direction) if u.nesterov else v[j]
         w[j] = fma32(-u.step, direction, w[j])
 
 
-cdef inline void rmsprop(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+cdef inline void rmsprop(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     cdef float slope
     for j in range(n):
@@ -77,7 +77,7 @@ cdef inline void rmsprop(const Update* u, float* w, const float* g, float* v, Py
         w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
 
 
-cdef inline void adagrad(const Update* u, float* w, const float* g, float* v, Py_ssize_t n) noexcept nogil:
+cdef inline void adagrad(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     cdef float slope
     for j in range(n):
@@ -87,7 +87,7 @@ cdef inline void adagrad(const Update* u, float* w, const float* g, float* v, Py
 
 
 cdef inline void adam(
-    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n
+    Update u, own_floats w, const float* g, own_floats m, own_floats v, Py_ssize_t n
 ) noexcept nogil:
     cdef Py_ssize_t j
     cdef float slope, weight
@@ -99,28 +99,36 @@ cdef inline void adam(
         w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon), weight)
 
 
-cdef void update_span(
-    const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n
+cdef void update_rows(
+    const Update* u, float* w, const float* g, float* m, float* v,
+    Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t row, Py_ssize_t g_row
 ) noexcept nogil:
+    """A rectangle of the arenas, rows `row` apart; the rows of g are `g_row` apart."""
     cdef Update local = u[0]        # a copy that no store through w, m, v can change
+    cdef Py_ssize_t r
     if u.kind == ADAM or u.kind == ADAMW:
-        adam(&local, w, g, m, v, n)
+        for r in range(rows):
+            adam(local, w + r * row, g + r * g_row, m + r * row, v + r * row, cols)
     elif u.kind == RMSPROP:
-        rmsprop(&local, w, g, v, n)
+        for r in range(rows):
+            rmsprop(local, w + r * row, g + r * g_row, v + r * row, cols)
     elif u.kind == ADAGRAD:
-        adagrad(&local, w, g, v, n)
+        for r in range(rows):
+            adagrad(local, w + r * row, g + r * g_row, v + r * row, cols)
     elif u.beta1 != 0.0:
-        sgd_momentum(&local, w, g, v, n)
+        for r in range(rows):
+            sgd_momentum(local, w + r * row, g + r * g_row, v + r * row, cols)
     else:
-        sgd(&local, w, g, n)
+        for r in range(rows):
+            sgd(local, w + r * row, g + r * g_row, cols)
 
 
 cdef inline void update_part(
     const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
     """A part of the arenas; a moment that the optimizer does not have is NULL and stays so."""
-    update_span(u, w + start, g + start, m + start if m != NULL else NULL,
-                v + start if v != NULL else NULL, stop - start)
+    update_rows(u, w + start, g + start, m + start if m != NULL else NULL,
+                v + start if v != NULL else NULL, 1, stop - start, 0, 0)
 
 
 cdef void update_arena(

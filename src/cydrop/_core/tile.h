@@ -77,48 +77,40 @@ typedef float tile_vec;
 #define TILE_INLINE static inline
 #endif
 
-/* rows and the strides are constants wherever this is expanded, so that acc lives in registers */
-TILE_INLINE void tile_body(const int rows, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
+/* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
+TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
                            const ptrdiff_t a_depth, const float *panel, float *c, ptrdiff_t c_row, int cols,
                            int resume) {
     tile_vec acc[TILE_ROWS][2];
     float edge[TILE_COLS];
+    const int whole = cols == vectors * TILE_LANES;
     for (int r = 0; r < rows; r++) {
-        if (!resume) {
-            acc[r][0] = acc[r][1] = tile_all(0.0f);
-        } else if (cols == TILE_COLS) {
-            acc[r][0] = tile_loadu(c + r * c_row);
-            acc[r][1] = tile_loadu(c + r * c_row + TILE_LANES);
-        } else {
-            memset(edge, 0, sizeof edge);
-            memcpy(edge, c + r * c_row, (size_t)cols * sizeof(float));
-            acc[r][0] = tile_loadu(edge);
-            acc[r][1] = tile_loadu(edge + TILE_LANES);
+        const float *from = c + r * c_row;
+        if (resume && !whole) {
+            memcpy(edge, from, (size_t)cols * sizeof(float));
+            from = edge;
         }
+        for (int v = 0; v < vectors; v++) acc[r][v] = resume ? tile_loadu(from + v * TILE_LANES) : tile_all(0.0f);
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
-        const tile_vec b0 = tile_load(panel + k * TILE_COLS), b1 = tile_load(panel + k * TILE_COLS + TILE_LANES);
+        tile_vec b[2];
+        for (int v = 0; v < vectors; v++) b[v] = tile_load(panel + k * TILE_COLS + v * TILE_LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
-            acc[r][0] = tile_fma(s, b0, acc[r][0]);
-            acc[r][1] = tile_fma(s, b1, acc[r][1]);
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
     }
     for (int r = 0; r < rows; r++) {
-        if (cols == TILE_COLS) {
-            tile_storeu(c + r * c_row, acc[r][0]);
-            tile_storeu(c + r * c_row + TILE_LANES, acc[r][1]);
-        } else {
-            tile_storeu(edge, acc[r][0]);
-            tile_storeu(edge + TILE_LANES, acc[r][1]);
-            memcpy(c + r * c_row, edge, (size_t)cols * sizeof(float));
-        }
+        float *to = whole ? c + r * c_row : edge;
+        for (int v = 0; v < vectors; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
+        if (!whole) memcpy(c + r * c_row, edge, (size_t)cols * sizeof(float));
     }
 }
 
-#define TILE_CASE(r, a_row, a_depth) \
-    case r: tile_body(r, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;
+#define TILE_CASE(r, a_row, a_depth)                                                                    \
+    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;           \
+    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;
 #if TILE_ROWS > 8
 #define TILE_CASES_9_TO_12(a_row, a_depth) \
     TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
@@ -143,13 +135,62 @@ TILE_INLINE void tile_body(const int rows, ptrdiff_t depth, const float *a, cons
 /* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt */
 static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
                          ptrdiff_t c_row, int cols, int resume) {
-    switch (rows) { TILE_CASES(stride, 1) }
+    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
 }
 
 /* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
 static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
                             ptrdiff_t c_row, int cols, int resume) {
-    switch (rows) { TILE_CASES(1, stride) }
+    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }
 }
+
+/* panel[k][j] = b[j][k] for j, k < TILE_LANES, in registers: in stage s = 1, 2, 4, ... rows that differ in bit s
+ * exchange the elements whose place differs in bit s the other way.
+ *
+ *     a0 a1 | a2 a3         s = 1: swap inside 2 x 2 blocks,  s = 2: swap 2 x 2 blocks,  ...
+ */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) && TILE_LANES > 1
+#define TILE_TRANSPOSES 1
+#endif
+#endif
+#ifdef TILE_TRANSPOSES
+#define TILE_LOW(s, k) (((k) & (s)) ? TILE_LANES + (k) - (s) : (k))
+#define TILE_HIGH(s, k) (((k) & (s)) ? TILE_LANES + (k) : (k) + (s))
+#if TILE_LANES == 16
+#define TILE_EACH(F, s) F(s, 0), F(s, 1), F(s, 2), F(s, 3), F(s, 4), F(s, 5), F(s, 6), F(s, 7), F(s, 8), F(s, 9), \
+    F(s, 10), F(s, 11), F(s, 12), F(s, 13), F(s, 14), F(s, 15)
+#elif TILE_LANES == 8
+#define TILE_EACH(F, s) F(s, 0), F(s, 1), F(s, 2), F(s, 3), F(s, 4), F(s, 5), F(s, 6), F(s, 7)
+#else
+#define TILE_EACH(F, s) F(s, 0), F(s, 1), F(s, 2), F(s, 3)
+#endif
+#define TILE_STAGE(s)                                                                              \
+    if (s < TILE_LANES)                                                                            \
+        for (int j = 0; j < TILE_LANES; j++)                                                       \
+            if (!(j & s)) {                                                                        \
+                const tile_vec low = __builtin_shufflevector(t[j], t[j + s], TILE_EACH(TILE_LOW, s));   \
+                t[j + s] = __builtin_shufflevector(t[j], t[j + s], TILE_EACH(TILE_HIGH, s));       \
+                t[j] = low;                                                                        \
+            }
+static void tile_transpose(const float *b, ptrdiff_t b_row, float *panel) {
+    tile_vec t[TILE_LANES];
+    for (int j = 0; j < TILE_LANES; j++) t[j] = tile_loadu(b + j * b_row);
+    TILE_STAGE(1)
+    TILE_STAGE(2)
+#if TILE_LANES > 4
+    TILE_STAGE(4)
+#endif
+#if TILE_LANES > 8
+    TILE_STAGE(8)
+#endif
+    for (int k = 0; k < TILE_LANES; k++) tile_storeu(panel + k * TILE_COLS, t[k]);
+}
+#else
+static void tile_transpose(const float *b, ptrdiff_t b_row, float *panel) {
+    for (int j = 0; j < TILE_LANES; j++)
+        for (int k = 0; k < TILE_LANES; k++) panel[k * TILE_COLS + j] = b[j * b_row + k];
+}
+#endif
 
 #endif
