@@ -38,7 +38,14 @@ def test_training_goes_on_bit_for_bit(trained, tmp_path):
 
 def test_every_optimizer_resumes(rng, tmp_path):
     X, y = rng.random((20, 4)), rng.random(20)
-    for optimizer in (cd.SGD(0.1), cd.SGD(0.1, momentum=0.9), cd.RMSprop(), cd.Adagrad(), cd.Adam(clip_norm=1.0), cd.AdamW()):
+    for optimizer in (
+        cd.SGD(0.1),
+        cd.SGD(0.1, momentum=0.9),
+        cd.RMSprop(),
+        cd.Adagrad(),
+        cd.Adam(clip_norm=1.0),
+        cd.AdamW(),
+    ):
         net = cd.Network([cd.Dense(1)], loss="huber", optimizer=optimizer, seed=0)
         net.fit(X, y, epochs=2, verbose=0)
         net.save(tmp_path / "n")

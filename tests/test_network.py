@@ -133,7 +133,17 @@ def test_a_layer_with_a_seed_of_its_own_draws_the_same_masks_in_every_network():
 
 def test_every_layer_works_alone(rng):
     x = rng.standard_normal((6, 5)).astype(np.float32)
-    for layer in (cd.ReLU(), cd.LeakyReLU(), cd.ELU(), cd.SELU(), cd.GELU(), cd.SiLU(), cd.Tanh(), cd.Sigmoid(), cd.Softplus()):
+    for layer in (
+        cd.ReLU(),
+        cd.LeakyReLU(),
+        cd.ELU(),
+        cd.SELU(),
+        cd.GELU(),
+        cd.SiLU(),
+        cd.Tanh(),
+        cd.Sigmoid(),
+        cd.Softplus(),
+    ):
         name = {"LeakyReLU": "leaky_relu"}.get(type(layer).__name__, type(layer).__name__.lower())
         np.testing.assert_array_equal(layer.forward(x), getattr(cd.functional, name)(x))
         np.testing.assert_allclose(
@@ -251,7 +261,9 @@ def test_labels_may_be_any_integer_type_or_a_column(rng):
         np.testing.assert_array_equal(net.predict(X), expected)
 
 
-@pytest.mark.parametrize("seed", [3, np.random.SeedSequence(3), np.random.default_rng(3)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "seed", [3, np.random.SeedSequence(3), np.random.default_rng(3)], ids=lambda s: type(s).__name__
+)
 def test_any_kind_of_seed_is_reproducible(rng, seed):
     X = rng.random((5, 4))
     fresh = {"Generator": lambda: np.random.default_rng(3)}.get(type(seed).__name__, lambda: seed)

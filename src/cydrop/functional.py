@@ -194,22 +194,22 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
 
 def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
     """x where positive, negative_slope x elsewhere."""
-    return _activate(LeakyReLU.code, negative_slope, x, n_threads)
+    return _activate(LeakyReLU.code, checks.number("negative_slope", negative_slope), x, n_threads)
 
 
 def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
     """dx = dy f'(x) of `leaky_relu`, x its input."""
-    return _activate_backward(LeakyReLU.code, negative_slope, dy, x, n_threads)
+    return _activate_backward(LeakyReLU.code, checks.number("negative_slope", negative_slope), dy, x, n_threads)
 
 
 def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
     """x where positive, alpha (e^x - 1) elsewhere."""
-    return _activate(ELU.code, alpha, x, n_threads)
+    return _activate(ELU.code, checks.number("alpha", alpha), x, n_threads)
 
 
 def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
     """dx = dy f'(x) of `elu`, x its input."""
-    return _activate_backward(ELU.code, alpha, dy, x, n_threads)
+    return _activate_backward(ELU.code, checks.number("alpha", alpha), dy, x, n_threads)
 
 
 def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:

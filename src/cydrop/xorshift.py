@@ -1,6 +1,7 @@
 """The public random number generator."""
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -138,9 +139,9 @@ class Xorshift:
     def state(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict) or state.get("generator") != "xorshift128+ x16":
             raise ValueError("state must be a dict as .state gives it, with generator 'xorshift128+ x16'")
-        lanes = [np.asarray(state.get(half), dtype=np.uint64) for half in ("s0", "s1")]
-        if any(half.shape != (16,) for half in lanes) or not (lanes[0] | lanes[1]).all():
-            raise ValueError("state needs s0 and s1 of 16 words each, no lane all zero")
+        lanes = [_words_of(state, half) for half in ("s0", "s1")]
+        if not (lanes[0] | lanes[1]).all():
+            raise ValueError("state must have no lane that is all zero, the fixed point of xorshift")
         position = checks.integer("state['position']", state.get("position"), 0, 15)
         self._lanes.write_state(np.concatenate(lanes), position)
 
@@ -155,6 +156,17 @@ def _from_state(state: dict[str, Any]) -> Xorshift:
     generator = Xorshift(0)
     generator.state = state
     return generator
+
+
+def _words_of(state: dict[str, Any], half: str) -> NDArray[np.uint64]:
+    """s0 or s1 of a state: sixteen integers 0..2^64-1."""
+    try:
+        given = [int(operator.index(word)) for word in state[half]]
+    except (KeyError, TypeError):
+        given = []
+    if len(given) != 16 or not all(0 <= word < 2**64 for word in given):
+        raise ValueError(f"state[{half!r}] must be 16 integers 0..2^64-1, got {state.get(half)!r}")
+    return np.array(given, dtype=np.uint64)
 
 
 def _shape(size: Size) -> tuple[int, ...]:

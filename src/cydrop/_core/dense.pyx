@@ -308,9 +308,9 @@ cdef float[:] _scratch(Py_ssize_t rows, int n_threads):
 
 
 def forward(
-    float[:, ::1] x,            # IN
-    float[:, ::1] weight,       # IN
-    float[::1] bias,            # IN, or empty
+    const float[:, ::1] x,      # IN
+    const float[:, ::1] weight,  # IN
+    const float[::1] bias,      # IN, or empty
     float[:, ::1] y,            # OUT
     int n_threads,
 ):
@@ -321,16 +321,16 @@ def forward(
     memset(&e, 0, sizeof(Epilogue))
     e.scale = 1.0
     e.bias = &bias[0] if bias.shape[0] else NULL
-    mx.data, mx.row = &x[0, 0], x.shape[1]
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # a product never writes to its factors
     my.data, my.row = &y[0, 0], y.shape[1]
     with nogil:
         dense_forward(mx, &weight[0, 0], x.shape[0], x.shape[1], y.shape[1], &e, my, my, &scratch[0], n_threads)
 
 
 def backward(
-    float[:, ::1] dy,           # IN
-    float[:, ::1] x,            # IN
-    float[:, ::1] weight,       # IN
+    const float[:, ::1] dy,     # IN
+    const float[:, ::1] x,      # IN
+    const float[:, ::1] weight,  # IN
     float[:, ::1] dx,           # OUT
     float[:, ::1] dweight,      # OUT
     float[::1] dbias,           # OUT
@@ -343,10 +343,11 @@ def backward(
     cdef float[:] scratch = _scratch(rows, n_threads)
     memset(&to, 0, sizeof(Gradient))
     to.weight_gradient = &dweight[0, 0]
-    to.bias = to.bias_gradient = &dbias[0]
-    mx.data, mx.row = &x[0, 0], n_in
+    to.bias = &dbias[0]         # not NULL: there is a bias
+    to.bias_gradient = &dbias[0]
+    mx.data, mx.row = <float*>&x[0, 0], n_in
     mdx.data, mdx.row = &dx[0, 0], n_in
-    mdy.data, mdy.row = &dy[0, 0], n_out
+    mdy.data, mdy.row = <float*>&dy[0, 0], n_out
     with nogil:
         dense_backward_input(mdy, &weight[0, 0], rows, n_in, n_out, NULL, mdx, mdx, mdx, &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)

@@ -57,7 +57,7 @@ cdef inline float expm1_negative(float x) noexcept nogil:
 
 
 cdef inline float log32(float x) noexcept nogil:
-    """log x for normal x > 0."""
+    """log x for normal x > 0, NaN for NaN."""
     cdef int32_t i = <int32_t>(<uint32_t>bits_of(x) - <uint32_t>0x3F3504F3)
     cdef float e = <float>(i >> 23)
     cdef float f = float_of((i & 0x7FFFFF) + 0x3F3504F3) - <float>1.0
@@ -71,7 +71,7 @@ cdef inline float log32(float x) noexcept nogil:
     p = fma32(p, f, <float>3.333333135e-01)
     p = fma32(p, f, <float>-0.5)
     p = fma32(p * f, f, e * <float>-2.12194440e-4)
-    return fma32(e, <float>0.693359375, p + f)
+    return fma32(e, <float>0.693359375, p + f) + (x - x)     # the last term is 0, or NaN
 
 
 cdef inline float log1p_exp_negative(float x) noexcept nogil:

@@ -1,0 +1,13 @@
+"""What all test files share: one way to make data, and hypothesis settings that repeat the same examples."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+settings.register_profile("cydrop", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("cydrop")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20240607)
