@@ -38,7 +38,7 @@ def test_early_stopping_stops_and_restores_the_best_weights(data, rng):
 
 
 def test_early_stopping_without_validation_says_what_is_missing(data):
-    with pytest.raises(ValueError, match="monitor='val_loss' is not among the metrics.*validation_data"):
+    with pytest.raises(ValueError, match=r"monitor='val_loss' is not among the metrics.*validation_data"):
         network().fit(*data, callbacks=[callbacks.EarlyStopping()], verbose=0)
 
 

@@ -13,7 +13,8 @@ import cydrop as cd
 def trained(rng):
     X, y = rng.random((60, 6)), rng.integers(0, 3, 60)
     net = cd.Network(
-        [cd.Dropout(cd.schedules.Cosine(0.3)), cd.Dense(9, activation=cd.ELU(0.5), max_norm=2.0), cd.Dropout(0.4, seed=5),
+        [cd.Dropout(cd.schedules.Cosine(0.3)), cd.Dense(9, activation=cd.ELU(0.5), max_norm=2.0),
+         cd.Dropout(0.4, seed=5),
          cd.Dense(3)],
         loss=cd.losses.CrossEntropy(label_smoothing=0.1), optimizer=cd.AdamW(cd.schedules.Linear(0.01)), seed=1,
     )  # fmt: skip
@@ -153,8 +154,7 @@ def test_damaged_and_hostile_files_raise_value_errors(trained, tmp_path, rng):
     for number, case in enumerate(cases):
         path.write_bytes(case)
         with pytest.raises(ValueError, match="is not a network that cydrop can load"):
-            cd.load(path)
-            pytest.fail(f"case {number} was loaded")
+            print(f"case {number} was loaded:", cd.load(path))
     for _ in range(500):
         mutated = bytearray(raw)
         for place in rng.integers(0, len(raw), 3):

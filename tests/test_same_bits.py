@@ -60,12 +60,12 @@ for activation, optimizer in (("relu", "adam"), ("gelu", "sgd"), ("tanh", "adagr
 
 # Of SCRIPT, with any instruction set that has the fused multiply-add. A change here is a change of every user's
 # results: it needs a new version and a line in CHANGELOG.md.
-GOLDEN = """
-a65a77494e00ca794754e3b4938d4f72686e91b354458fd7d980613ba922eecc
-6c0d63c09803efa156b73f40cdc66c78bde0d36d32d0562a1bed21f7509c7225
-ec0dcb3aa4c71f929d19fba53d6d9d7eb5e2344f106a7aab399bf6f719ad5ee6
-79ec5169da734a3f2f3dbc2a6148a7a5a8176ccee63b0dc8d6387ad61ad6cdf4
-""".split()
+GOLDEN = [
+    "a65a77494e00ca794754e3b4938d4f72686e91b354458fd7d980613ba922eecc",
+    "6c0d63c09803efa156b73f40cdc66c78bde0d36d32d0562a1bed21f7509c7225",
+    "ec0dcb3aa4c71f929d19fba53d6d9d7eb5e2344f106a7aab399bf6f719ad5ee6",
+    "79ec5169da734a3f2f3dbc2a6148a7a5a8176ccee63b0dc8d6387ad61ad6cdf4",
+]
 
 
 def run(simd, script=SCRIPT):
