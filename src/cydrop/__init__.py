@@ -7,10 +7,11 @@
 >>> probabilities = net.predict(X_test)
 """
 
-from cydrop import callbacks, datasets, functional, losses, optimizers, reference, schedules
+from typing import TYPE_CHECKING, Any
+
+from cydrop import callbacks, losses, optimizers, schedules
 from cydrop.config import show_config
 from cydrop.errors import DivergedError
-from cydrop.files import load
 from cydrop.history import History
 from cydrop.layers import (
     ELU,
@@ -29,6 +30,10 @@ from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
 from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
+
+if TYPE_CHECKING:
+    from cydrop import datasets, functional, reference
+    from cydrop.files import load
 
 __version__ = "0.1.0"
 
@@ -64,3 +69,18 @@ __all__ = [
     "schedules",
     "show_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What not every program needs is imported when it is first used."""
+    import importlib
+
+    if name in ("datasets", "functional", "reference"):
+        return importlib.import_module(f"cydrop.{name}")
+    if name == "load":
+        return importlib.import_module("cydrop.files").load
+    raise AttributeError(f"module 'cydrop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

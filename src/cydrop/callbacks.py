@@ -3,7 +3,8 @@
 A callback gets the network and the values of the epoch that has ended. It may set `network.stop_training`.
 """
 
-import csv
+from __future__ import annotations
+
 import math
 import os
 import sys
@@ -127,6 +128,8 @@ class CSVLogger(Callback):
         self._names: list[str] = []
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
+        import csv
+
         assert self._file is not None
         writer = csv.writer(self._file)
         if not self._names:

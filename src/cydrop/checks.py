@@ -3,6 +3,8 @@
 Messages name the argument, say what came and what was expected. Nothing is changed before all checks passed.
 """
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Mapping

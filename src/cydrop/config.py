@@ -1,5 +1,7 @@
 """What a bug report should say."""
 
+from __future__ import annotations
+
 import platform
 from typing import Any
 

@@ -3,9 +3,10 @@
 Each function returns `(X_train, y_train, X_test, y_test)`: X float32 in [0, 1] with one image a row, y int64.
 """
 
+from __future__ import annotations
+
 import gzip
 import os
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +31,7 @@ def load_optdigits() -> tuple[Images, Labels, Images, Labels]:
     X_test : ndarray of float32, shape (1797, 64)
     y_test : ndarray of int64, shape (1797,)
     """
-    with (files("cydrop.data") / "optdigits.npz").open("rb") as file, np.load(file) as stored:
+    with np.load(Path(__file__).parent / "data" / "optdigits.npz") as stored:
         images = [_scaled(stored[name], 16) for name in ("X_train", "X_test")]
         labels = [stored[name].astype(np.int64) for name in ("y_train", "y_test")]
     return images[0], labels[0], images[1], labels[1]

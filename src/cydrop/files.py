@@ -9,10 +9,10 @@ metadata holds the architecture, the counters that the random numbers depend on,
 is trusted: every length is checked against the file's size before memory is taken.
 """
 
+from __future__ import annotations
+
 import json
 import os
-import secrets
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 def save(network: Network, path: Any) -> None:
     """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
     data = to_bytes(network)
-    path = Path(os.fspath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -39,7 +39,8 @@ def save(network: Network, path: Any) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
 
 
@@ -62,7 +63,8 @@ def load(path: Any) -> Network:
     OSError
         When it cannot be read.
     """
-    return from_bytes(Path(os.fspath(path)).read_bytes(), str(path))
+    with open(path, "rb") as file:
+        return from_bytes(file.read(), str(path))
 
 
 def to_bytes(network: Network) -> bytes:

@@ -6,6 +6,8 @@ in `cydrop.reference`. By default they run on one thread: alternating threaded k
 products can be many times slower than either alone.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What happened in training."""
 
+from __future__ import annotations
+
 from typing import Any
 
 

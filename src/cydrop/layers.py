@@ -3,6 +3,8 @@
 Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: there is no second implementation.
 """
 
+from __future__ import annotations
+
 import math
 import weakref
 from typing import Any, ClassVar
@@ -11,17 +13,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cydrop import checks, seeding
+from cydrop.declaration import Declaration
 from cydrop.optimizers import rate_config, rate_from_config
 from cydrop.schedules import Rate, value_at
 
 Floats = NDArray[np.float32]
 
 
-class Layer:
-    """Base of the layers."""
+class Layer(Declaration):
+    """Base of the layers. Two layers are equal only if they are the same object."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+    __setattr__ = object.__setattr__  # type: ignore[assignment]  # what a layer ran in last is kept beside its options
 
     _alone: Any = None  # the network of one, once the layer was used alone
-    _owner: "weakref.ref[Any] | None" = None  # the network that last ran this layer in training, and the place
+    _owner: weakref.ref[Any] | None = None  # the network that last ran this layer in training, and the place
 
     def forward(self, x: ArrayLike, training: bool = True) -> Floats:
         """The layer by itself.
@@ -67,12 +74,7 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
-        return {"layer": type(self).__name__} | {name: getattr(self, name) for name in self._options}
-
-    _options: ClassVar[tuple[str, ...]] = ()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._options)})"
+        return {"layer": type(self).__name__} | self.options()
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_alone", "_owner")}

@@ -4,13 +4,15 @@ A loss is given by name or as an object with options, `loss=cd.losses.CrossEntro
 Each takes raw outputs z (before its link), shape (n_samples, units).
 """
 
-from dataclasses import asdict, dataclass
+from __future__ import annotations
+
 from typing import Any, ClassVar
 
 from cydrop import checks
+from cydrop.declaration import Declaration
 
 
-class Loss:
+class Loss(Declaration):
     """Base of the losses."""
 
     name: ClassVar[str]
@@ -30,10 +32,9 @@ class Loss:
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
-        return {"loss": self.name} | asdict(self)  # type: ignore[call-overload,no-any-return]
+        return {"loss": self.name} | self.options()
 
 
-@dataclass(frozen=True)
 class CrossEntropy(Loss):
     """Softmax cross-entropy, the mean over rows, in nats. Link: softmax.
 
@@ -43,12 +44,13 @@ class CrossEntropy(Loss):
         The target is (1 - s) onehot(y) + s / k (Szegedy et al. 2016).
     """
 
-    label_smoothing: float = 0.0
-    name: ClassVar[str] = "cross_entropy"
-    code: ClassVar[int] = 0
+    name = "cross_entropy"
+    code = 0
+    _options = ("label_smoothing",)
+    label_smoothing: float
 
-    def __post_init__(self) -> None:
-        checks.number("label_smoothing", self.label_smoothing, 0.0, 1.0, high_open=True)
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._declare(label_smoothing=checks.number("label_smoothing", label_smoothing, 0.0, 1.0, high_open=True))
 
     @property
     def option(self) -> float:
@@ -65,31 +67,27 @@ class CrossEntropy(Loss):
             )
 
 
-@dataclass(frozen=True)
 class BinaryCrossEntropy(Loss):
     """Sigmoid cross-entropy of independent 0/1 targets, the mean over all elements, in nats. Link: sigmoid."""
 
-    name: ClassVar[str] = "binary_cross_entropy"
-    code: ClassVar[int] = 1
+    name = "binary_cross_entropy"
+    code = 1
 
 
-@dataclass(frozen=True)
 class MSE(Loss):
     """Squared error, the mean over all elements. Link: none."""
 
-    name: ClassVar[str] = "mse"
-    code: ClassVar[int] = 2
+    name = "mse"
+    code = 2
 
 
-@dataclass(frozen=True)
 class MAE(Loss):
     """Absolute error, the mean over all elements. Link: none."""
 
-    name: ClassVar[str] = "mae"
-    code: ClassVar[int] = 3
+    name = "mae"
+    code = 3
 
 
-@dataclass(frozen=True)
 class Huber(Loss):
     """Huber's loss (1964): squared (halved) within delta, linear beyond, the mean over all elements. Link: none.
 
@@ -98,19 +96,19 @@ class Huber(Loss):
     delta : float > 0
     """
 
-    delta: float = 1.0
-    name: ClassVar[str] = "huber"
-    code: ClassVar[int] = 4
+    name = "huber"
+    code = 4
+    _options = ("delta",)
+    delta: float
 
-    def __post_init__(self) -> None:
-        checks.number("delta", self.delta, 0.0, low_open=True)
+    def __init__(self, delta: float = 1.0) -> None:
+        self._declare(delta=checks.number("delta", delta, 0.0, low_open=True))
 
     @property
     def option(self) -> float:
         return self.delta
 
 
-@dataclass(frozen=True)
 class GaussianNLL(Loss):
     """Negative log-likelihood of a normal distribution whose mean and log-variance are predicted, in nats, the
     mean over all targets (Nix and Weigend 1994).
@@ -119,8 +117,8 @@ class GaussianNLL(Loss):
     variances.
     """
 
-    name: ClassVar[str] = "gaussian_nll"
-    code: ClassVar[int] = 5
+    name = "gaussian_nll"
+    code = 5
 
     def columns(self, units: int) -> int:
         return units // 2

@@ -1,5 +1,7 @@
 """Monte Carlo dropout: what is made of many predictions with dropout on."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ from cydrop import losses
 Floats = NDArray[np.float32]
 
 
-@dataclass
+@dataclass(eq=False)
 class MonteCarlo:
     """What `Network.predict_mc` returns.
 

@@ -1,5 +1,7 @@
 """The network: composes layers, loss and optimizer, checks arguments and calls the engine."""
 
+from __future__ import annotations
+
 import math
 import time
 import weakref
@@ -98,7 +100,7 @@ class Network:
 
     # Building ---------------------------------------------------------------------------------------------
 
-    def build(self, n_features: int) -> "Network":
+    def build(self, n_features: int) -> Network:
         """Lays out the arenas and draws the weights; `fit` and the others do it by themselves at first use.
 
         Parameters
@@ -347,7 +349,7 @@ class Network:
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int = 128, sample_weight: ArrayLike | None = None
-    ) -> "Network":
+    ) -> Network:
         """One pass over the rows, in order. Schedules stand at their beginning.
 
         Parameters
@@ -644,16 +646,16 @@ class Network:
         self._built("step")
         self._engine.apply_update(float(self._schedules([0.0])[0][0]))
 
-    def parameters(self) -> "OrderedDict[str, Floats]":
+    def parameters(self) -> OrderedDict[str, Floats]:
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
         return self._views(self._parameters if self._plan else NO_FLOATS, "parameters")
 
-    def gradients(self) -> "OrderedDict[str, Floats]":
+    def gradients(self) -> OrderedDict[str, Floats]:
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training
         calls hand gradients to the optimizer without writing them here, unless the optimizer has a `clip_norm`."""
         return self._views(self._gradients if self._plan else NO_FLOATS, "gradients")
 
-    def _views(self, arena: Floats, what: str) -> "OrderedDict[str, Floats]":
+    def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:
         plan = self._built(what)
         return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in plan.parameters)
 

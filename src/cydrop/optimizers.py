@@ -5,14 +5,16 @@ that global Euclidean norm (Pascanu, Mikolov and Bengio 2013). `weight_decay` ad
 gradient (AdamW: shrinks the weight instead); as in PyTorch it applies to all parameters, biases included.
 """
 
-from dataclasses import dataclass, fields
+from __future__ import annotations
+
 from typing import Any, ClassVar
 
 from cydrop import checks, schedules
+from cydrop.declaration import Declaration
 from cydrop.schedules import Rate
 
 
-class Optimizer:
+class Optimizer(Declaration):
     """Base of the optimizers."""
 
     code: ClassVar[int]
@@ -21,12 +23,15 @@ class Optimizer:
     weight_decay: float
     clip_norm: float | None
 
-    def __post_init__(self) -> None:
-        if not callable(self.learning_rate):
-            checks.number("learning_rate", self.learning_rate, 0.0)
-        checks.number("weight_decay", self.weight_decay, 0.0)
-        if self.clip_norm is not None:
-            checks.number("clip_norm", self.clip_norm, 0.0, low_open=True)
+    def _declare_common(self, learning_rate: Rate, weight_decay: float, clip_norm: float | None) -> None:
+        """Checks and sets what all optimizers have."""
+        self._declare(
+            learning_rate=learning_rate
+            if callable(learning_rate)
+            else checks.number("learning_rate", learning_rate, 0.0),
+            weight_decay=checks.number("weight_decay", weight_decay, 0.0),
+            clip_norm=None if clip_norm is None else checks.number("clip_norm", clip_norm, 0.0, low_open=True),
+        )
 
     def decays(self) -> tuple[float, float]:
         """Decay rates of the first and of the second moment; momentum counts as the first."""
@@ -37,9 +42,8 @@ class Optimizer:
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
-        options = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        options["learning_rate"] = rate_config("learning_rate", self.learning_rate)
-        return {"optimizer": type(self).__name__} | options
+        rate = rate_config("learning_rate", self.learning_rate)
+        return {"optimizer": type(self).__name__} | self.options() | {"learning_rate": rate}
 
 
 def rate_config(name: str, rate: Rate) -> Any:
@@ -55,7 +59,6 @@ def rate_from_config(value: Any) -> Rate:
     return schedules.from_config(value) if isinstance(value, dict) else value
 
 
-@dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g; w -= learning_rate v (Nesterov: g + momentum v).
 
@@ -68,19 +71,26 @@ class SGD(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    learning_rate: Rate = 0.01
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    code: ClassVar[int] = 0
-    moments: ClassVar[tuple[bool, bool]] = (False, True)
+    code = 0
+    moments = (False, True)
+    _options = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
+    momentum: float
+    nesterov: bool
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.number("momentum", self.momentum, 0.0, 1.0, high_open=True)
-        checks.flag("nesterov", self.nesterov)
-        if self.nesterov and self.momentum == 0:
+    def __init__(
+        self,
+        learning_rate: Rate = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self._declare_common(learning_rate, weight_decay, clip_norm)
+        self._declare(
+            momentum=checks.number("momentum", momentum, 0.0, 1.0, high_open=True),
+            nesterov=checks.flag("nesterov", nesterov),
+        )
+        if nesterov and momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0")
 
     def decays(self) -> tuple[float, float]:
@@ -90,7 +100,6 @@ class SGD(Optimizer):
         return (False, self.momentum > 0)
 
 
-@dataclass(frozen=True)
 class RMSprop(Optimizer):
     """v = rho v + (1 - rho) g^2; w -= learning_rate g / (sqrt v + epsilon) (Tieleman and Hinton 2012).
 
@@ -103,24 +112,30 @@ class RMSprop(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    learning_rate: Rate = 1e-3
-    rho: float = 0.9
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    code: ClassVar[int] = 1
-    moments: ClassVar[tuple[bool, bool]] = (False, True)
+    code = 1
+    moments = (False, True)
+    _options = ("learning_rate", "rho", "epsilon", "weight_decay", "clip_norm")
+    rho: float
+    epsilon: float
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.number("rho", self.rho, 0.0, 1.0, high_open=True)
-        checks.number("epsilon", self.epsilon, 0.0, low_open=True)
+    def __init__(
+        self,
+        learning_rate: Rate = 1e-3,
+        rho: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self._declare_common(learning_rate, weight_decay, clip_norm)
+        self._declare(
+            rho=checks.number("rho", rho, 0.0, 1.0, high_open=True),
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True),
+        )
 
     def decays(self) -> tuple[float, float]:
         return 0.0, self.rho
 
 
-@dataclass(frozen=True)
 class Adagrad(Optimizer):
     """v = v + g^2; w -= learning_rate g / (sqrt v + epsilon) (Duchi, Hazan and Singer 2011).
 
@@ -132,19 +147,22 @@ class Adagrad(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    learning_rate: Rate = 0.01
-    epsilon: float = 1e-10
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    code: ClassVar[int] = 2
-    moments: ClassVar[tuple[bool, bool]] = (False, True)
+    code = 2
+    moments = (False, True)
+    _options = ("learning_rate", "epsilon", "weight_decay", "clip_norm")
+    epsilon: float
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.number("epsilon", self.epsilon, 0.0, low_open=True)
+    def __init__(
+        self,
+        learning_rate: Rate = 0.01,
+        epsilon: float = 1e-10,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self._declare_common(learning_rate, weight_decay, clip_norm)
+        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True))
 
 
-@dataclass(frozen=True)
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), with bias correction; weight_decay is added to the gradient.
 
@@ -157,26 +175,33 @@ class Adam(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    learning_rate: Rate = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    code: ClassVar[int] = 3
-    moments: ClassVar[tuple[bool, bool]] = (True, True)
+    code = 3
+    moments = (True, True)
+    _options = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
+    beta1: float
+    beta2: float
+    epsilon: float
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.number("beta1", self.beta1, 0.0, 1.0, high_open=True)
-        checks.number("beta2", self.beta2, 0.0, 1.0, high_open=True)
-        checks.number("epsilon", self.epsilon, 0.0, low_open=True)
+    def __init__(
+        self,
+        learning_rate: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self._declare_common(learning_rate, weight_decay, clip_norm)
+        self._declare(
+            beta1=checks.number("beta1", beta1, 0.0, 1.0, high_open=True),
+            beta2=checks.number("beta2", beta2, 0.0, 1.0, high_open=True),
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True),
+        )
 
     def decays(self) -> tuple[float, float]:
         return self.beta1, self.beta2
 
 
-@dataclass(frozen=True)
 class AdamW(Adam):
     """Adam with decoupled weight decay: w *= 1 - learning_rate weight_decay (Loshchilov and Hutter 2019).
 
@@ -185,8 +210,18 @@ class AdamW(Adam):
     As for `Adam`; weight_decay is 0.01 unless given, as in PyTorch.
     """
 
-    weight_decay: float = 0.01
-    code: ClassVar[int] = 4
+    code = 4
+
+    def __init__(
+        self,
+        learning_rate: Rate = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm)
 
 
 _CLASSES: tuple[type[Optimizer], ...] = (SGD, RMSprop, Adagrad, Adam, AdamW)

@@ -7,6 +7,8 @@ An activation and a dropout layer behind a dense layer are fused to it as its ep
 otherwise they become an operation of their own. The plan is plain data; nothing is allocated here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +17,7 @@ from cydrop.layers import Activation, Dense, Dropout, Layer
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
 
 
-@dataclass
+@dataclass(eq=False)
 class Op:
     """One operation: y = drop(f(x W + b)), or without a product y = drop(f(x))."""
 
@@ -35,7 +37,7 @@ class Op:
     layers: list[int] = field(default_factory=list)  # places in the list of layers
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Parameter:
     """A view of the arena: `"1.weight"`, (inputs, units), where it begins."""
 
@@ -51,7 +53,7 @@ class Parameter:
         return size
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Plan:
     """Everything that building a network needs to know."""
 

@@ -4,6 +4,8 @@ Each function has the name and the signature of its twin in `cydrop.functional` 
 given float64. Masks are the same to the bit; numbers agree to rounding. All tests compare with this module.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

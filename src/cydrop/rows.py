@@ -1,5 +1,7 @@
 """Rows to train or to be judged on, with what belongs to them, checked and in the engine's types."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ NO_FLOATS = np.empty(0, dtype=np.float32)
 NO_MATRIX = np.empty((0, 0), dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Rows:
     """X with its labels (cross-entropy) or targets (every other loss) and weights; what is not there is empty."""
 
@@ -29,7 +31,7 @@ class Rows:
     def batches(self) -> int:
         return -(-len(self.X) // self.batch_size)
 
-    def split(self, share: float) -> tuple["Rows", "Rows"]:
+    def split(self, share: float) -> tuple[Rows, Rows]:
         """The last `share` of the rows, and those before them."""
         held = int(len(self.X) * share)
         if held < 1 or held >= len(self.X):
@@ -40,7 +42,7 @@ class Rows:
         at = len(self.X) - held
         return self._part(slice(at, None)), self._part(slice(None, at))
 
-    def _part(self, part: slice) -> "Rows":
+    def _part(self, part: slice) -> Rows:
         return Rows(self.X[part], self.labels[part], self.targets[part], self.weights[part], self.batch_size)
 
 

@@ -4,15 +4,17 @@ Progress is 0 at the first batch of a call of `fit` and approaches 1 at its last
 in [0, 1] is a schedule too; those here can also be saved with a network.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from cydrop import checks
+from cydrop.declaration import Declaration
 
 
-class Schedule:
+class Schedule(Declaration):
     """A function of progress with a name and options."""
 
     def __call__(self, progress: float) -> float:
@@ -20,73 +22,97 @@ class Schedule:
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
-        return {"schedule": type(self).__name__} | asdict(self)  # type: ignore[call-overload,no-any-return]
+        return {"schedule": type(self).__name__} | self.options()
 
 
-@dataclass(frozen=True)
 class Constant(Schedule):
     """The same value throughout."""
 
+    _options = ("value",)
     value: float
+
+    def __init__(self, value: float) -> None:
+        self._declare(value=checks.number("value", value))
 
     def __call__(self, progress: float) -> float:
         return self.value
 
 
-@dataclass(frozen=True)
 class Linear(Schedule):
     """A straight line from `start` to `end`, reached at progress `until` and kept."""
 
+    _options = ("start", "end", "until")
     start: float
-    end: float = 0.0
-    until: float = 1.0
+    end: float
+    until: float
+
+    def __init__(self, start: float, end: float = 0.0, until: float = 1.0) -> None:
+        self._declare(
+            start=checks.number("start", start), end=checks.number("end", end), until=checks.number("until", until)
+        )
 
     def __call__(self, progress: float) -> float:
         part = min(progress / self.until, 1.0) if self.until > 0 else 1.0
         return self.start + (self.end - self.start) * part
 
 
-@dataclass(frozen=True)
 class Step(Schedule):
     """`start` before progress `at`, `end` from there: early dropout is `Step(0.5, 0.0)`, late `Step(0.0, 0.5)`."""
 
+    _options = ("start", "end", "at")
     start: float
-    end: float = 0.0
-    at: float = 0.5
+    end: float
+    at: float
+
+    def __init__(self, start: float, end: float = 0.0, at: float = 0.5) -> None:
+        self._declare(start=checks.number("start", start), end=checks.number("end", end), at=checks.number("at", at))
 
     def __call__(self, progress: float) -> float:
         return self.start if progress < self.at else self.end
 
 
-@dataclass(frozen=True)
 class Exponential(Schedule):
     """`start * (end / start) ** progress`: the same factor in every equal piece of training."""
 
+    _options = ("start", "end")
     start: float
     end: float
+
+    def __init__(self, start: float, end: float) -> None:
+        self._declare(
+            start=checks.number("start", start, 0.0, low_open=True), end=checks.number("end", end, 0.0, low_open=True)
+        )
 
     def __call__(self, progress: float) -> float:
         return float(self.start * (self.end / self.start) ** progress)
 
 
-@dataclass(frozen=True)
 class Cosine(Schedule):
     """Half a cosine wave from `start` to `end` (Loshchilov and Hutter 2017)."""
 
+    _options = ("start", "end")
     start: float
-    end: float = 0.0
+    end: float
+
+    def __init__(self, start: float, end: float = 0.0) -> None:
+        self._declare(start=checks.number("start", start), end=checks.number("end", end))
 
     def __call__(self, progress: float) -> float:
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-@dataclass(frozen=True)
 class FlatCos(Schedule):
     """`start` until progress `flat`, then half a cosine wave to `end`."""
 
+    _options = ("start", "end", "flat")
     start: float
-    end: float = 0.0
-    flat: float = 0.5
+    end: float
+    flat: float
+
+    def __init__(self, start: float, end: float = 0.0, flat: float = 0.5) -> None:
+        self._declare(
+            start=checks.number("start", start), end=checks.number("end", end), flat=checks.number("flat", flat)
+        )
 
     def __call__(self, progress: float) -> float:
         if progress <= self.flat or self.flat >= 1.0:
@@ -94,15 +120,23 @@ class FlatCos(Schedule):
         return Cosine(self.start, self.end)((progress - self.flat) / (1.0 - self.flat))
 
 
-@dataclass(frozen=True)
 class OneCycle(Schedule):
     """Cosine from `peak / divide` up to `peak` at progress `warm_up`, then down to `peak / final_divide`
     (Smith and Topin 2019)."""
 
+    _options = ("peak", "divide", "final_divide", "warm_up")
     peak: float
-    divide: float = 25.0
-    final_divide: float = 1e4
-    warm_up: float = 0.3
+    divide: float
+    final_divide: float
+    warm_up: float
+
+    def __init__(self, peak: float, divide: float = 25.0, final_divide: float = 1e4, warm_up: float = 0.3) -> None:
+        self._declare(
+            peak=checks.number("peak", peak),
+            divide=checks.number("divide", divide),
+            final_divide=checks.number("final_divide", final_divide),
+            warm_up=checks.number("warm_up", warm_up),
+        )
 
     def __call__(self, progress: float) -> float:
         if progress < self.warm_up:

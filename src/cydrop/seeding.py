@@ -4,13 +4,18 @@ Everything is derived through numpy.random.SeedSequence, whose output NumPy prom
 of a network's seed are its root; weights, shuffles and masks each have branches of their own.
 """
 
+from __future__ import annotations
+
 import os
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator | None
+if TYPE_CHECKING:
+    Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator | None
+else:
+    Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
 WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO = range(4)  # branches of a network's root
 

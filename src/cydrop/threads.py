@@ -1,8 +1,9 @@
 """How many threads to use: what the machine grants to this process, not what it has."""
 
+from __future__ import annotations
+
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 from cydrop import checks
@@ -29,16 +30,21 @@ def resolve(n_threads: Any) -> int:
 def _quota() -> int:
     """Processors that the cgroup grants (version 2, then 1), rounded up; a large number where nothing limits."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        quota, period = _read("/sys/fs/cgroup/cpu.max").split()[:2]
         return 2**20 if quota == "max" else math.ceil(int(quota) / int(period))
     except (OSError, ValueError):
         pass
     try:
-        granted = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        span = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
+        granted = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+        span = int(_read("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
         return 2**20 if granted <= 0 else math.ceil(granted / span)
     except (OSError, ValueError):
         return 2**20
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 if hasattr(os, "register_at_fork"):

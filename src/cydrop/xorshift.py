@@ -1,5 +1,7 @@
 """The public random number generator."""
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any
@@ -123,7 +125,7 @@ class Xorshift:
         self._lanes.permutation(out)
         return out
 
-    def jump(self) -> "Xorshift":
+    def jump(self) -> Xorshift:
         """Advances every lane by 2^64 draws, in place, and returns self: a stream that does not overlap."""
         self._lanes.jump()
         return self
