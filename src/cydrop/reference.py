@@ -68,16 +68,17 @@ def keep_mask(key: tuple[int, int], n: int, rate: float) -> NDArray[np.bool_]:
     if rate <= 0 or rate >= 1:
         return np.full(n, rate < 1)
     threshold = min(int((1.0 - rate) * 2.0**32 + 0.5), 2**32 - 1)
-    top, low = threshold >> 24, threshold & 0xFFFFFF
     blocks = -(-n // BLOCK)
-    words = xorshift_words(*block_lanes(key, blocks), draws=BLOCK // 128)  # (32, blocks, 16)
-    octets = np.ascontiguousarray(words.transpose(1, 0, 2)).astype("<u8").view(np.uint8).reshape(blocks, BLOCK)
-    keep = octets < top
-    if low:
+    bits = 8 if threshold % 2**24 == 0 else 16  # of a slice
+    words = xorshift_words(*block_lanes(key, blocks), draws=BLOCK * bits // 64 // LANES)  # (draws, blocks, 16)
+    slices = np.ascontiguousarray(words.transpose(1, 0, 2)).astype("<u8").view(f"<u{bits // 8}").reshape(blocks, BLOCK)
+    top, low = threshold >> (32 - bits), threshold & 0xFFFF
+    keep = slices < top
+    if bits == 16:
+        tie = slices == top
         other = (~key[0] % 2**64, ~key[1] % 2**64)
-        tie = octets == top
         deciders = xorshift_words(*block_lanes(other, blocks), draws=BLOCK // LANES)
-        deciders = deciders.transpose(1, 0, 2).reshape(blocks, BLOCK) >> np.uint64(40)
+        deciders = deciders.transpose(1, 0, 2).reshape(blocks, BLOCK) >> np.uint64(48)
         for block in range(blocks):
             places = np.flatnonzero(tie[block])
             keep[block, places] = deciders[block, : len(places)] < low

@@ -1,7 +1,7 @@
-/* Masks as one bit an element: compare 64 random bytes with a threshold, and use the 64 bits that result.
+/* Masks as one bit an element: compare 64 random slices with a threshold, and use the 64 bits that result.
  *
- *   byte of random word   0 1 2 3 ... 63        bit of mask
- *                         < threshold ?    ->   1 keep, 0 drop        (element j <-> bit j)
+ *   slice (8 or 16 bits)   0 1 2 3 ... 63        bit of mask
+ *                          < threshold ?    ->   1 keep, 0 drop        (element j <-> bit j)
  *
  * Every function has a plain version, at the end of its #if chain, that says what it computes.
  */
@@ -25,6 +25,14 @@ static inline uint64_t bytes_below(const uint64_t words[8], uint8_t threshold) {
     const uint32_t lo = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(a, t), a));
     const uint32_t hi = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(b, t), b));
     return ~((uint64_t)hi << 32 | lo);
+#elif defined(__SSE2__)
+    const __m128i t = _mm_set1_epi8((char)threshold);
+    uint64_t at_least = 0;
+    for (int i = 0; i < 4; i++) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(words + 2 * i));
+        at_least |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_max_epu8(a, t), a)) << (16 * i);
+    }
+    return ~at_least;
 #else
     uint64_t bits = 0;
     for (int j = 0; j < 64; j++) bits |= (uint64_t)((uint8_t)(words[j >> 3] >> (8 * (j & 7))) < threshold) << j;
@@ -32,19 +40,77 @@ static inline uint64_t bytes_below(const uint64_t words[8], uint8_t threshold) {
 #endif
 }
 
-/* bit j = (byte j of the eight words == value) */
-static inline uint64_t bytes_equal(const uint64_t words[8], uint8_t value) {
+#if defined(__AVX2__) && !defined(__AVX512BW__)
+/* the 32 results of two compares of half-words as bits, in order */
+static inline uint64_t halves_to_bits(__m256i a, __m256i b) {
+    return (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xD8));
+}
+#endif
+
+/* bit j = (half-word j of the sixteen words < threshold), half-words of 16 bits, the lowest first */
+static inline uint64_t halves_below(const uint64_t words[16], uint16_t threshold) {
 #if defined(__AVX512BW__)
-    return _mm512_cmpeq_epu8_mask(_mm512_loadu_si512(words), _mm512_set1_epi8((char)value));
+    const __m512i t = _mm512_set1_epi16((short)threshold);
+    const uint64_t lo = _mm512_cmplt_epu16_mask(_mm512_loadu_si512(words), t);
+    const uint64_t hi = _mm512_cmplt_epu16_mask(_mm512_loadu_si512(words + 8), t);
+    return hi << 32 | lo;
 #elif defined(__AVX2__)
-    const __m256i v = _mm256_set1_epi8((char)value);
-    const __m256i a = _mm256_loadu_si256((const __m256i *)words), b = _mm256_loadu_si256((const __m256i *)(words + 4));
-    const uint32_t lo = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(a, v));
-    const uint32_t hi = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(b, v));
-    return (uint64_t)hi << 32 | lo;
+    const __m256i t = _mm256_set1_epi16((short)threshold);
+    uint64_t at_least = 0;
+    for (int i = 0; i < 2; i++) {
+        const __m256i a = _mm256_loadu_si256((const __m256i *)(words + 8 * i));
+        const __m256i b = _mm256_loadu_si256((const __m256i *)(words + 8 * i + 4));
+        at_least |= halves_to_bits(_mm256_cmpeq_epi16(_mm256_max_epu16(a, t), a),
+                                   _mm256_cmpeq_epi16(_mm256_max_epu16(b, t), b)) << (32 * i);
+    }
+    return ~at_least;
+#elif defined(__SSE2__)
+    const __m128i t = _mm_set1_epi16((short)threshold), zero = _mm_setzero_si128();
+    uint64_t at_least = 0;
+    for (int i = 0; i < 4; i++) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(words + 4 * i));
+        const __m128i b = _mm_loadu_si128((const __m128i *)(words + 4 * i + 2));
+        /* x >= t  <=>  t - x, not below 0, is 0 */
+        const __m128i both = _mm_packs_epi16(_mm_cmpeq_epi16(_mm_subs_epu16(t, a), zero),
+                                             _mm_cmpeq_epi16(_mm_subs_epu16(t, b), zero));
+        at_least |= (uint64_t)(uint32_t)_mm_movemask_epi8(both) << (16 * i);
+    }
+    return ~at_least;
 #else
     uint64_t bits = 0;
-    for (int j = 0; j < 64; j++) bits |= (uint64_t)((uint8_t)(words[j >> 3] >> (8 * (j & 7))) == value) << j;
+    for (int j = 0; j < 64; j++) bits |= (uint64_t)((uint16_t)(words[j >> 2] >> (16 * (j & 3))) < threshold) << j;
+    return bits;
+#endif
+}
+
+/* bit j = (half-word j of the sixteen words == value) */
+static inline uint64_t halves_equal(const uint64_t words[16], uint16_t value) {
+#if defined(__AVX512BW__)
+    const __m512i v = _mm512_set1_epi16((short)value);
+    const uint64_t lo = _mm512_cmpeq_epu16_mask(_mm512_loadu_si512(words), v);
+    const uint64_t hi = _mm512_cmpeq_epu16_mask(_mm512_loadu_si512(words + 8), v);
+    return hi << 32 | lo;
+#elif defined(__AVX2__)
+    const __m256i v = _mm256_set1_epi16((short)value);
+    uint64_t bits = 0;
+    for (int i = 0; i < 2; i++)
+        bits |= halves_to_bits(_mm256_cmpeq_epi16(_mm256_loadu_si256((const __m256i *)(words + 8 * i)), v),
+                               _mm256_cmpeq_epi16(_mm256_loadu_si256((const __m256i *)(words + 8 * i + 4)), v))
+                << (32 * i);
+    return bits;
+#elif defined(__SSE2__)
+    const __m128i v = _mm_set1_epi16((short)value);
+    uint64_t bits = 0;
+    for (int i = 0; i < 4; i++) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(words + 4 * i));
+        const __m128i b = _mm_loadu_si128((const __m128i *)(words + 4 * i + 2));
+        const __m128i both = _mm_packs_epi16(_mm_cmpeq_epi16(a, v), _mm_cmpeq_epi16(b, v));
+        bits |= (uint64_t)(uint32_t)_mm_movemask_epi8(both) << (16 * i);
+    }
+    return bits;
+#else
+    uint64_t bits = 0;
+    for (int j = 0; j < 64; j++) bits |= (uint64_t)((uint16_t)(words[j >> 2] >> (16 * (j & 3))) == value) << j;
     return bits;
 #endif
 }
@@ -68,6 +134,17 @@ static inline void select_scaled(uint64_t bits, const float *x, float scale, flo
         const __m256i b = _mm256_and_si256(_mm256_set1_epi32((int)(bits & 255)), place);
         const __m256 keep = _mm256_castsi256_ps(_mm256_cmpeq_epi32(b, place));
         _mm256_storeu_ps(out + j, _mm256_and_ps(keep, _mm256_mul_ps(_mm256_loadu_ps(x + j), s)));
+    }
+    for (; j < n; j++, bits >>= 1) out[j] = (bits & 1) ? x[j] * scale : 0.0f;
+#elif defined(__GNUC__)
+    typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef int32_t four_ints __attribute__((vector_size(16)));
+    const four_ints place = {1, 2, 4, 8};
+    for (; j + 4 <= n; j += 4, bits >>= 4) {
+        const int32_t b = (int32_t)(bits & 15);
+        const four_ints keep = ((four_ints){b, b, b, b} & place) == place; /* -1 or 0 */
+        const four_floats y = *(const four_floats *)(x + j) * scale;
+        *(four_floats *)(out + j) = (four_floats)((four_ints)y & keep);
     }
     for (; j < n; j++, bits >>= 1) out[j] = (bits & 1) ? x[j] * scale : 0.0f;
 #else

@@ -6,8 +6,9 @@ blocks of 4,096; every block has a generator of its own, so any thread can draw 
     element     0 ... 4095 | 4096 ... 8191 | 8192 ...
                 block 0    | block 1       | block 2       <- seeded with (stream key, block number)
 
-Within a block, element j looks at byte j of the random words: below the threshold's top byte it is kept, above
-it dropped; on a tie (one in 256, and only where the rate is no multiple of 1/256) 24 more bits decide.
+Within a block, element j looks at slice j of the random words: kept if it is below the threshold. Slices have 8
+bits where that is exact (rates that are multiples of 1/256, such as .5), else 16, and on a tie (one in 65,536)
+16 more bits decide.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t

@@ -11,28 +11,52 @@ from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "bitmask.h" nogil:
     uint64_t bytes_below(const uint64_t* words, unsigned char threshold)
-    uint64_t bytes_equal(const uint64_t* words, unsigned char value)
+    uint64_t halves_below(const uint64_t* words, unsigned short threshold)
+    uint64_t halves_equal(const uint64_t* words, unsigned short value)
     int lowest_bit(uint64_t word)
+
+
+cdef inline bint is_exact(uint32_t threshold) noexcept nogil:
+    """Whether 8 bits are enough."""
+    return (threshold & 0xFFFFFF) == 0
+
+
+cdef inline void draw_bytes(Lanes* lanes, uint32_t threshold, uint64_t* bits) noexcept nogil:
+    """The mask of the next 128 elements from 8 bits each."""
+    cdef uint64_t[LANES] words
+    draw(lanes, words)
+    bits[0] = bytes_below(words, <unsigned char>(threshold >> 24))
+    bits[1] = bytes_below(words + 8, <unsigned char>(threshold >> 24))
+
+
+cdef inline uint64_t draw_halves(Lanes* lanes, uint32_t threshold, uint64_t* bits, uint64_t* ties) noexcept nogil:
+    """The mask of the next 128 elements from 16 bits each, and where these do not decide; not 0 if anywhere."""
+    cdef uint64_t[LANES] words
+    cdef unsigned short top = <unsigned short>(threshold >> 16)
+    draw(lanes, words)
+    bits[0] = halves_below(words, top)
+    ties[0] = halves_equal(words, top)
+    draw(lanes, words)
+    bits[1] = halves_below(words, top)
+    ties[1] = halves_equal(words, top)
+    return ties[0] | ties[1]
 
 
 cdef void mask_block(StreamKey key, uint64_t block, uint32_t threshold, uint64_t* bits, int n) noexcept nogil:
     """The mask of the first n elements of a block (whole groups of 128 are written)."""
     cdef Lanes lanes
-    cdef uint64_t[LANES] words
     cdef uint64_t[BLOCK_WORDS] ties
-    cdef unsigned char top = <unsigned char>(threshold >> 24)
-    cdef bint exact = (threshold & 0xFFFFFF) == 0
+    cdef uint64_t any_tie = 0
     cdef int group, groups = (n + 127) >> 7
     seed_block(&lanes, key, block)
-    for group in range(groups):
-        draw(&lanes, words)
-        bits[2 * group] = bytes_below(words, top)
-        bits[2 * group + 1] = bytes_below(words + 8, top)
-        if not exact:
-            ties[2 * group] = bytes_equal(words, top)
-            ties[2 * group + 1] = bytes_equal(words + 8, top)
-    if not exact:
-        break_ties(key, block, threshold & 0xFFFFFF, ties, bits, 2 * groups)
+    if is_exact(threshold):
+        for group in range(groups):
+            draw_bytes(&lanes, threshold, bits + 2 * group)
+    else:
+        for group in range(groups):
+            any_tie |= draw_halves(&lanes, threshold, bits + 2 * group, ties + 2 * group)
+    if any_tie:
+        break_ties(key, block, threshold & 0xFFFF, ties, bits, 2 * groups)
 
 
 cdef void break_ties(
@@ -53,7 +77,7 @@ cdef void break_ties(
                 draw(&lanes, words)
                 used = 0
             bit = left & (~left + 1)
-            if (words[used] >> 40) < low:
+            if (words[used] >> 48) < low:
                 bits[i] |= bit
             left ^= bit
             used += 1
@@ -74,16 +98,52 @@ cdef void draw_mask(
                        <int>min(<Py_ssize_t>BLOCK, n - block * BLOCK))
 
 
-cdef inline void drop_block(
-    StreamKey key, Py_ssize_t block, uint32_t threshold, float scale,
+cdef inline void select_group(const uint64_t* bits, const float* x, float scale, float* out) noexcept nogil:
+    """128 elements."""
+    select_scaled(bits[0], x, scale, out, 64)
+    select_scaled(bits[1], x + 64, scale, out + 64, 64)
+
+
+cdef void drop_blocks(
+    StreamKey key, Py_ssize_t first, Py_ssize_t last, uint32_t threshold, float scale,
     const float* x, float* out, Py_ssize_t n
 ) noexcept nogil:
-    """A block of dropout whose mask nobody keeps: drawn into L1, used at once."""
-    cdef uint64_t[BLOCK_WORDS + 1] bits
-    cdef Py_ssize_t start = block * BLOCK
-    cdef int some = <int>min(<Py_ssize_t>BLOCK, n - start)
-    mask_block(key, <uint64_t>block, threshold, bits, some)
-    select_row(bits, 0, x + start, scale, out + start, some)
+    """Blocks first..last-1 of dropout whose mask nobody keeps.
+
+    The mask of the next block is drawn while the present one is applied, so that arithmetic hides under memory:
+
+        draw 0 | draw 1  draw 2 ...
+               | apply 0 apply 1 ... apply last
+    """
+    cdef uint64_t[2 * (BLOCK_WORDS + 1)] both
+    cdef uint64_t[BLOCK_WORDS] ties
+    cdef uint64_t* now = both
+    cdef uint64_t* then = both + BLOCK_WORDS + 1
+    cdef uint64_t* spare
+    cdef uint64_t any_tie
+    cdef Lanes lanes
+    cdef Py_ssize_t block, start
+    cdef int group
+    mask_block(key, <uint64_t>first, threshold, now, <int>min(<Py_ssize_t>BLOCK, n - first * BLOCK))
+    for block in range(first, last - 1):
+        start = block * BLOCK
+        any_tie = 0
+        seed_block(&lanes, key, <uint64_t>(block + 1))
+        if is_exact(threshold):
+            for group in range(BLOCK // 128):
+                draw_bytes(&lanes, threshold, then + 2 * group)
+                select_group(now + 2 * group, x + start + 128 * group, scale, out + start + 128 * group)
+        else:
+            for group in range(BLOCK // 128):
+                any_tie |= draw_halves(&lanes, threshold, then + 2 * group, ties + 2 * group)
+                select_group(now + 2 * group, x + start + 128 * group, scale, out + start + 128 * group)
+        if any_tie:
+            break_ties(key, <uint64_t>(block + 1), threshold & 0xFFFF, ties, then, BLOCK_WORDS)
+        spare = now
+        now = then
+        then = spare
+    start = (last - 1) * BLOCK
+    select_row(now, 0, x + start, scale, out + start, min(<Py_ssize_t>BLOCK, n - start))
 
 
 def dropout(
@@ -95,7 +155,7 @@ def dropout(
     int n_threads,
 ):
     """out = x * scale where the drawn mask keeps, else 0; 0 < rate < 1."""
-    cdef Py_ssize_t n = x.shape[0], block, blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t n = x.shape[0], blocks = (n + BLOCK - 1) // BLOCK, share, shares
     cdef uint32_t threshold = keep_threshold(rate)
     cdef StreamKey key
     key.k0 = k0
@@ -103,12 +163,13 @@ def dropout(
     if n == 0:
         return
     with nogil:
-        if n_threads == 1 or blocks == 1:
-            for block in range(blocks):
-                drop_block(key, block, threshold, scale, &x[0], &out[0], n)
+        shares = min(<Py_ssize_t>n_threads, blocks)
+        if shares == 1:
+            drop_blocks(key, 0, blocks, threshold, scale, &x[0], &out[0], n)
         else:
-            for block in prange(blocks, num_threads=n_threads, schedule="static"):
-                drop_block(key, block, threshold, scale, &x[0], &out[0], n)
+            for share in prange(shares, num_threads=n_threads, schedule="static"):
+                drop_blocks(key, blocks * share // shares, blocks * (share + 1) // shares, threshold, scale,
+                            &x[0], &out[0], n)
 
 
 def mask(uint64_t[::1] bits, Py_ssize_t n, double rate, uint64_t k0, uint64_t k1, int n_threads):

@@ -1,7 +1,7 @@
 """The random number generator: xorshift128+ (Vigna 2017), sixteen of them side by side.
 
          lane     0    1    2   ...   15
-    draw 0        w0   w1   w2  ...   w15         each draw advances all lanes in place;
+    draw 0        w0   w1   w2  ...   w15         each draw advances all lanes in place (lanes.h);
     draw 1        w16  w17  w18 ...   w31         words are handed out row by row
 """
 
@@ -25,17 +25,15 @@ cdef class Xorshift:
         cdef int lane
         if words.shape[0] != 2 * LANES:
             raise ValueError(f"words must hold {2 * LANES} numbers, got {words.shape[0]}")
+        self.write_state(words, 0)
         for lane in range(LANES):
-            self.lanes.s0[lane] = words[lane]
-            self.lanes.s1[lane] = words[LANES + lane]
             if words[lane] == 0 and words[LANES + lane] == 0:
-                self.lanes.s1[lane] = 1     # all zero is the fixed point of xorshift
-        self.position = 0
+                set_word(&self.lanes, LANES + lane, 1)      # all zero is the fixed point of xorshift
 
     cdef uint64_t next_word(self) noexcept nogil:
         cdef uint64_t[LANES] ignored
         cdef uint64_t word
-        word = self.lanes.s0[self.position] + self.lanes.s1[self.position]
+        word = get_word(&self.lanes, self.position) + get_word(&self.lanes, LANES + self.position)
         self.position += 1
         if self.position == LANES:
             self.position = 0
@@ -56,17 +54,15 @@ cdef class Xorshift:
 
     def read_state(self, uint64_t[::1] words):
         """Writes s0 of every lane, then s1 of every lane; returns the position within the present draw."""
-        cdef int lane
-        for lane in range(LANES):
-            words[lane] = self.lanes.s0[lane]
-            words[LANES + lane] = self.lanes.s1[lane]
+        cdef int word
+        for word in range(2 * LANES):
+            words[word] = get_word(&self.lanes, word)
         return self.position
 
     def write_state(self, const uint64_t[::1] words, int position):
-        cdef int lane
-        for lane in range(LANES):
-            self.lanes.s0[lane] = words[lane]
-            self.lanes.s1[lane] = words[LANES + lane]
+        cdef int word
+        for word in range(2 * LANES):
+            set_word(&self.lanes, word, words[word])
         self.position = position
 
     def random_raw(self, uint64_t[::1] out):
@@ -128,20 +124,19 @@ cdef class Xorshift:
 
     def jump(self):
         """Advances every lane by 2^64 draws."""
-        cdef Lanes total
+        cdef uint64_t[2 * LANES] total
         cdef uint64_t[LANES] ignored
-        cdef int word, bit, lane
-        for lane in range(LANES):
-            total.s0[lane] = 0
-            total.s1[lane] = 0
+        cdef int word, bit, i
+        for i in range(2 * LANES):
+            total[i] = 0
         for word in range(2):
             for bit in range(64):
                 if (JUMP[word] >> bit) & 1:
-                    for lane in range(LANES):
-                        total.s0[lane] ^= self.lanes.s0[lane]
-                        total.s1[lane] ^= self.lanes.s1[lane]
+                    for i in range(2 * LANES):
+                        total[i] ^= get_word(&self.lanes, i)
                 draw(&self.lanes, ignored)
-        self.lanes = total
+        for i in range(2 * LANES):
+            set_word(&self.lanes, i, total[i])
 
 
 # The normal quantile of Wichura (1988, algorithm AS 241, PPND16), relative error 1e-16. Only + - * / and
