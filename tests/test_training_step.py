@@ -65,7 +65,9 @@ def test_every_optimizer_moves_the_weights_as_the_plain_network_does(rng, optimi
 )  # fmt: skip
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_loss_trains_as_in_the_plain_network(rng, loss, weighted):
-    net = cd.Network([cd.Dense(20), cd.ReLU(), cd.Dropout(0.3), cd.Dense(4)], loss=loss, optimizer=cd.SGD(0.1), seed=2)
+    # a predicted log-variance of random targets runs away at larger steps
+    optimizer = cd.SGD(0.01 if loss == "gaussian_nll" else 0.1)
+    net = cd.Network([cd.Dense(20), cd.ReLU(), cd.Dropout(0.3), cd.Dense(4)], loss=loss, optimizer=optimizer, seed=2)
     X, y = data(rng, 33, 7, 4, net.loss.name)
     assert_same_training(net, X, y, sample_weight=rng.random(33) * 2 if weighted else None)
 
