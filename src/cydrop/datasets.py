@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -89,7 +90,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     if raw[:2] == b"\x1f\x8b":
         try:
             raw = gzip.decompress(raw)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
     if len(raw) < 4 + 4 * dimensions or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise ValueError(f"{path} is not an IDX file of unsigned bytes with {dimensions} dimensions")

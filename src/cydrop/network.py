@@ -33,6 +33,8 @@ Floats = NDArray[np.float32]
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
 PREDICT_ROWS = 256  # rows of a prediction batch: their activations stay in the cache
 
+FEW_ROWS = 8  # a smaller workspace does for these
+
 _NO_ORDER = np.empty(0, dtype=np.int64)
 
 
@@ -95,7 +97,7 @@ class Network:
         self._epochs = 0  # finished epochs of all calls of fit: the branch of the next shuffle
         self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
         self._tape: Workspace | None = None
-        self._idle: list[Workspace] = []
+        self._idle: dict[tuple[int, bool, bool], list[Workspace]] = {}
         self._snapshot: Floats | None = None  # the parameters of the last finished epoch, kept for the next fit
 
     # Building ---------------------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ class Network:
         self.build(data.X.shape[1])
 
         self.stop_training = False
-        workspace = Workspace(self._engine, min(data.batch_size, len(data.X)), True)
+        workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
         if self._snapshot is None:
             self._snapshot = np.empty_like(self._parameters)
         try:
@@ -271,6 +273,7 @@ class Network:
                 if self.stop_training:
                     break
         finally:
+            self._give_back(workspace)
             for callback in shown:
                 callback.on_train_end(self)
             if self.n_threads > 1:
@@ -405,20 +408,20 @@ class Network:
                 self._clear_moments()
                 raise DivergedError(self._epochs + 1, batch + 1)
             total += loss
-        self._idle.append(workspace)
+        self._give_back(workspace)
         self._remember(len(data.X) - (data.batches - 1) * data.batch_size, [], list(rates[0]))
         return total / len(data.X)
 
     def _borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
-        """A workspace that nobody uses; the caller gives it back by appending it to `_idle`."""
-        for _ in range(len(self._idle)):
-            try:
-                workspace = self._idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if (workspace.capacity, workspace.training, workspace.masked) == (rows, training, masked or training):
-                return workspace
-        return Workspace(self._engine, rows, training, masked)
+        """A workspace for batches of `rows` rows that nobody uses."""
+        try:
+            return self._idle[rows, training, masked].pop()
+        except (KeyError, IndexError):
+            return Workspace(self._engine, rows, training, masked)
+
+    def _give_back(self, workspace: Workspace) -> None:
+        key = (workspace.capacity, workspace.training, workspace.masked)
+        self._idle.setdefault(key, []).append(workspace)
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
@@ -469,14 +472,16 @@ class Network:
         return rows
 
     def _predict(self, X: Floats, link: bool, batch_size: int | None = None) -> Floats:
-        rows = PREDICT_ROWS if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        rows = PREDICT_ROWS if batch_size is None else min(checks.integer("batch_size", batch_size, 1), len(X))
+        if batch_size is None and len(X) <= FEW_ROWS:
+            rows = FEW_ROWS
         out = np.empty((len(X), self._built("predict").n_outputs), dtype=np.float32)
-        workspace = self._borrow(min(rows, len(X)))
+        workspace = self._borrow(rows)
         self._set_keeps(workspace)
         row = 0
         while row < len(X):
             row = self._engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
-        self._idle.append(workspace)
+        self._give_back(workspace)
         return out
 
     def _set_keeps(self, workspace: Workspace) -> None:
@@ -520,7 +525,7 @@ class Network:
             tally.add(one)
             if kept is not None:
                 kept[sample] = one
-        self._idle.append(workspace)
+        self._give_back(workspace)
         return tally.result(kept)
 
     def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:

@@ -152,21 +152,44 @@ static inline void select_scaled(uint64_t bits, const float *x, float scale, flo
 #endif
 }
 
+/* bit j = (byte j != 0): booleans into bits */
+static inline uint64_t bytes_to_bits(const unsigned char bytes[64]) {
+#if defined(__AVX512BW__)
+    const __m512i b = _mm512_loadu_si512(bytes);
+    return _mm512_test_epi8_mask(b, b);
+#elif defined(__SSE2__)
+    uint64_t zeros = 0;
+    for (int i = 0; i < 4; i++) {
+        const __m128i b = _mm_loadu_si128((const __m128i *)(bytes + 16 * i));
+        zeros |= (uint64_t)(uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(b, _mm_setzero_si128())) << (16 * i);
+    }
+    return ~zeros;
+#else
+    uint64_t bits = 0;
+    for (int j = 0; j < 64; j++) bits |= (uint64_t)(bytes[j] != 0) << j;
+    return bits;
+#endif
+}
+
+/* byte j = bit j, 0 or 1: bits into booleans */
+static inline void bits_to_bytes(uint64_t bits, unsigned char bytes[64]) {
+#if defined(__AVX512BW__)
+    _mm512_storeu_si512(bytes, _mm512_maskz_set1_epi8(bits, 1));
+#else
+    for (int i = 0; i < 8; i++) {
+        /* eight copies of a byte, each with one bit left, moved down to bit 0 */
+        const uint64_t spread = ((bits >> (8 * i)) & 255) * 0x0101010101010101ull & 0x8040201008040201ull;
+        const uint64_t ones = ((spread + 0x7F7F7F7F7F7F7F7Full) | spread) >> 7 & 0x0101010101010101ull;
+        for (int j = 0; j < 8; j++) bytes[8 * i + j] = (unsigned char)(ones >> (8 * j));
+    }
+#endif
+}
+
 /* 64 bits that begin at any bit of a mask; the mask has one word to spare at its end */
 static inline uint64_t bits_at(const uint64_t *mask, int64_t bit) {
     const int shift = (int)(bit & 63);
     const uint64_t *word = mask + (bit >> 6);
     return shift ? word[0] >> shift | word[1] << (64 - shift) : word[0];
-}
-
-static inline int lowest_bit(uint64_t word) {
-#if defined(__GNUC__)
-    return __builtin_ctzll(word);
-#else
-    int j = 0;
-    while (!(word >> j & 1)) j++;
-    return j;
-#endif
 }
 
 #endif

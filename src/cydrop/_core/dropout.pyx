@@ -13,7 +13,8 @@ cdef extern from "bitmask.h" nogil:
     uint64_t bytes_below(const uint64_t* words, unsigned char threshold)
     uint64_t halves_below(const uint64_t* words, unsigned short threshold)
     uint64_t halves_equal(const uint64_t* words, unsigned short value)
-    int lowest_bit(uint64_t word)
+    uint64_t bytes_to_bits(const unsigned char* bytes)
+    void bits_to_bytes(uint64_t bits, unsigned char* bytes)
 
 
 cdef inline bint is_exact(uint32_t threshold) noexcept nogil:
@@ -219,22 +220,22 @@ def apply_mask(
 
 def pack(const unsigned char[::1] keep, uint64_t[::1] bits):
     """Booleans into bits."""
-    cdef Py_ssize_t n = keep.shape[0], i, j
-    cdef uint64_t word
+    cdef Py_ssize_t n = keep.shape[0], i, j, whole = n // 64
+    cdef uint64_t word = 0
     with nogil:
-        for i in range(0, n, 64):
-            word = 0
-            for j in range(min(<Py_ssize_t>64, n - i)):
-                word |= <uint64_t>(keep[i + j] != 0) << j
-            bits[i >> 6] = word
+        for i in range(whole):
+            bits[i] = bytes_to_bits(&keep[64 * i])
+        for j in range(64 * whole, n):
+            word |= <uint64_t>(keep[j] != 0) << (j & 63)
+        if n > 64 * whole:
+            bits[whole] = word
 
 
 def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):
     """Bits into booleans."""
-    cdef Py_ssize_t n = keep.shape[0], i, j
-    cdef uint64_t word
+    cdef Py_ssize_t n = keep.shape[0], i, j, whole = n // 64
     with nogil:
-        for i in range(0, n, 64):
-            word = bits[i >> 6]
-            for j in range(min(<Py_ssize_t>64, n - i)):
-                keep[i + j] = (word >> j) & 1
+        for i in range(whole):
+            bits_to_bytes(bits[i], &keep[64 * i])
+        for j in range(64 * whole, n):
+            keep[j] = (bits[whole] >> (j & 63)) & 1

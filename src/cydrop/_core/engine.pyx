@@ -64,6 +64,38 @@ cdef struct Bound:              # an operation and its memory in one workspace
     bint given                  # the mask came from the caller
 
 
+cdef struct Pace:               # are the threads worth it at the moment?
+    double serial               # least seconds a row on one thread, 0: not measured yet
+    double resume               # when to try all threads again
+    double pause                # for how long they were put aside last
+    int trials                  # batches on all threads before the first measurement of one
+
+
+cdef inline int threads_now(Pace* pace, int n_threads, double now) noexcept nogil:
+    """All threads, or one where all were slower a moment ago; the bits do not depend on it."""
+    if n_threads == 1 or now < pace.resume:
+        return 1
+    if pace.serial == 0 and pace.trials == 2:
+        return 1                # once, to know what one thread takes
+    return n_threads
+
+
+cdef inline void note_pace(Pace* pace, int threads, int n_threads, double seconds, double now) noexcept nogil:
+    """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
+    longer than one thread would have worked. Then all but one rest, for 0.05 s at first, up to 1.6 s."""
+    if n_threads == 1:
+        return
+    if threads == 1:
+        pace.serial = seconds if pace.serial == 0 else min(pace.serial, seconds)
+    elif pace.serial == 0:
+        pace.trials += 1
+    elif seconds > 2 * pace.serial:
+        pace.pause = min(2 * pace.pause, 1.6) if pace.pause > 0 else 0.05
+        pace.resume = now + pace.pause
+    elif now > pace.resume + pace.pause:
+        pace.pause = 0.0
+
+
 cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
     """Floats from row to row: whole cache lines, and never a multiple of 1 KiB, whose rows would fall into the
     same sets of the L1 cache."""
@@ -180,12 +212,15 @@ cdef class Engine:
         """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, rows, correct, diverged)."""
         cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
         cdef Py_ssize_t start, rows, seen = 0, correct = 0
-        cdef double deadline, loss = 0.0
+        cdef double begun, now, deadline, loss = 0.0
         cdef LossSum one
         cdef bint diverged = False
         with nogil:
-            deadline = wall_seconds() + seconds
+            now = wall_seconds()
+            deadline = now + seconds
             while batch < batches:
+                begun = now
+                ws.threads = threads_now(&ws.pace, self.n_threads, now)
                 start = batch * batch_size
                 rows = min(batch_size, n - start)
                 self.load_batch(ws, x, labels, targets, weights, order, start, rows)
@@ -202,7 +237,9 @@ cdef class Engine:
                 seen += rows
                 self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
                 batch += 1
-                if wall_seconds() > deadline:
+                now = wall_seconds()
+                note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
+                if now > deadline:
                     break
         return batch, loss, seen, correct, diverged
 
@@ -217,10 +254,13 @@ cdef class Engine:
     ):
         """Predicts rows from `first_row` on and returns the first row that it has not done."""
         cdef Py_ssize_t n = x.shape[0], row = first_row, rows
-        cdef double deadline
+        cdef double begun, now, deadline
         with nogil:
-            deadline = wall_seconds() + seconds
+            now = wall_seconds()
+            deadline = now + seconds
             while row < n:
+                begun = now
+                ws.threads = threads_now(&ws.pace, self.n_threads, now)
                 rows = min(ws.capacity, n - row)
                 ws.bound[0].x.data = <float*>&x[row, 0]
                 ws.bound[0].x.row = x.shape[1]
@@ -228,7 +268,9 @@ cdef class Engine:
                 self.forward_pass(ws, rows)
                 self.write_output(ws, rows, &out[row, 0], link)
                 row += rows
-                if wall_seconds() > deadline:
+                now = wall_seconds()
+                note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
+                if now > deadline:
                     break
         return row
 
@@ -290,8 +332,8 @@ cdef class Engine:
         with nogil:
             self.updates += 1
             begin_update(&self.update, learning_rate, self.updates)
-            self.update_from_arena()
-            self.limit_norms()
+            self.update_from_arena(self.n_threads)
+            self.limit_norms(self.n_threads)
 
     # One batch, without the GIL ---------------------------------------------------------------------------
 
@@ -306,7 +348,7 @@ cdef class Engine:
             ws.bound[0].x.row = n
         else:
             ws.bound[0].x = ws.batch
-            for r in prange(rows, num_threads=self.n_threads if rows * n > FEW else 1, schedule="static"):
+            for r in prange(rows, num_threads=ws.threads if rows * n > FEW else 1, schedule="static"):
                 memcpy(ws.batch.data + r * ws.batch.row, &x[places[r], 0], n * sizeof(float))
         self.bind_input(ws)
         ws.has_weights = weights.shape[0] > 0
@@ -359,7 +401,7 @@ cdef class Engine:
                 memset(b.mask, 0, mask_words(n) * sizeof(uint64_t))
             else:
                 draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
-                          self.n_threads if n > FEW else 1)
+                          ws.threads if n > FEW else 1)
 
     cdef void forward_pass(self, Workspace ws, Py_ssize_t rows) noexcept nogil:
         cdef int i
@@ -370,16 +412,17 @@ cdef class Engine:
             b = &ws.bound[i]
             if op.kind == DENSE:
                 dense_forward(b.x, &self.parameters[op.weight], rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
-                              ws.scratch, self.n_threads)
+                              ws.scratch, ws.threads)
             else:
-                self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, op.n_out, False)
+                self.map_pass(ws, &b.epilogue, b.z, b.y, b.y, rows, op.n_out, False)
 
     cdef void map_pass(
-        self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols, bint backward
+        self, Workspace ws, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
+        bint backward
     ) noexcept nogil:
         """An epilogue by itself, forward into y or backward in place on g."""
         cdef Py_ssize_t r
-        cdef int threads = self.n_threads if rows * cols > FEW else 1
+        cdef int threads = ws.threads if rows * cols > FEW else 1
         if threads == 1:
             if backward:
                 finish_backward(e, z, y, g, 0, rows, 0, cols)
@@ -397,7 +440,7 @@ cdef class Engine:
         return loss_pass(
             self.loss, last.y.data, last.y.row, rows, self.ops[self.n_ops - 1].n_out,
             ws.labels, ws.targets, ws.weights if ws.has_weights else NULL,
-            ws.slope[0].data if with_gradient else NULL, ws.slope[0].row, ws.row_loss, ws.row_correct, self.n_threads)
+            ws.slope[0].data if with_gradient else NULL, ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
 
     cdef void train_step(self, Workspace ws, Py_ssize_t rows, double learning_rate) noexcept nogil:
         """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
@@ -408,10 +451,10 @@ cdef class Engine:
         begin_update(&self.update, learning_rate, self.updates)
         if self.has_clip:
             self.backward_pass(ws, rows, NULL, False, nowhere)
-            self.update_from_arena()
+            self.update_from_arena(ws.threads)
         else:
             self.backward_pass(ws, rows, &self.update, False, nowhere)
-        self.limit_norms()
+        self.limit_norms(ws.threads)
 
     cdef void backward_pass(
         self, Workspace ws, Py_ssize_t rows, const Update* update, bint want_input, Matrix dx
@@ -426,7 +469,7 @@ cdef class Engine:
         cdef Op* op
         cdef Bound* b
         cdef Bound* below
-        self.map_pass(&ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True)
+        self.map_pass(ws, &ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True)
         while i >= (0 if want_input else self.first_dense):
             op = &self.ops[i]
             b = &ws.bound[i]
@@ -436,17 +479,17 @@ cdef class Engine:
                     other = spare if i > 0 else dx
                     if below != NULL:
                         dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
-                                             &below.epilogue, below.z, below.y, other, ws.scratch, self.n_threads)
+                                             &below.epilogue, below.z, below.y, other, ws.scratch, ws.threads)
                     else:
                         dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
-                                             NULL, other, other, other, ws.scratch, self.n_threads)
+                                             NULL, other, other, other, ws.scratch, ws.threads)
                 self.gradient_of(op, update, &to)
-                dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, self.n_threads)
+                dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, ws.threads)
                 other = spare
                 spare = g
                 g = other
             elif below != NULL:
-                self.map_pass(&below.epilogue, below.z, below.y, g, rows, op.n_in, True)
+                self.map_pass(ws, &below.epilogue, below.z, below.y, g, rows, op.n_in, True)
             else:
                 self.copy_rows(g, dx, rows, op.n_in)
             i -= 1
@@ -463,7 +506,7 @@ cdef class Engine:
         to.bias_moment1 = &self.moment1[op.bias] if biased and self.moment1.shape[0] else NULL
         to.bias_moment2 = &self.moment2[op.bias] if biased and self.moment2.shape[0] else NULL
 
-    cdef void update_from_arena(self) noexcept nogil:
+    cdef void update_from_arena(self, int n_threads) noexcept nogil:
         """Clip by the global norm (Pascanu, Mikolov and Bengio 2013), then one pass over the flat arenas."""
         cdef Py_ssize_t n = self.parameters.shape[0]
         cdef double norm
@@ -471,15 +514,15 @@ cdef class Engine:
             return
         self.update.clip = 1.0
         if self.has_clip:
-            norm = sqrt(squared_norm(&self.gradients[0], n, &self.partial_norms[0], self.n_threads))
+            norm = sqrt(squared_norm(&self.gradients[0], n, &self.partial_norms[0], n_threads))
             if norm > self.clip_norm:
                 self.update.clip = <float>(self.clip_norm / norm)
         update_arena(&self.update, &self.parameters[0], &self.gradients[0],
                      &self.moment1[0] if self.moment1.shape[0] else NULL,
-                     &self.moment2[0] if self.moment2.shape[0] else NULL, n, self.n_threads)
+                     &self.moment2[0] if self.moment2.shape[0] else NULL, n, n_threads)
         self.update.clip = 1.0
 
-    cdef void limit_norms(self) noexcept nogil:
+    cdef void limit_norms(self, int n_threads) noexcept nogil:
         cdef int i
         cdef Op* op
         if not self.any_max_norm:
@@ -487,7 +530,7 @@ cdef class Engine:
         for i in range(self.n_ops):
             op = &self.ops[i]
             if op.max_norm > 0:
-                clip_columns(&self.parameters[op.weight], op.n_in, op.n_out, op.max_norm, self.n_threads)
+                clip_columns(&self.parameters[op.weight], op.n_in, op.n_out, op.max_norm, n_threads)
 
     cdef void write_output(self, Workspace ws, Py_ssize_t rows, float* out, bint link) noexcept nogil:
         cdef Py_ssize_t units = self.ops[self.n_ops - 1].n_out
@@ -512,6 +555,8 @@ cdef class Workspace:
 
     cdef Bound* bound
     cdef double* rates          # one an operation; used where it drops
+    cdef Pace pace
+    cdef int threads            # in use at the moment
     cdef Engine engine
     cdef readonly Py_ssize_t capacity
     cdef readonly bint training
@@ -539,7 +584,8 @@ cdef class Workspace:
         self.engine = engine
         self.capacity = capacity
         self.training = training
-        self.masked = masked or training
+        self.masked = masked
+        self.threads = engine.n_threads
         self.view = None
         self.lay_out()          # measures
         self.memory = aligned(self.used)
@@ -598,7 +644,7 @@ cdef class Workspace:
             b.epilogue.alpha = op.alpha
             b.epilogue.scale = 1.0
             b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
-            if op.dropout >= 0 and self.masked:
+            if op.dropout >= 0 and (self.masked or self.training):
                 b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
 
     def set_keep(self, int op, double keep):
