@@ -386,3 +386,15 @@ def test_the_description_of_an_optimizer_makes_it_again(name):
 def test_a_declaration_cannot_be_changed_behind_a_network_s_back(cls):
     with pytest.raises(AttributeError, match=r"cannot be changed; make another one with learning_rate=1.0"):
         cls().learning_rate = 1.0
+
+
+@pytest.mark.parametrize(("code", "beta1", "beta2"), [(3, 0.9, 0.9), (0, 0.9, 0.0), (1, 0.0, 0.9)])
+def test_moments_of_a_weight_without_gradient_end_at_0_and_not_as_denormals(code, beta1, beta2):
+    w, m, v = (np.full(20, value, dtype=np.float32) for value in (1.0, 1e-3, 1e-3))
+    g = np.zeros(20, dtype=np.float32)
+    for t in range(1, 2001):
+        core.update(code, w, g, m, v, t, 1e-3, beta1, beta2, 1e-8, 0.0, False, 1.0, 1)
+        for moment in (m, v):
+            assert ((moment == 0) | (np.abs(moment) >= np.finfo(np.float32).tiny)).all()
+    assert (v == 0).all()
+    assert (m == 0).all() or code != 3

@@ -68,6 +68,8 @@ def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Labels, Images, La
         if len(images) != len(labels):
             raise ValueError(f"{folder}: {split} has {len(images)} images and {len(labels)} labels")
         parts += [_scaled(images.reshape(len(images), -1), 255), labels.astype(np.int64)]
+    if parts[0].shape[1] != parts[2].shape[1]:
+        raise ValueError(f"{folder}: training images have {parts[0].shape[1]} pixels, test images {parts[2].shape[1]}")
     return parts[0], parts[1], parts[2], parts[3]
 
 

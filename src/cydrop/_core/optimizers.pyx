@@ -7,7 +7,7 @@
               w -= rate / (1 - b1^t)  m / (sqrt v / sqrt(1 - b2^t) + epsilon)
     AdamW     the same after w *= 1 - rate weight_decay                                 Loshchilov and Hutter 2019
 
-with g = clip gradient + weight_decay w (AdamW: g = clip gradient).
+with g = clip gradient + weight_decay w (AdamW: g = clip gradient). Moments below 1.2e-38 count as 0.
 """
 
 from cython.parallel cimport prange
@@ -17,6 +17,7 @@ from libc.stdint cimport uint64_t
 cdef extern from "fma.h" nogil:
     float fma32(float a, float b, float c)
     float sqrtf(float x)
+    float fabsf(float x)
     ctypedef float* own_floats
 
 cdef enum:
@@ -52,6 +53,12 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
         u.weight_decay = 0.0
 
 
+cdef inline float settled(float moment) noexcept nogil:
+    """A decaying moment that has left the normal range is 0: the moments of a unit that fell silent would else
+    stay denormal for ever, and processors take their time over denormals (a quarter of a small network's step)."""
+    return <float>0.0 if fabsf(moment) < <float>1.17549435e-38 else moment
+
+
 cdef inline void sgd(Update u, own_floats w, const float* g, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
@@ -63,7 +70,7 @@ cdef inline void sgd_momentum(Update u, own_floats w, const float* g, own_floats
     cdef float direction
     for j in range(n):
         direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
-        v[j] = fma32(u.first, v[j], direction)
+        v[j] = settled(fma32(u.first, v[j], direction))
         direction = fma32(u.first, v[j], direction) if u.nesterov else v[j]
         w[j] = fma32(-u.step, direction, w[j])
 
@@ -73,7 +80,7 @@ cdef inline void rmsprop(Update u, own_floats w, const float* g, own_floats v, P
     cdef float slope
     for j in range(n):
         slope = fma32(u.weight_decay, w[j], g[j] * u.clip)
-        v[j] = fma32(u.second, v[j], u.second_rest * slope * slope)
+        v[j] = settled(fma32(u.second, v[j], u.second_rest * slope * slope))
         w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
 
 
@@ -94,8 +101,8 @@ cdef inline void adam(
     for j in range(n):
         weight = w[j] * u.shrink
         slope = fma32(u.weight_decay, weight, g[j] * u.clip)
-        m[j] = fma32(u.first, m[j], u.first_rest * slope)
-        v[j] = fma32(u.second, v[j], u.second_rest * slope * slope)
+        m[j] = settled(fma32(u.first, m[j], u.first_rest * slope))
+        v[j] = settled(fma32(u.second, v[j], u.second_rest * slope * slope))
         w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon), weight)
 
 
