@@ -383,6 +383,8 @@ def test_pickle_and_deepcopy_go_on_with_the_same_bits(digits):
         twin.fit(X, y, epochs=1, verbose=0)
         assert twin.predict(X).tobytes() == net.predict(X).tobytes()
     assert not pickle.loads(pickle.dumps(small())).history.metrics
+    one = copy.deepcopy(small(n_threads=1))
+    assert one.n_threads == 1
 
 
 def test_summary_counts_the_parameters():

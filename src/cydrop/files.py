@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import layers, losses, optimizers
+from cydrop import layers, losses, optimizers, threads
 from cydrop.history import History
 from cydrop.network import Network
 from cydrop.plan import Plan
@@ -44,12 +44,14 @@ def save(network: Network, path: Any) -> None:
         raise
 
 
-def load(path: Any) -> Network:
+def load(path: Any, *, n_threads: int | None = None) -> Network:
     """Reads a network that `Network.save` wrote.
 
     Parameters
     ----------
     path : str or path-like
+    n_threads : int or None
+        As for `Network`; a file does not say on how many threads it was trained.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def load(path: Any) -> Network:
         When it cannot be read.
     """
     with open(path, "rb") as file:
-        return from_bytes(file.read(), str(path))
+        return from_bytes(file.read(), str(path), n_threads)
 
 
 def to_bytes(network: Network) -> bytes:
@@ -96,15 +98,16 @@ def to_bytes(network: Network) -> bytes:
     return b"".join([*parts, *(tensor.astype("<f4", copy=False).tobytes() for tensor in tensors.values())])
 
 
-def from_bytes(data: bytes, where: str) -> Network:
+def from_bytes(data: bytes, where: str, n_threads: int | None = None) -> Network:
     """The network that `to_bytes` wrote; `where` names the source in errors."""
+    count = threads.resolve(n_threads)  # a wrong argument is no fault of the file
     try:
-        return _read(data)
+        return _read(data, count)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{where} is not a network that cydrop can load: {error}") from None
 
 
-def _read(data: bytes) -> Network:
+def _read(data: bytes, n_threads: int) -> Network:
     header, body = _split(data)
     description = json.loads(header.pop("__metadata__")["cydrop"])
     if description["format"] != FORMAT:
@@ -114,6 +117,7 @@ def _read(data: bytes) -> Network:
         loss=losses.from_config(description["loss"]),
         optimizer=optimizers.from_config(description["optimizer"]),
         seed=0,
+        n_threads=n_threads,
     )
     network._root = tuple(_word(word) for word in description["root"])
     if len(network._root) != 4:

@@ -753,12 +753,12 @@ class Network:
     def __getstate__(self) -> dict[str, Any]:
         from cydrop import files
 
-        return {"safetensors": files.to_bytes(self)}
+        return {"safetensors": files.to_bytes(self), "n_threads": self.n_threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from cydrop import files
 
-        self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle").__dict__)
+        self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle", state["n_threads"]).__dict__)
 
 
 def _packed(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:
