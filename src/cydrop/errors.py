@@ -22,5 +22,6 @@ class DivergedError(ArithmeticError):
     def __str__(self) -> str:
         return (
             f"the loss stopped being finite in epoch {self.epoch}, batch {self.batch}; the parameters are those "
-            "before it. Try a smaller learning rate, clip_norm=1.0, or standardised inputs"
+            "of the last finished epoch of fit, or from before the batch. Try a smaller learning rate, "
+            "clip_norm=1.0, or standardised inputs"
         )
