@@ -42,6 +42,12 @@ def test_early_stopping_without_validation_says_what_is_missing(data):
         network().fit(*data, callbacks=[callbacks.EarlyStopping()], verbose=0)
 
 
+def test_a_callback_that_cannot_begin_is_the_error_that_is_shown(data, tmp_path):
+    log = callbacks.CSVLogger(tmp_path / "no such folder" / "log.csv")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        network().fit(*data, validation_split=0.5, callbacks=[log, callbacks.EarlyStopping()], verbose=0)
+
+
 def test_a_checkpoint_holds_the_network_of_its_best_epoch(data, tmp_path):
     X, y = data
     net, path = network(), tmp_path / "best"

@@ -355,7 +355,6 @@ def test_a_keyboard_interrupt_leaves_a_usable_network(digits):
     net.fit(X, y, epochs=1, verbose=0)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
 def test_a_signal_within_one_long_epoch_is_answered_before_the_epoch_ends():
     """One epoch of this network takes minutes; the test returns because the engine comes back to Python."""
     script = """
@@ -452,3 +451,11 @@ def test_another_optimizer_can_be_assigned_in_mid_training(rng):
     for one in (net, fresh):
         one.train_on_batch(X, y)
     np.testing.assert_array_equal(net.predict(X), fresh.predict(X))
+
+
+def test_batches_of_ever_new_sizes_do_not_fill_the_memory(rng):
+    net = cd.Network([cd.Dense(2)], seed=0)
+    for rows in range(1, 30):
+        net.train_on_batch(rng.random((rows, 3)), rng.integers(0, 2, rows))
+        net.predict(rng.random((40, 3)), batch_size=rows)
+    assert sum(len(idle) for idle in net._idle.values()) <= 4

@@ -59,12 +59,14 @@ class EarlyStopping(Callback):
         self.patience = checks.integer("patience", patience, 1)
         self.restore_best = checks.flag("restore_best", restore_best)
         self.min_delta = checks.number("min_delta", min_delta, 0.0)
-        self.best = math.inf
-        self.best_epoch = 0
+        self._forget()
 
-    def on_train_begin(self, network: Any, epochs: int) -> None:
+    def _forget(self) -> None:
         self.best, self.best_epoch, self._waited = math.inf, 0, 0
         self._best_parameters: dict[str, NDArray[np.float32]] | None = None
+
+    def on_train_begin(self, network: Any, epochs: int) -> None:
+        self._forget()
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         value = monitored(metrics, self.monitor)

@@ -34,6 +34,7 @@ STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is an
 PREDICT_ROWS = 256  # rows of a prediction batch: their activations stay in the cache
 
 FEW_ROWS = 8  # a smaller workspace does for these
+KEPT_SIZES = 4  # kinds and sizes of workspaces that are kept for the next call
 
 _NO_ORDER = np.empty(0, dtype=np.int64)
 
@@ -422,6 +423,8 @@ class Network:
     def _give_back(self, workspace: Workspace) -> None:
         key = (workspace.capacity, workspace.training, workspace.masked)
         self._idle.setdefault(key, []).append(workspace)
+        for oldest in list(self._idle)[:-KEPT_SIZES]:  # batches of ever new sizes shall not fill the memory
+            self._idle.pop(oldest, None)
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None

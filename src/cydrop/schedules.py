@@ -7,6 +7,7 @@ in [0, 1] is a schedule too; those here can also be saved with a network.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -14,11 +15,12 @@ from cydrop import checks
 from cydrop.declaration import Declaration
 
 
-class Schedule(Declaration):
+class Schedule(Declaration, ABC):
     """A function of progress with a name and options."""
 
+    @abstractmethod
     def __call__(self, progress: float) -> float:
-        raise NotImplementedError
+        """The value at a progress in [0, 1]."""
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -71,10 +72,7 @@ class Xorshift:
         -------
         numpy.float32 or ndarray of float32
         """
-        shape = _shape(size)
-        out = np.empty(math.prod(shape), dtype=np.float32)
-        self._lanes.random(out)
-        return out[0] if size is None else out.reshape(shape)
+        return _filled(self._lanes.random, size)
 
     def bernoulli(self, p: float, size: Size = None) -> Any:
         """True with probability p, from the upper 32 bits of a word each: p is right to 2^-33.
@@ -105,10 +103,7 @@ class Xorshift:
         -------
         numpy.float32 or ndarray of float32
         """
-        shape = _shape(size)
-        out = np.empty(math.prod(shape), dtype=np.float32)
-        self._lanes.normal(out)
-        return out[0] if size is None else out.reshape(shape)
+        return _filled(self._lanes.normal, size)
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """The numbers 0..n-1 in random order (Fisher-Yates, without bias).
@@ -169,6 +164,14 @@ def _words_of(state: dict[str, Any], half: str) -> NDArray[np.uint64]:
     if len(given) != 16 or not all(0 <= word < 2**64 for word in given):
         raise ValueError(f"state[{half!r}] must be 16 integers 0..2^64-1, got {state.get(half)!r}")
     return np.array(given, dtype=np.uint64)
+
+
+def _filled(fill: Callable[[NDArray[np.float32]], None], size: Size) -> Any:
+    """float32 of a shape, drawn by a method of the lanes."""
+    shape = _shape(size)
+    out = np.empty(math.prod(shape), dtype=np.float32)
+    fill(out)
+    return out[0] if size is None else out.reshape(shape)
 
 
 def _shape(size: Size) -> tuple[int, ...]:

@@ -23,11 +23,13 @@ from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass
 from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena
 from cydrop._core.xorshift cimport StreamKey, stream_key
 
+import numpy
+
 from cydrop._core.memory import aligned
 from cydrop._core.optimizers import spans_of
 
 cdef extern from "fma.h" nogil:
-    double wall_seconds()
+    double passing_seconds()
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
@@ -146,7 +148,6 @@ cdef class Engine:
         self.n_threads = n_threads
         self.parameters = parameters
         self.gradients = gradients
-        import numpy
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         self.loss.kind = loss_kind
         self.loss.option = loss_option
@@ -216,7 +217,7 @@ cdef class Engine:
         cdef LossSum one
         cdef bint diverged = False
         with nogil:
-            now = wall_seconds()
+            now = passing_seconds()
             deadline = now + seconds
             while batch < batches:
                 begun = now
@@ -237,7 +238,7 @@ cdef class Engine:
                 seen += rows
                 self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
                 batch += 1
-                now = wall_seconds()
+                now = passing_seconds()
                 note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
                 if now > deadline:
                     break
@@ -256,7 +257,7 @@ cdef class Engine:
         cdef Py_ssize_t n = x.shape[0], row = first_row, rows
         cdef double begun, now, deadline
         with nogil:
-            now = wall_seconds()
+            now = passing_seconds()
             deadline = now + seconds
             while row < n:
                 begun = now
@@ -268,7 +269,7 @@ cdef class Engine:
                 self.forward_pass(ws, rows)
                 self.write_output(ws, rows, &out[row, 0], link)
                 row += rows
-                now = wall_seconds()
+                now = passing_seconds()
                 note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
                 if now > deadline:
                     break

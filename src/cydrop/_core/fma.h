@@ -35,10 +35,14 @@ typedef float *__restrict own_floats;
 typedef float *restrict own_floats;
 #endif
 
-/* seconds on the wall clock, for deadlines of a few hundredths of a second */
-static inline double wall_seconds(void) {
+/* seconds that pass, for deadlines of a few hundredths of a second; not set back by who sets the clock, where known */
+static inline double passing_seconds(void) {
     struct timespec now;
+#if defined(CLOCK_MONOTONIC)
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#else
     timespec_get(&now, TIME_UTC);
+#endif
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
