@@ -35,6 +35,7 @@ cdef extern from "fma.h" nogil:
 
 cdef enum:
     KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
+    CACHED = 8192               # elements of a product that stay in L1 until the last panel is done
     SERIAL_WORK = 600000        # multiply-adds below which a second thread costs more than it brings
 
 
@@ -174,11 +175,17 @@ cdef void product(
     cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
+    cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows
     if threads == 1:
         for unit in range(panels):
             col0 = unit * TILE_COLS
             product_unit(a, b, b_row, transposed, 0, rows, depth, col0, min(<Py_ssize_t>TILE_COLS, cols - col0),
-                         backward, e, z, y, c, scratch)
+                         backward, NULL if cached else e, z, y, c, scratch)
+        if cached and e != NULL:
+            if backward:
+                finish_backward(e, z, y, c, 0, rows, 0, cols)
+            else:
+                finish_forward(e, c, y, 0, rows, 0, cols)
         return
     for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
         col0 = unit // shares * TILE_COLS

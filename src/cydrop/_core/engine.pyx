@@ -39,6 +39,7 @@ cdef enum:
 
 cdef enum:
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
+    SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
 
 
 cdef struct Op:
@@ -450,7 +451,7 @@ cdef class Engine:
         nowhere.row = 0
         self.updates += 1
         begin_update(&self.update, learning_rate, self.updates)
-        if self.has_clip:
+        if self.has_clip or self.parameters.shape[0] <= SMALL:
             self.backward_pass(ws, rows, NULL, False, nowhere)
             self.update_from_arena(ws.threads)
         else:

@@ -17,6 +17,7 @@ from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, log32, si
 
 cdef extern from "fma.h" nogil:
     float fabsf(float x)
+    ctypedef float* own_floats
 
 cdef enum:
     PIECE = 64                  # elements of a row that are exponentiated at a time
@@ -34,8 +35,19 @@ cdef inline float largest(const float* z, Py_ssize_t units, Py_ssize_t* place) n
     return top
 
 
+cdef inline float exponentials(const float* z, float top, Py_ssize_t units, float* e) noexcept nogil:
+    """e_j = e^(z_j - top), and their sum in the order of j. e may be z."""
+    cdef float total = 0.0
+    cdef Py_ssize_t j
+    for j in range(units):
+        e[j] = exp32(z[j] - top)
+    for j in range(units):
+        total += e[j]
+    return total
+
+
 cdef inline float sum_of_exponentials(const float* z, float top, Py_ssize_t units) noexcept nogil:
-    """sum_j e^(z_j - top), added in the order of j."""
+    """The same without a place for the terms."""
     cdef float[PIECE] e
     cdef float total = 0.0
     cdef Py_ssize_t start = 0, j, some
@@ -50,15 +62,16 @@ cdef inline float sum_of_exponentials(const float* z, float top, Py_ssize_t unit
 
 
 cdef inline double cross_entropy_row(
-    const float* z, Py_ssize_t units, int32_t label, float smoothing, float factor, float* dz, int32_t* correct
+    const float* z, Py_ssize_t units, int32_t label, float smoothing, float factor, own_floats dz, int32_t* correct
 ) noexcept nogil:
     cdef Py_ssize_t place, j
     cdef float top = largest(z, units, &place)
-    cdef float total = sum_of_exponentials(z, top, units)
+    cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
     cdef float rest = smoothing / <float>units
     cdef float scale = <float>1.0 / total
     cdef double loss = <double>top + <double>log32(total)
     cdef double mean = 0.0
+    cdef float own
     correct[0] = place == label
     if smoothing != <float>0.0:
         for j in range(units):
@@ -66,9 +79,10 @@ cdef inline double cross_entropy_row(
         mean = mean * <double>rest
     loss = loss - (1.0 - <double>smoothing) * <double>z[label] - mean
     if dz != NULL:
+        own = fma32(dz[label], scale, -rest) - (<float>1.0 - smoothing)
         for j in range(units):
-            dz[j] = factor * fma32(exp32(z[j] - top), scale, -rest)
-        dz[label] = factor * (fma32(exp32(z[label] - top), scale, -rest) - (<float>1.0 - smoothing))
+            dz[j] = factor * fma32(dz[j], scale, -rest)
+        dz[label] = factor * own
     return loss
 
 
@@ -183,11 +197,18 @@ cdef LossSum loss_pass(
     cdef LossSum total
     if loss.kind != CROSS_ENTROPY:
         share = share / <double>columns
-    for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
-        loss_row(loss, z + r * z_row, units, labels[r] if labels != NULL else 0,
-                 targets + r * columns if targets != NULL else NULL,
-                 weights[r] if weights != NULL else <float>1.0, share,
-                 dz + r * dz_row if dz != NULL else NULL, row_loss + r, row_correct + r)
+    if n_threads == 1 or rows * units <= FEW:
+        for r in range(rows):
+            loss_row(loss, z + r * z_row, units, labels[r] if labels != NULL else 0,
+                     targets + r * columns if targets != NULL else NULL,
+                     weights[r] if weights != NULL else <float>1.0, share,
+                     dz + r * dz_row if dz != NULL else NULL, row_loss + r, row_correct + r)
+    else:
+        for r in prange(rows, num_threads=n_threads, schedule="static"):
+            loss_row(loss, z + r * z_row, units, labels[r] if labels != NULL else 0,
+                     targets + r * columns if targets != NULL else NULL,
+                     weights[r] if weights != NULL else <float>1.0, share,
+                     dz + r * dz_row if dz != NULL else NULL, row_loss + r, row_correct + r)
     total.loss = 0.0
     total.correct = 0
     for r in range(rows):
