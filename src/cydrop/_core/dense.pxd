@@ -41,7 +41,7 @@ cdef void finish_backward(
     const Epilogue* e, Matrix z, Matrix y, Matrix g,
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil
 cdef void dense_forward(
-    Matrix x, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix x, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads) noexcept nogil
 cdef void dense_backward_input(
     Matrix dz, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,

@@ -23,10 +23,10 @@ from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
     void tile_of_rows(
-        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel,
+        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume)
     void tile_of_columns(
-        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel,
+        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
@@ -35,6 +35,7 @@ cdef extern from "fma.h" nogil:
 
 cdef enum:
     KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
+    DIRECT = 8192               # floats of a right-hand factor that the tile reads where it lies: 32 KiB
     CACHED = 8192               # elements of a product that stay in L1 until the last panel is done
     SERIAL_WORK = 600000        # multiply-adds below which a second thread costs more than it brings
 
@@ -137,23 +138,39 @@ cdef inline Py_ssize_t row_shares(Py_ssize_t panels, Py_ssize_t tiles, int n_thr
     return max(<Py_ssize_t>1, min(wanted, tiles))
 
 
+cdef inline bint lies_ready(
+    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, Py_ssize_t tiles, const float* end
+) noexcept nogil:
+    """Whether the tile may read a panel of B in place: B is small or read once or twice, and memory goes on."""
+    cdef Py_ssize_t width = TILE_LANES if cols <= TILE_LANES else TILE_COLS
+    return (tiles <= 2 or depth * b_row <= DIRECT) and b + (depth - 1) * b_row + width <= end
+
+
 cdef void product_unit(
-    Matrix a, const float* b, Py_ssize_t b_row, bint transposed,
+    Matrix a, const float* b, Py_ssize_t b_row, const float* b_end, bint transposed,
     Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t depth, Py_ssize_t col0, Py_ssize_t cols,
-    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* panel
+    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
 ) noexcept nogil:
     """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), and the epilogue."""
-    cdef Py_ssize_t k0 = 0, deep, r, some
+    cdef Py_ssize_t k0 = 0, deep, r, some, panel_row
+    cdef const float* panel
+    cdef bint ready = not transposed and lies_ready(
+        b + col0, b_row, depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, b_end)
     while k0 < depth:
         deep = min(<Py_ssize_t>KC, depth - k0)
-        if transposed:
-            pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, panel)
+        panel = scratch
+        panel_row = TILE_COLS
+        if ready:
+            panel = b + k0 * b_row + col0
+            panel_row = b_row
+        elif transposed:
+            pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, scratch)
         else:
-            pack(b + k0 * b_row + col0, b_row, deep, cols, panel)
+            pack(b + k0 * b_row + col0, b_row, deep, cols, scratch)
         r = row0
         while r < row1:
             some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
-            tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel,
+            tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel, panel_row,
                          c.data + r * c.row + col0, c.row, <int>cols, k0 > 0)
             if k0 + deep == depth and e != NULL:
                 if backward:
@@ -165,7 +182,7 @@ cdef void product_unit(
 
 
 cdef void product(
-    Matrix a, const float* b, Py_ssize_t b_row, bint transposed,
+    Matrix a, const float* b, Py_ssize_t b_row, const float* b_end, bint transposed,
     Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t cols,
     bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch, int n_threads
 ) noexcept nogil:
@@ -179,7 +196,8 @@ cdef void product(
     if threads == 1:
         for unit in range(panels):
             col0 = unit * TILE_COLS
-            product_unit(a, b, b_row, transposed, 0, rows, depth, col0, min(<Py_ssize_t>TILE_COLS, cols - col0),
+            product_unit(a, b, b_row, b_end, transposed, 0, rows, depth, col0,
+                         min(<Py_ssize_t>TILE_COLS, cols - col0),
                          backward, NULL if cached else e, z, y, c, scratch)
         if cached and e != NULL:
             if backward:
@@ -190,16 +208,19 @@ cdef void product(
     for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
         col0 = unit // shares * TILE_COLS
         row0 = unit % shares * share
-        product_unit(a, b, b_row, transposed, row0, min(row0 + share, rows), depth, col0,
+        product_unit(a, b, b_row, b_end, transposed, row0, min(row0 + share, rows), depth, col0,
                      min(<Py_ssize_t>TILE_COLS, cols - col0), backward, e, z, y, c, scratch + threadid() * size)
 
 
 cdef void dense_forward(
-    Matrix x, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix x, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads
 ) noexcept nogil:
-    """y = drop(f(x weight + bias)); z receives x weight + bias (z may be y where nobody needs it later)."""
-    product(x, weight, n_out, False, rows, n_in, n_out, False, e, z, y, z, scratch, n_threads)
+    """y = drop(f(x weight + bias)); z receives x weight + bias (z may be y where nobody needs it later).
+
+    What lies between weight and end may be read.
+    """
+    product(x, weight, n_out, end, False, rows, n_in, n_out, False, e, z, y, z, scratch, n_threads)
 
 
 cdef void dense_backward_input(
@@ -207,17 +228,19 @@ cdef void dense_backward_input(
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
 ) noexcept nogil:
     """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
-    product(dz, weight, n_out, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
+    product(dz, weight, n_out, NULL, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
 
 
-cdef inline void column_sums(const float* panel, Py_ssize_t rows, float* sums) noexcept nogil:
+cdef inline void column_sums(
+    const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t cols, float* sums
+) noexcept nogil:
     """sums[j] = panel[0, j] + panel[1, j] + ..."""
     cdef Py_ssize_t k, j
-    for j in range(TILE_COLS):
+    for j in range(cols):
         sums[j] = 0.0
     for k in range(rows):
-        for j in range(TILE_COLS):
-            sums[j] = sums[j] + panel[k * TILE_COLS + j]
+        for j in range(cols):
+            sums[j] = sums[j] + panel[k * panel_row + j]
 
 
 cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
@@ -226,15 +249,25 @@ cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
 
 cdef void weight_unit(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
-    Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* panel
+    Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch
 ) noexcept nogil:
     """Rows i0..i1 and columns col0..col0+cols of dW, and with i0 = 0 of db."""
-    cdef float* tile = panel + rows * TILE_COLS
-    cdef Py_ssize_t i, some, place
+    cdef float* tile = scratch + rows * TILE_COLS
+    cdef const float* panel = scratch
+    cdef Py_ssize_t i, some, place, panel_row = TILE_COLS
+    cdef Py_ssize_t width = TILE_LANES if cols <= TILE_LANES else TILE_COLS
     cdef bint one_panel
-    pack(dz.data + col0, dz.row, rows, cols, panel)
+    if lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
+                  dz.data + rows * dz.row):
+        panel = dz.data + col0
+        panel_row = dz.row
+    else:
+        pack(dz.data + col0, dz.row, rows, cols, scratch)
     if i0 == 0 and to.bias != NULL:
-        column_sums(panel, rows, tile)
+        if width == TILE_LANES:
+            column_sums(panel, panel_row, rows, TILE_LANES, tile)
+        else:
+            column_sums(panel, panel_row, rows, TILE_COLS, tile)
         if to.update != NULL:
             update_rows(to.update, to.bias + col0, tile, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
                         1, cols, 0, 0)
@@ -244,15 +277,15 @@ cdef void weight_unit(
     while i < i1:
         some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
         if to.update == NULL:
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel,
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, panel_row,
                             to.weight_gradient + i * n_out + col0, n_out, <int>cols, False)
         else:
             place = i * n_out + col0
             one_panel = cols == n_out       # then the rows of W lie one behind the other: update them as one
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, tile, cols if one_panel else TILE_COLS,
-                            <int>(cols if one_panel else TILE_COLS), False)
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, panel_row, tile, cols if one_panel else width,
+                            <int>(cols if one_panel else width), False)
             update_rows(to.update, to.weight + place, tile, at(to.weight_moment1, place), at(to.weight_moment2, place),
-                        1 if one_panel else some, some * cols if one_panel else cols, n_out, TILE_COLS)
+                        1 if one_panel else some, some * cols if one_panel else cols, n_out, width)
         i += TILE_ROWS
 
 
@@ -331,7 +364,7 @@ def forward(
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # a product never writes to its factors
     my.data, my.row = &y[0, 0], y.shape[1]
     with nogil:
-        dense_forward(mx, &weight[0, 0], x.shape[0], x.shape[1], y.shape[1], &e, my, my, &scratch[0], n_threads)
+        dense_forward(mx, &weight[0, 0], &weight[0, 0] + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1], y.shape[1], &e, my, my, &scratch[0], n_threads)
 
 
 def backward(

@@ -38,6 +38,7 @@ cdef enum:
     MAP = 1                     # an operation without parameters: y = drop(f(x))
 
 cdef enum:
+    MARGIN = 32                 # floats behind an arena, see memory.aligned
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
     SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
 
@@ -406,6 +407,7 @@ cdef class Engine:
                           ws.threads if n > FEW else 1)
 
     cdef void forward_pass(self, Workspace ws, Py_ssize_t rows) noexcept nogil:
+        cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
         cdef int i
         cdef Op* op
         cdef Bound* b
@@ -413,7 +415,7 @@ cdef class Engine:
             op = &self.ops[i]
             b = &ws.bound[i]
             if op.kind == DENSE:
-                dense_forward(b.x, &self.parameters[op.weight], rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
+                dense_forward(b.x, &self.parameters[op.weight], end, rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
                               ws.scratch, ws.threads)
             else:
                 self.map_pass(ws, &b.epilogue, b.z, b.y, b.y, rows, op.n_out, False)

@@ -1,6 +1,6 @@
-/* One register tile of a matrix product: C (rows x cols) = A (rows x depth) times a packed panel of B.
+/* One register tile of a matrix product: C (rows x cols) = A (rows x depth) times a panel of B.
  *
- *                     panel: depth x TILE_COLS, zero-padded, 64-byte aligned
+ *                     panel: rows of one or two vectors, panel_row apart; lanes beyond cols are read, not used
  *                     +---------+
  *                k -> | b0 | b1 |          two vectors of B
  *                     +---------+
@@ -24,7 +24,6 @@
 #define TILE_ROWS 12
 #define TILE_LANES 16
 typedef __m512 tile_vec;
-#define tile_load(p) _mm512_load_ps(p)
 #define tile_loadu(p) _mm512_loadu_ps(p)
 #define tile_storeu(p, v) _mm512_storeu_ps((p), (v))
 #define tile_all(s) _mm512_set1_ps(s)
@@ -34,7 +33,6 @@ typedef __m512 tile_vec;
 #define TILE_ROWS 6
 #define TILE_LANES 8
 typedef __m256 tile_vec;
-#define tile_load(p) _mm256_load_ps(p)
 #define tile_loadu(p) _mm256_loadu_ps(p)
 #define tile_storeu(p, v) _mm256_storeu_ps((p), (v))
 #define tile_all(s) _mm256_set1_ps(s)
@@ -44,7 +42,6 @@ typedef __m256 tile_vec;
 #define TILE_ROWS 8
 #define TILE_LANES 4
 typedef float32x4_t tile_vec;
-#define tile_load(p) vld1q_f32(p)
 #define tile_loadu(p) vld1q_f32(p)
 #define tile_storeu(p, v) vst1q_f32((p), (v))
 #define tile_all(s) vdupq_n_f32(s)
@@ -55,14 +52,12 @@ typedef float32x4_t tile_vec;
 typedef float tile_vec __attribute__((vector_size(16)));
 static inline tile_vec tile_loadu(const float *p) { tile_vec v; memcpy(&v, p, 16); return v; }
 static inline void tile_storeu(float *p, tile_vec v) { memcpy(p, &v, 16); }
-#define tile_load(p) tile_loadu(p)
 #define tile_all(s) ((tile_vec){(s), (s), (s), (s)})
 #define tile_fma(a, b, c) ((a) * (b) + (c))
 #else /* no vector types: plain floats */
 #define TILE_ROWS 4
 #define TILE_LANES 1
 typedef float tile_vec;
-#define tile_load(p) (*(p))
 #define tile_loadu(p) (*(p))
 #define tile_storeu(p, v) (*(p) = (v))
 #define tile_all(s) (s)
@@ -79,8 +74,8 @@ typedef float tile_vec;
 
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
 TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
-                           const ptrdiff_t a_depth, const float *panel, float *c, ptrdiff_t c_row, int cols,
-                           int resume) {
+                           const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
+                           int cols, int resume) {
     tile_vec acc[TILE_ROWS][2];
     float edge[TILE_COLS];
     const int whole = cols == vectors * TILE_LANES;
@@ -94,7 +89,7 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
         tile_vec b[2];
-        for (int v = 0; v < vectors; v++) b[v] = tile_load(panel + k * TILE_COLS + v * TILE_LANES);
+        for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
@@ -109,8 +104,8 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
 }
 
 #define TILE_CASE(r, a_row, a_depth)                                                                    \
-    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;           \
-    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, c, c_row, cols, resume); return;
+    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume); return;           \
+    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume); return;
 #if TILE_ROWS > 8
 #define TILE_CASES_9_TO_12(a_row, a_depth) \
     TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
@@ -133,14 +128,14 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     TILE_CASES_9_TO_12(a_row, a_depth)
 
 /* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt */
-static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
-                         ptrdiff_t c_row, int cols, int resume) {
+static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
+                         ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume) {
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
 }
 
 /* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
-static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel, float *c,
-                            ptrdiff_t c_row, int cols, int resume) {
+static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
+                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume) {
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }
 }
 
