@@ -28,6 +28,9 @@ typedef __m512 tile_vec;
 #define tile_storeu(p, v) _mm512_storeu_ps((p), (v))
 #define tile_all(s) _mm512_set1_ps(s)
 #define tile_fma(a, b, c) _mm512_fmadd_ps((a), (b), (c))
+#define TILE_MASKS 1
+#define tile_load_some(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
+#define tile_store_some(p, v, n) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
 #elif defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 #define TILE_ROWS 6
@@ -66,6 +69,20 @@ typedef float tile_vec;
 
 #define TILE_COLS (2 * TILE_LANES)
 
+#if !defined(TILE_MASKS)
+/* the first n < TILE_LANES lanes */
+static inline tile_vec tile_load_some(const float *p, int n) {
+    float edge[TILE_LANES] = {0};
+    for (int j = 0; j < n; j++) edge[j] = p[j];
+    return tile_loadu(edge);
+}
+static inline void tile_store_some(float *p, tile_vec v, int n) {
+    float edge[TILE_LANES];
+    tile_storeu(edge, v);
+    for (int j = 0; j < n; j++) p[j] = edge[j];
+}
+#endif
+
 #if defined(__GNUC__)
 #define TILE_INLINE static inline __attribute__((always_inline))
 #else
@@ -77,15 +94,14 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
                            const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
                            int cols, int resume) {
     tile_vec acc[TILE_ROWS][2];
-    float edge[TILE_COLS];
-    const int whole = cols == vectors * TILE_LANES;
+    const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
         const float *from = c + r * c_row;
-        if (resume && !whole) {
-            memcpy(edge, from, (size_t)cols * sizeof(float));
-            from = edge;
-        }
-        for (int v = 0; v < vectors; v++) acc[r][v] = resume ? tile_loadu(from + v * TILE_LANES) : tile_all(0.0f);
+        for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
+        if (!resume) continue;
+        for (int v = 0; v < last; v++) acc[r][v] = tile_loadu(from + v * TILE_LANES);
+        acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
+                                          : tile_load_some(from + last * TILE_LANES, edge);
     }
     for (ptrdiff_t k = 0; k < depth; k++) {
         tile_vec b[2];
@@ -97,9 +113,12 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
         }
     }
     for (int r = 0; r < rows; r++) {
-        float *to = whole ? c + r * c_row : edge;
-        for (int v = 0; v < vectors; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
-        if (!whole) memcpy(c + r * c_row, edge, (size_t)cols * sizeof(float));
+        float *to = c + r * c_row;
+        for (int v = 0; v < last; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
+        if (edge == TILE_LANES)
+            tile_storeu(to + last * TILE_LANES, acc[r][last]);
+        else
+            tile_store_some(to + last * TILE_LANES, acc[r][last], edge);
     }
 }
 
