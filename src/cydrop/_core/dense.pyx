@@ -11,6 +11,10 @@ the right-hand factor is packed once, KC deep, into memory that stays in L1 whil
              +---------+                    +---------+
           KC | packed  |           TILE_ROWS|  tile   | -> epilogue while the tile is in L1
              +---------+                    +---------+
+
+For dW a unit is a strip of several panels. A row of tiles becomes a strip of dW, and the optimizer passes over the
+same strip of W and of its moments, whose pieces of memory are then long enough for the processor to fetch ahead
+(one tile's 128 bytes are not: 10 % of the whole step at three layers of 1,024).
 """
 
 from cython.parallel cimport prange, threadid
@@ -35,14 +39,27 @@ cdef extern from "fma.h" nogil:
 
 cdef enum:
     KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
+    STRIP = 8                   # panels of dW that are updated together: long pieces of W, which the memory likes
+    STRIP_FLOATS = 65536        # that the packed panels of a strip may take, a part of L2
     DIRECT = 8192               # floats of a right-hand factor that the tile reads where it lies: 32 KiB
     CACHED = 8192               # elements of a product that stay in L1 until the last panel is done
     SERIAL_WORK = 600000        # multiply-adds below which a second thread costs more than it brings
 
 
+cdef inline Py_ssize_t strip_panels(Py_ssize_t rows) noexcept nogil:
+    """Panels of a strip for a batch of `rows` rows."""
+    return max(<Py_ssize_t>1, min(<Py_ssize_t>STRIP, <Py_ssize_t>STRIP_FLOATS // (rows * TILE_COLS)))
+
+
+cdef inline Py_ssize_t panels_floats(Py_ssize_t rows) noexcept nogil:
+    """Memory for the packed panels of a strip; never less for more rows."""
+    return max(rows * TILE_COLS, min(rows * TILE_COLS * STRIP, <Py_ssize_t>STRIP_FLOATS))
+
+
 cdef Py_ssize_t scratch_floats(Py_ssize_t rows) noexcept nogil:
-    """Floats of scratch memory that one thread needs for batches of `rows` rows: a panel and a tile."""
-    return (max(rows, <Py_ssize_t>KC) + TILE_ROWS) * TILE_COLS
+    """Floats of scratch memory that one thread needs for batches of up to `rows` rows: a panel of W, or the panels
+    of a strip and the strip."""
+    return max(<Py_ssize_t>KC * TILE_COLS, panels_floats(rows) + STRIP * TILE_ROWS * TILE_COLS)
 
 
 cdef inline void pack(
@@ -192,13 +209,16 @@ cdef void product(
     cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
-    cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows
+    cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows at the end
+    cdef const Epilogue* by_panel = e
+    if cached:
+        by_panel = NULL
     if threads == 1:
         for unit in range(panels):
             col0 = unit * TILE_COLS
             product_unit(a, b, b_row, b_end, transposed, 0, rows, depth, col0,
                          min(<Py_ssize_t>TILE_COLS, cols - col0),
-                         backward, NULL if cached else e, z, y, c, scratch)
+                         backward, by_panel, z, y, c, scratch)
         if cached and e != NULL:
             if backward:
                 finish_backward(e, z, y, c, 0, rows, 0, cols)
@@ -247,45 +267,61 @@ cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
     return base + offset if base != NULL else NULL
 
 
+cdef void bias_unit(
+    const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to,
+    float* sums
+) noexcept nogil:
+    """Columns col0..col0+cols of db, one panel."""
+    if cols <= TILE_LANES:
+        column_sums(panel, panel_row, rows, TILE_LANES, sums)
+    else:
+        column_sums(panel, panel_row, rows, TILE_COLS, sums)
+    if to.update != NULL:
+        update_rows(to.update, to.bias + col0, sums, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
+                    1, cols, 0, 0)
+    else:
+        memcpy(to.bias_gradient + col0, sums, cols * sizeof(float))
+
+
 cdef void weight_unit(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
     Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch
 ) noexcept nogil:
-    """Rows i0..i1 and columns col0..col0+cols of dW, and with i0 = 0 of db."""
-    cdef float* tile = scratch + rows * TILE_COLS
-    cdef const float* panel = scratch
-    cdef Py_ssize_t i, some, place, panel_row = TILE_COLS
-    cdef Py_ssize_t width = TILE_LANES if cols <= TILE_LANES else TILE_COLS
-    cdef bint one_panel
-    if lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
-                  dz.data + rows * dz.row):
-        panel = dz.data + col0
+    """Rows i0..i1 and columns col0..col0+cols of dW, up to STRIP panels, and with i0 = 0 of db."""
+    cdef float* panel[STRIP]
+    cdef float* strip = scratch + panels_floats(rows)         # a row of tiles
+    cdef Py_ssize_t i, j, p, some, place, panel_row = TILE_COLS
+    cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
+    cdef bint whole = cols == n_out         # then the rows of W lie one behind the other: update them as one
+    cdef Py_ssize_t strip_row = cols if whole else STRIP * TILE_COLS
+    cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
+                                 dz.data + rows * dz.row)
+    if ready:
         panel_row = dz.row
-    else:
-        pack(dz.data + col0, dz.row, rows, cols, scratch)
-    if i0 == 0 and to.bias != NULL:
-        if width == TILE_LANES:
-            column_sums(panel, panel_row, rows, TILE_LANES, tile)
-        else:
-            column_sums(panel, panel_row, rows, TILE_COLS, tile)
-        if to.update != NULL:
-            update_rows(to.update, to.bias + col0, tile, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
-                        1, cols, 0, 0)
-        else:
-            memcpy(to.bias_gradient + col0, tile, cols * sizeof(float))
+    for p in range(panels):
+        j = p * TILE_COLS
+        panel[p] = dz.data + col0 + j
+        if not ready:
+            panel[p] = scratch + rows * j
+            pack(dz.data + col0 + j, dz.row, rows, min(<Py_ssize_t>TILE_COLS, cols - j), panel[p])
+        if i0 == 0 and to.bias != NULL:
+            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip)
     i = i0
     while i < i1:
         some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
-        if to.update == NULL:
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, panel_row,
-                            to.weight_gradient + i * n_out + col0, n_out, <int>cols, False)
-        else:
-            place = i * n_out + col0
-            one_panel = cols == n_out       # then the rows of W lie one behind the other: update them as one
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel, panel_row, tile, cols if one_panel else width,
-                            <int>(cols if one_panel else width), False)
-            update_rows(to.update, to.weight + place, tile, at(to.weight_moment1, place), at(to.weight_moment2, place),
-                        1 if one_panel else some, some * cols if one_panel else cols, n_out, width)
+        place = i * n_out + col0
+        for p in range(panels):
+            j = p * TILE_COLS
+            if to.update != NULL:
+                tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), False)
+            else:
+                tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row,
+                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), False)
+        if to.update != NULL:
+            update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),
+                        at(to.weight_moment2, place), 1 if whole else some, some * cols if whole else cols, n_out,
+                        strip_row)
         i += TILE_ROWS
 
 
@@ -295,21 +331,22 @@ cdef void dense_backward_weight(
 ) noexcept nogil:
     """dW = x^t dz and db = sum of the rows of dz, written or handed to the optimizer."""
     cdef int threads = threads_for(<double>rows * n_in * n_out, n_threads)
-    cdef Py_ssize_t panels = (n_out + TILE_COLS - 1) // TILE_COLS
+    cdef Py_ssize_t wide = strip_panels(rows) * TILE_COLS
+    cdef Py_ssize_t strips = (n_out + wide - 1) // wide
     cdef Py_ssize_t tiles = (n_in + TILE_ROWS - 1) // TILE_ROWS
-    cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
+    cdef Py_ssize_t shares = row_shares(strips, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, i0
     if threads == 1:
-        for unit in range(panels):
-            col0 = unit * TILE_COLS
-            weight_unit(x, dz, rows, 0, n_in, n_out, col0, min(<Py_ssize_t>TILE_COLS, n_out - col0), to, scratch)
+        for unit in range(strips):
+            col0 = unit * wide
+            weight_unit(x, dz, rows, 0, n_in, n_out, col0, min(wide, n_out - col0), to, scratch)
         return
-    for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
-        col0 = unit // shares * TILE_COLS
+    for unit in prange(strips * shares, num_threads=threads, schedule="dynamic"):
+        col0 = unit // shares * wide
         i0 = unit % shares * share
-        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, col0,
-                    min(<Py_ssize_t>TILE_COLS, n_out - col0), to, scratch + threadid() * size)
+        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, col0, min(wide, n_out - col0), to,
+                    scratch + threadid() * size)
 
 
 cdef inline void clip_column_block(
