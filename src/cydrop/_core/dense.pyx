@@ -36,6 +36,7 @@ cdef extern from "tile.h" nogil:
 
 cdef extern from "fma.h" nogil:
     float sqrtf(float x)
+    void fetch_line(const void* p)
 
 cdef enum:
     KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
@@ -155,6 +156,17 @@ cdef inline Py_ssize_t row_shares(Py_ssize_t panels, Py_ssize_t tiles, int n_thr
     return max(<Py_ssize_t>1, min(wanted, tiles))
 
 
+cdef inline void fetch_share(
+    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t done, Py_ssize_t more, Py_ssize_t all_rows
+) noexcept nogil:
+    """Asks for a part of the panel that is packed next, as large as `more` rows of `all_rows` are of the work before."""
+    cdef Py_ssize_t k = done * depth // all_rows
+    while k < (done + more) * depth // all_rows:
+        fetch_line(b + k * b_row)
+        fetch_line(b + k * b_row + TILE_COLS // 2)
+        k += 1
+
+
 cdef inline bint lies_ready(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, Py_ssize_t tiles, const float* end
 ) noexcept nogil:
@@ -169,7 +181,7 @@ cdef void product_unit(
     bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
 ) noexcept nogil:
     """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), and the epilogue."""
-    cdef Py_ssize_t k0 = 0, deep, r, some, panel_row
+    cdef Py_ssize_t k0 = 0, deep, r, some, fetched, panel_row
     cdef const float* panel
     cdef bint ready = not transposed and lies_ready(
         b + col0, b_row, depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, b_end)
@@ -184,9 +196,12 @@ cdef void product_unit(
             pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, scratch)
         else:
             pack(b + k0 * b_row + col0, b_row, deep, cols, scratch)
+        fetched = 0 if transposed or ready else min(<Py_ssize_t>KC, depth - k0 - deep)
         r = row0
         while r < row1:
             some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
+            if fetched > 0:
+                fetch_share(b + (k0 + KC) * b_row + col0, b_row, fetched, r - row0, some, row1 - row0)
             tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel, panel_row,
                          c.data + r * c.row + col0, c.row, <int>cols, k0 > 0)
             if k0 + deep == depth and e != NULL:

@@ -35,6 +35,13 @@ typedef float *__restrict own_floats;
 typedef float *restrict own_floats;
 #endif
 
+/* asks for the cache line at p, into L2: it will be wanted soon */
+#if defined(__GNUC__)
+#define fetch_line(p) __builtin_prefetch((p), 0, 2)
+#else
+#define fetch_line(p) ((void)(p))
+#endif
+
 /* seconds that pass, for deadlines of a few hundredths of a second; not set back by who sets the clock, where known */
 static inline double passing_seconds(void) {
     struct timespec now;
