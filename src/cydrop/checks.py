@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._core.engine import all_finite
+
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
@@ -36,21 +38,21 @@ def array(name: str, value: Any) -> NDArray[Any]:
     return result
 
 
-def floats(name: str, value: Any) -> Floats:
+def floats(name: str, value: Any, n_threads: int = 1) -> Floats:
     """A contiguous float32 array of any shape whose elements are finite."""
     given = array(name, value)
-    with np.errstate(all="ignore"):
-        result = np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
-        suspicious = not math.isfinite(result.sum())  # also true for a sum that overflows
-    if suspicious:
+    if given.dtype == np.float32 and given.flags.c_contiguous:
+        result = given
+    else:
+        with np.errstate(all="ignore"):
+            result = np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
+    if not all_finite(result.reshape(-1), n_threads):
         _raise_for_first_non_finite(name, given, result)
     return result
 
 
 def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats) -> None:
     bad = ~np.isfinite(result)
-    if not bad.any():
-        return
     place = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), result.shape))
     where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"index {', '.join(map(str, place))}"
     if np.isfinite(given[place]):
@@ -59,9 +61,9 @@ def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats) 
     raise ValueError(f"{name} has {int(bad.sum())} values that are NaN or infinite, the first {kind} at {where}")
 
 
-def matrix(name: str, value: Any, columns: int | None = None) -> Floats:
+def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1) -> Floats:
     """Rows of features: 2-D, not empty, of the given width."""
-    result = floats(name, value)
+    result = floats(name, value, n_threads)
     if result.ndim != 2:
         hint = f"; one row is {name}.reshape(1, -1)" if result.ndim == 1 else ""
         raise ValueError(f"{name} must be 2-D, (n_samples, n_features), got shape {result.shape}{hint}")

@@ -31,7 +31,8 @@ from cydrop.xorshift import Xorshift
 Floats = NDArray[np.float32]
 
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
-PREDICT_ROWS = 256  # rows of a prediction batch: their activations stay in the cache
+PREDICT_ROWS = 252  # rows of a prediction batch: their activations stay in the cache
+SAMPLE_ROWS = 256  # the same with dropout on; masks are keyed by the row in a batch, so that this number is fixed
 
 FEW_ROWS = 8  # a smaller workspace does for these
 KEPT_SIZES = 4  # kinds and sizes of workspaces that are kept for the next call
@@ -429,7 +430,7 @@ class Network:
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
     ) -> Rows:
-        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None, self.n_threads)
         size = len(rows) if batch_size is None else checks.integer("batch_size", batch_size, 1)
         units = self._checked_plan(rows.shape[1]).n_outputs
         return checked_rows(self.loss, units, rows, y, sample_weight, size)
@@ -470,7 +471,7 @@ class Network:
         return self._predict(self._inputs(X), True, batch_size)
 
     def _inputs(self, X: ArrayLike) -> Floats:
-        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None, self.n_threads)
         self.build(rows.shape[1])
         return rows
 
@@ -519,7 +520,7 @@ class Network:
         plan = self._built("predict_mc")
         seeds = seeding.words_of(source, 2 * len(plan.dropout_ops)).reshape(-1, 2)
         rates = np.array([[layer.rate_at(1.0) for layer, _ in plan.dropout_ops]]).reshape(1, -1)
-        workspace = self._borrow(PREDICT_ROWS, masked=True)  # fixed: masks are keyed by the row in a batch
+        workspace = self._borrow(SAMPLE_ROWS, masked=True)
         one = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
         kept = np.empty((samples, *one.shape), dtype=np.float32) if return_samples else None
         tally = Tally(self.loss, one.shape)
@@ -586,7 +587,7 @@ class Network:
             if masks is not None:
                 raise ValueError("masks are for training=True: without it nothing is dropped")
             return self._predict(self._inputs(X), False)
-        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None)
+        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None, self.n_threads)
         plan = self._checked_plan(rows.shape[1])
         given = self._checked_masks(masks, plan, len(rows))
         self.build(rows.shape[1])

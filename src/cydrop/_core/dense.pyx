@@ -39,7 +39,7 @@ cdef extern from "fma.h" nogil:
     void fetch_line(const void* p)
 
 cdef enum:
-    KC = 256                    # depth of a packed panel: 32 KiB with AVX-512, 16 KiB with AVX2
+    KC = 256                    # greatest depth of a packed panel: 36 KiB with AVX-512, 18 KiB with AVX2
     STRIP = 8                   # panels of dW that are updated together: long pieces of W, which the memory likes
     STRIP_FLOATS = 65536        # that the packed panels of a strip may take, a part of L2
     DIRECT = 8192               # floats of a right-hand factor that the tile reads where it lies: 32 KiB
@@ -156,6 +156,13 @@ cdef inline Py_ssize_t row_shares(Py_ssize_t panels, Py_ssize_t tiles, int n_thr
     return max(<Py_ssize_t>1, min(wanted, tiles))
 
 
+cdef inline Py_ssize_t block_depth(Py_ssize_t depth) noexcept nogil:
+    """Depth of the blocks of a product, all but the last; even ones, for a thin last one would cost a whole pass."""
+    cdef Py_ssize_t blocks = (depth + KC - 1) // KC
+    cdef Py_ssize_t deep = (depth + blocks - 1) // blocks
+    return (deep + 15) // 16 * 16
+
+
 cdef inline void fetch_share(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t done, Py_ssize_t more, Py_ssize_t all_rows
 ) noexcept nogil:
@@ -181,12 +188,12 @@ cdef void product_unit(
     bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
 ) noexcept nogil:
     """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), and the epilogue."""
-    cdef Py_ssize_t k0 = 0, deep, r, some, fetched, panel_row
+    cdef Py_ssize_t k0 = 0, block = block_depth(depth), deep, r, some, fetched, panel_row
     cdef const float* panel
     cdef bint ready = not transposed and lies_ready(
         b + col0, b_row, depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, b_end)
     while k0 < depth:
-        deep = min(<Py_ssize_t>KC, depth - k0)
+        deep = min(block, depth - k0)
         panel = scratch
         panel_row = TILE_COLS
         if ready:
@@ -196,12 +203,12 @@ cdef void product_unit(
             pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, scratch)
         else:
             pack(b + k0 * b_row + col0, b_row, deep, cols, scratch)
-        fetched = 0 if transposed or ready else min(<Py_ssize_t>KC, depth - k0 - deep)
+        fetched = 0 if transposed or ready else min(block, depth - k0 - deep)
         r = row0
         while r < row1:
             some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
             if fetched > 0:
-                fetch_share(b + (k0 + KC) * b_row + col0, b_row, fetched, r - row0, some, row1 - row0)
+                fetch_share(b + (k0 + deep) * b_row + col0, b_row, fetched, r - row0, some, row1 - row0)
             tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel, panel_row,
                          c.data + r * c.row + col0, c.row, <int>cols, k0 > 0)
             if k0 + deep == depth and e != NULL:
@@ -210,7 +217,7 @@ cdef void product_unit(
                 else:
                     finish_forward(e, c, y, r, some, col0, cols)
             r += TILE_ROWS
-        k0 += KC
+        k0 += block
 
 
 cdef void product(

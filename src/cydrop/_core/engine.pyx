@@ -9,14 +9,14 @@ operation's buffers are laid out in it once, when it is made, so that a step has
 
 from cython.parallel cimport prange
 from libc.math cimport isfinite, sqrt
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU
 from cydrop._core.dense cimport (
     Epilogue, Gradient, Matrix, clip_columns, dense_backward_input, dense_backward_weight, dense_forward,
-    finish_backward, finish_forward, scratch_floats,
+    TILE_ROWS, finish_backward, finish_forward, scratch_floats,
 )
 from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
 from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass
@@ -30,6 +30,7 @@ from cydrop._core.optimizers import spans_of
 
 cdef extern from "fma.h" nogil:
     double passing_seconds()
+    int32_t bits_of(float x)
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
@@ -38,6 +39,11 @@ cdef enum:
     MAP = 1                     # an operation without parameters: y = drop(f(x))
 
 cdef enum:
+    SERIAL_PREDICTION = 600000  # multiply-adds of a prediction below which one thread is enough
+    LEAST_PIECE = 24            # rows that a thread should have at least
+    SPAN = 262144               # elements that are looked through at a time
+    STRETCH = 8                 # pieces for each thread, then a look at the clock
+    FITS_L2 = 131072            # parameters that each thread may read for itself, for however few rows
     MARGIN = 32                 # floats behind an arena, see memory.aligned
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
     SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
@@ -229,7 +235,7 @@ cdef class Engine:
                 self.load_batch(ws, x, labels, targets, weights, order, start, rows)
                 self.set_rates(ws, &rates[batch if rates.shape[0] > 1 else 0, 0] if self.n_dropouts else NULL)
                 self.draw_masks(ws, rows, self.draws, NULL)
-                self.forward_pass(ws, rows)
+                self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
                 self.draws += 1
                 one = self.loss_of_batch(ws, rows, True)
                 if not isfinite(one.loss):
@@ -255,27 +261,70 @@ cdef class Engine:
         bint link,                          # apply the loss's link
         double seconds,
     ):
-        """Predicts rows from `first_row` on and returns the first row that it has not done."""
-        cdef Py_ssize_t n = x.shape[0], row = first_row, rows
+        """Predicts rows from `first_row` on and returns the first row that it has not done.
+
+        Many rows: the threads take turns with pieces that fit the cache and carry them through the whole network.
+        Few rows: the threads share each operation.
+        """
+        cdef Py_ssize_t n = x.shape[0], row = first_row, rows, piece
+        cdef int threads, lane
         cdef double begun, now, deadline
         with nogil:
             now = passing_seconds()
             deadline = now + seconds
             while row < n:
                 begun = now
-                ws.threads = threads_now(&ws.pace, self.n_threads, now)
-                rows = min(ws.capacity, n - row)
-                ws.bound[0].x.data = <float*>&x[row, 0]
-                ws.bound[0].x.row = x.shape[1]
-                self.bind_input(ws)
-                self.forward_pass(ws, rows)
-                self.write_output(ws, rows, &out[row, 0], link)
+                threads = threads_now(&ws.pace, self.n_threads, now)
+                piece = self.piece_of(ws, n - row, threads)
+                if piece > 0:
+                    rows = min(STRETCH * threads * piece, n - row)
+                    for lane in prange(threads, num_threads=threads, schedule="static"):
+                        self.predict_pieces(ws, lane, threads, &x[row, 0], x.shape[1], rows, piece, &out[row, 0], link)
+                else:
+                    rows = min(ws.capacity, n - row)
+                    self.predict_piece(ws, 0, &x[row, 0], x.shape[1], rows, &out[row, 0], link, threads)
                 row += rows
                 now = passing_seconds()
-                note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
+                note_pace(&ws.pace, threads, self.n_threads, (now - begun) / rows, now)
                 if now > deadline:
                     break
         return row
+
+    cdef Py_ssize_t piece_of(self, Workspace ws, Py_ssize_t rows, int threads) noexcept nogil:
+        """Rows of a piece of a prediction, so that all threads get the same number of pieces; 0: do not divide."""
+        cdef Py_ssize_t pieces, piece, tiles
+        if threads == 1 or ws.lanes == 1:
+            return 0
+        if <double>rows * self.parameters.shape[0] < SERIAL_PREDICTION or rows < LEAST_PIECE * threads:
+            return 0
+        if rows < ws.capacity * threads and self.parameters.shape[0] > FITS_L2:
+            return 0
+        pieces = (rows + ws.capacity - 1) // ws.capacity
+        pieces = (pieces + threads - 1) // threads * threads
+        piece = (rows + pieces - 1) // pieces
+        tiles = (piece + TILE_ROWS - 1) // TILE_ROWS
+        return min(tiles * TILE_ROWS, ws.capacity)
+
+    cdef void predict_pieces(
+        self, Workspace ws, int lane, int lanes, const float* x, Py_ssize_t x_row, Py_ssize_t rows, Py_ssize_t piece,
+        float* out, bint link
+    ) noexcept nogil:
+        """Every `lanes`th piece of the rows, from number `lane` on."""
+        cdef Py_ssize_t row = lane * piece, units = self.ops[self.n_ops - 1].n_out
+        while row < rows:
+            self.predict_piece(ws, lane, x + row * x_row, x_row, min(piece, rows - row), out + row * units, link, 1)
+            row += lanes * piece
+
+    cdef void predict_piece(
+        self, Workspace ws, int lane, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, bint link,
+        int threads
+    ) noexcept nogil:
+        cdef Bound* bound = ws.bound + lane * self.n_ops
+        bound[0].x.data = <float*>x         # never written: operations only read their x
+        bound[0].x.row = x_row
+        self.bind_input(bound)
+        self.forward_pass(bound, rows, ws.scratch + lane * scratch_floats(ws.capacity), threads)
+        self.write_output(bound, rows, out, link)
 
     def sample(
         self,
@@ -295,11 +344,11 @@ cdef class Engine:
                 rows = min(ws.capacity, n - row)
                 ws.bound[0].x.data = <float*>&x[row, 0]
                 ws.bound[0].x.row = x.shape[1]
-                self.bind_input(ws)
+                self.bind_input(ws.bound)
                 self.draw_masks(ws, rows, draw * <uint64_t>chunks + <uint64_t>chunk,
                                 &seeds[0, 0] if self.n_dropouts else NULL)
-                self.forward_pass(ws, rows)
-                self.write_output(ws, rows, &out[row, 0], link)
+                self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
+                self.write_output(ws.bound, rows, &out[row, 0], link)
                 row += rows
                 chunk += 1
 
@@ -313,11 +362,11 @@ cdef class Engine:
             for r in range(rows):
                 memcpy(held.data + r * held.row, &x[r, 0], x.shape[1] * sizeof(float))
             ws.bound[0].x = held
-            self.bind_input(ws)
+            self.bind_input(ws.bound)
             self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
             self.draw_masks(ws, rows, self.draws, NULL)
-            self.forward_pass(ws, rows)
-            self.write_output(ws, rows, &out[0, 0], False)
+            self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
+            self.write_output(ws.bound, rows, &out[0, 0], False)
             self.draws += 1
 
     def backward(self, Workspace ws, const float[:, ::1] grad, float[:, ::1] dx):
@@ -353,7 +402,7 @@ cdef class Engine:
             ws.bound[0].x = ws.batch
             for r in prange(rows, num_threads=ws.threads if rows * n > FEW else 1, schedule="static"):
                 memcpy(ws.batch.data + r * ws.batch.row, &x[places[r], 0], n * sizeof(float))
-        self.bind_input(ws)
+        self.bind_input(ws.bound)
         ws.has_weights = weights.shape[0] > 0
         for r in range(rows):
             if labels.shape[0]:
@@ -364,9 +413,9 @@ cdef class Engine:
             if ws.has_weights:
                 ws.weights[r] = weights[places[r] if places != NULL else start + r]
 
-    cdef void bind_input(self, Workspace ws) noexcept nogil:
+    cdef void bind_input(self, Bound* bound) noexcept nogil:
         if self.ops[0].kind == MAP:
-            ws.bound[0].z = ws.bound[0].x
+            bound[0].z = bound[0].x
 
     cdef void set_rates(self, Workspace ws, const double* rates) noexcept nogil:
         """The rates of this batch, in the order of the dropout layers."""
@@ -406,28 +455,27 @@ cdef class Engine:
                 draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
                           ws.threads if n > FEW else 1)
 
-    cdef void forward_pass(self, Workspace ws, Py_ssize_t rows) noexcept nogil:
+    cdef void forward_pass(self, Bound* bound, Py_ssize_t rows, float* scratch, int threads) noexcept nogil:
         cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
         cdef int i
         cdef Op* op
         cdef Bound* b
         for i in range(self.n_ops):
             op = &self.ops[i]
-            b = &ws.bound[i]
+            b = &bound[i]
             if op.kind == DENSE:
                 dense_forward(b.x, &self.parameters[op.weight], end, rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
-                              ws.scratch, ws.threads)
+                              scratch, threads)
             else:
-                self.map_pass(ws, &b.epilogue, b.z, b.y, b.y, rows, op.n_out, False)
+                self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, op.n_out, False, threads)
 
     cdef void map_pass(
-        self, Workspace ws, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
-        bint backward
+        self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
+        bint backward, int threads
     ) noexcept nogil:
         """An epilogue by itself, forward into y or backward in place on g."""
         cdef Py_ssize_t r
-        cdef int threads = ws.threads if rows * cols > FEW else 1
-        if threads == 1:
+        if threads == 1 or rows * cols <= FEW:
             if backward:
                 finish_backward(e, z, y, g, 0, rows, 0, cols)
             else:
@@ -473,7 +521,7 @@ cdef class Engine:
         cdef Op* op
         cdef Bound* b
         cdef Bound* below
-        self.map_pass(ws, &ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True)
+        self.map_pass(&ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True, ws.threads)
         while i >= (0 if want_input else self.first_dense):
             op = &self.ops[i]
             b = &ws.bound[i]
@@ -493,7 +541,7 @@ cdef class Engine:
                 spare = g
                 g = other
             elif below != NULL:
-                self.map_pass(ws, &below.epilogue, below.z, below.y, g, rows, op.n_in, True)
+                self.map_pass(&below.epilogue, below.z, below.y, g, rows, op.n_in, True, ws.threads)
             else:
                 self.copy_rows(g, dx, rows, op.n_in)
             i -= 1
@@ -536,12 +584,12 @@ cdef class Engine:
             if op.max_norm > 0:
                 clip_columns(&self.parameters[op.weight], op.n_in, op.n_out, op.max_norm, n_threads)
 
-    cdef void write_output(self, Workspace ws, Py_ssize_t rows, float* out, bint link) noexcept nogil:
+    cdef void write_output(self, const Bound* bound, Py_ssize_t rows, float* out, bint link) noexcept nogil:
         cdef Py_ssize_t units = self.ops[self.n_ops - 1].n_out
         cdef Matrix to
         to.data = out
         to.row = units
-        self.copy_rows(ws.bound[self.n_ops - 1].y, to, rows, units)
+        self.copy_rows(bound[self.n_ops - 1].y, to, rows, units)
         if link:
             link_rows(self.loss.kind, out, units, rows, units)
 
@@ -557,7 +605,8 @@ cdef class Workspace:
     Training keeps every operation's output (the backward pass reads it); prediction takes turns with two.
     """
 
-    cdef Bound* bound
+    cdef Bound* bound           # the operations, for each lane
+    cdef int lanes              # predictions that go on side by side, a thread each
     cdef double* rates          # one an operation; used where it drops
     cdef Pace pace
     cdef int threads            # in use at the moment
@@ -579,7 +628,8 @@ cdef class Workspace:
     cdef Py_ssize_t used        # floats laid out so far
 
     def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
-        self.bound = <Bound*>calloc(engine.n_ops, sizeof(Bound))
+        self.lanes = 1 if training or masked or capacity < LEAST_PIECE else engine.n_threads
+        self.bound = <Bound*>calloc(self.lanes * engine.n_ops, sizeof(Bound))
         self.rates = <double*>calloc(engine.n_ops, sizeof(double))
         if self.bound == NULL or self.rates == NULL:
             raise MemoryError
@@ -614,7 +664,7 @@ cdef class Workspace:
 
     cdef void lay_out(self):
         cdef Engine engine = self.engine
-        cdef int i, n = engine.n_ops
+        cdef int i, lane, n = engine.n_ops
         cdef Py_ssize_t widest = 0
         cdef Op* op
         cdef Bound* b
@@ -631,29 +681,32 @@ cdef class Workspace:
             self.weights = self.take(self.capacity)
             self.row_loss = <double*>self.take(2 * self.capacity)
             self.row_correct = <int32_t*>self.take(self.capacity)
-        else:
-            turns[0] = self.take_matrix(widest)
-            turns[1] = self.take_matrix(widest)
         self.scratch = self.take(scratch_floats(self.capacity) * engine.n_threads)
-        for i in range(n):
-            op = &engine.ops[i]
-            b = &self.bound[i]
-            b.y = self.take_matrix(op.n_out) if self.training else turns[i % 2]
-            if i > 0:
-                b.x = self.bound[i - 1].y
-            b.z = b.x if op.kind == MAP else b.y
-            if op.kind == DENSE and op.activation != IDENTITY and op.activation != RELU:
-                b.z = self.take_matrix(op.n_out)
-            b.epilogue.activation = op.activation
-            b.epilogue.alpha = op.alpha
-            b.epilogue.scale = 1.0
-            b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
-            if op.dropout >= 0 and (self.masked or self.training):
-                b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+        for lane in range(self.lanes):
+            if not self.training:
+                turns[0] = self.take_matrix(widest)
+                turns[1] = self.take_matrix(widest)
+            for i in range(n):
+                op = &engine.ops[i]
+                b = &self.bound[lane * n + i]
+                b.y = self.take_matrix(op.n_out) if self.training else turns[i % 2]
+                if i > 0:
+                    b.x = self.bound[lane * n + i - 1].y
+                b.z = b.x if op.kind == MAP else b.y
+                if op.kind == DENSE and op.activation != IDENTITY and op.activation != RELU:
+                    b.z = self.take_matrix(op.n_out)
+                b.epilogue.activation = op.activation
+                b.epilogue.alpha = op.alpha
+                b.epilogue.scale = 1.0
+                b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
+                if op.dropout >= 0 and (self.masked or self.training):
+                    b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
 
     def set_keep(self, int op, double keep):
         """In prediction, the factor of a vanilla dropout layer's outputs: 1 - rate."""
-        self.bound[op].epilogue.scale = <float>keep
+        cdef int lane
+        for lane in range(self.lanes):
+            self.bound[lane * self.engine.n_ops + op].epilogue.scale = <float>keep
 
     def give_mask(self, int op, const uint64_t[::1] bits):
         """A mask to be used instead of a drawn one."""
@@ -664,6 +717,33 @@ cdef class Workspace:
         cdef int i
         for i in range(self.engine.n_ops):
             self.bound[i].given = False
+
+
+cdef inline uint32_t greatest_bits(const float* x, Py_ssize_t n) noexcept nogil:
+    """The greatest magnitude's bits; infinity's and NaN's are above all numbers'."""
+    cdef uint32_t most = 0, bits
+    cdef Py_ssize_t i
+    for i in range(n):
+        bits = <uint32_t>bits_of(x[i]) & <uint32_t>0x7FFFFFFF
+        most = bits if bits > most else most
+    return most
+
+
+cdef inline bint finite_part(const float* x, Py_ssize_t n) noexcept nogil:
+    return greatest_bits(x, n) < <uint32_t>0x7F800000
+
+
+def all_finite(const float[::1] x, int n_threads):
+    """Whether no element is NaN or infinite."""
+    cdef Py_ssize_t n = x.shape[0], i
+    cdef int bad = 0
+    with nogil:
+        if n <= SPAN or n_threads == 1:
+            bad = not finite_part(&x[0], n) if n else 0
+        else:
+            for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
+                bad += not finite_part(&x[i], min(<Py_ssize_t>SPAN, n - i))
+    return bad == 0
 
 
 def target():
