@@ -35,8 +35,8 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
 
 cdef Py_ssize_t scratch_floats(Py_ssize_t rows) noexcept nogil
 cdef void finish_forward(
-    const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
-) noexcept nogil
+    const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols,
+    bint activated) noexcept nogil
 cdef void finish_backward(
     const Epilogue* e, Matrix z, Matrix y, Matrix g,
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil

@@ -28,10 +28,10 @@ from cydrop._core.relu cimport relu_gradient, relu_in_place
 cdef extern from "tile.h" nogil:
     void tile_of_rows(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols, int resume)
+        float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu)
     void tile_of_columns(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols, int resume)
+        float* c, Py_ssize_t c_row, int cols)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef extern from "fma.h" nogil:
@@ -96,20 +96,19 @@ cdef inline void pack_transposed(
 
 
 cdef void finish_forward(
-    const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
+    const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols,
+    bint activated
 ) noexcept nogil:
-    """y = drop(f(z + bias)) on a rectangle; z may be y. With a bias, z receives z + bias."""
+    """y = drop(f(z)) on a rectangle, or y = drop(y) where the activation is done; z may be y."""
     cdef Py_ssize_t r, j
     cdef float* to
     cdef float* source
-    cdef const float* bias = e.bias + col0 if e.bias != NULL else NULL
     for r in range(row0, row0 + rows):
         source = z.data + r * z.row + col0
         to = y.data + r * y.row + col0
-        if bias != NULL:
-            for j in range(cols):
-                source[j] = source[j] + bias[j]
-        if e.activation == RELU and source == to:
+        if activated:
+            source = to
+        elif e.activation == RELU and source == to:
             relu_in_place(to, cols)
         elif e.activation != IDENTITY:
             activate(e.activation, e.alpha, source, to, cols)
@@ -185,15 +184,17 @@ cdef inline bint lies_ready(
 cdef void product_unit(
     Matrix a, const float* b, Py_ssize_t b_row, const float* b_end, bint transposed,
     Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t depth, Py_ssize_t col0, Py_ssize_t cols,
-    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
+    const float* bias, bint relu, bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
 ) noexcept nogil:
-    """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), and the epilogue."""
+    """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), + bias, ReLU, and the rest of the epilogue."""
+    cdef bint last
     cdef Py_ssize_t k0 = 0, block = block_depth(depth), deep, r, some, fetched, panel_row
     cdef const float* panel
     cdef bint ready = not transposed and lies_ready(
         b + col0, b_row, depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, b_end)
     while k0 < depth:
         deep = min(block, depth - k0)
+        last = k0 + deep == depth
         panel = scratch
         panel_row = TILE_COLS
         if ready:
@@ -210,12 +211,13 @@ cdef void product_unit(
             if fetched > 0:
                 fetch_share(b + (k0 + deep) * b_row + col0, b_row, fetched, r - row0, some, row1 - row0)
             tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel, panel_row,
-                         c.data + r * c.row + col0, c.row, <int>cols, k0 > 0)
-            if k0 + deep == depth and e != NULL:
+                         c.data + r * c.row + col0, c.row, <int>cols, k0 > 0,
+                         bias + col0 if last and bias != NULL else NULL, last and relu)
+            if last and e != NULL:
                 if backward:
                     finish_backward(e, z, y, c, r, some, col0, cols)
                 else:
-                    finish_forward(e, c, y, r, some, col0, cols)
+                    finish_forward(e, c, y, r, some, col0, cols, relu)
             r += TILE_ROWS
         k0 += block
 
@@ -231,8 +233,14 @@ cdef void product(
     cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
+    cdef const float* bias = NULL if backward or e == NULL else e.bias
+    cdef bint relu = not backward and e != NULL and e.activation == RELU and c.data == y.data
     cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows at the end
-    cdef const Epilogue* by_panel = e
+    cdef const Epilogue* rest = e
+    cdef const Epilogue* by_panel
+    if not backward and (relu or e.activation == IDENTITY) and c.data == y.data and e.mask == NULL and e.scale == <float>1.0:
+        rest = NULL                                 # the tile does all of it
+    by_panel = rest
     if cached:
         by_panel = NULL
     if threads == 1:
@@ -240,18 +248,19 @@ cdef void product(
             col0 = unit * TILE_COLS
             product_unit(a, b, b_row, b_end, transposed, 0, rows, depth, col0,
                          min(<Py_ssize_t>TILE_COLS, cols - col0),
-                         backward, by_panel, z, y, c, scratch)
-        if cached and e != NULL:
+                         bias, relu, backward, by_panel, z, y, c, scratch)
+        if cached and rest != NULL:
             if backward:
-                finish_backward(e, z, y, c, 0, rows, 0, cols)
+                finish_backward(rest, z, y, c, 0, rows, 0, cols)
             else:
-                finish_forward(e, c, y, 0, rows, 0, cols)
+                finish_forward(rest, c, y, 0, rows, 0, cols, relu)
         return
     for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
         col0 = unit // shares * TILE_COLS
         row0 = unit % shares * share
         product_unit(a, b, b_row, b_end, transposed, row0, min(row0 + share, rows), depth, col0,
-                     min(<Py_ssize_t>TILE_COLS, cols - col0), backward, e, z, y, c, scratch + threadid() * size)
+                     min(<Py_ssize_t>TILE_COLS, cols - col0), bias, relu, backward, rest, z, y, c,
+                     scratch + threadid() * size)
 
 
 cdef void dense_forward(
@@ -336,10 +345,10 @@ cdef void weight_unit(
             j = p * TILE_COLS
             if to.update != NULL:
                 tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
-                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), False)
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j))
             else:
                 tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row,
-                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), False)
+                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j))
         if to.update != NULL:
             update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),
                         at(to.weight_moment2, place), 1 if whole else some, some * cols if whole else cols, n_out,

@@ -479,13 +479,13 @@ cdef class Engine:
             if backward:
                 finish_backward(e, z, y, g, 0, rows, 0, cols)
             else:
-                finish_forward(e, z, y, 0, rows, 0, cols)
+                finish_forward(e, z, y, 0, rows, 0, cols, False)
             return
         for r in prange(rows, num_threads=threads, schedule="static"):
             if backward:
                 finish_backward(e, z, y, g, r, 1, 0, cols)
             else:
-                finish_forward(e, z, y, r, 1, 0, cols)
+                finish_forward(e, z, y, r, 1, 0, cols, False)
 
     cdef LossSum loss_of_batch(self, Workspace ws, Py_ssize_t rows, bint with_gradient) noexcept nogil:
         cdef Bound* last = &ws.bound[self.n_ops - 1]

@@ -327,9 +327,38 @@ def loss(
 cdef inline void softmax_row(float* z, Py_ssize_t units) noexcept nogil:
     cdef Py_ssize_t place, j
     cdef float top = largest(z, units, &place)
-    cdef float scale = <float>1.0 / sum_of_exponentials(z, top, units)
+    cdef float scale = <float>1.0 / exponentials(z, top, units, z)
     for j in range(units):
-        z[j] = exp32(z[j] - top) * scale
+        z[j] = z[j] * scale
+
+
+cdef void softmax_block(float* z, Py_ssize_t z_row, Py_ssize_t units) noexcept nogil:
+    """softmax_row for BLOCK rows side by side, as cross_entropy_block does it."""
+    cdef float[PIECE * BLOCK] t
+    cdef float[BLOCK] top, total
+    cdef Py_ssize_t j, r
+    for r in range(BLOCK):
+        for j in range(units):
+            t[j * BLOCK + r] = z[r * z_row + j]
+    for r in range(BLOCK):
+        top[r] = t[r]
+        total[r] = 0.0
+    for j in range(1, units):
+        for r in range(BLOCK):
+            top[r] = t[j * BLOCK + r] if t[j * BLOCK + r] > top[r] else top[r]
+    for j in range(units):
+        for r in range(BLOCK):
+            t[j * BLOCK + r] = exp32(t[j * BLOCK + r] - top[r])
+        for r in range(BLOCK):
+            total[r] = total[r] + t[j * BLOCK + r]
+    for r in range(BLOCK):
+        total[r] = <float>1.0 / total[r]
+    for j in range(units):
+        for r in range(BLOCK):
+            t[j * BLOCK + r] = t[j * BLOCK + r] * total[r]
+    for r in range(BLOCK):
+        for j in range(units):
+            z[r * z_row + j] = t[j * BLOCK + r]
 
 
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
@@ -346,14 +375,19 @@ cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
 
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil:
     """Raw outputs into probabilities (softmax, sigmoid) or into (mean, variance), in place."""
-    cdef Py_ssize_t r
-    for r in range(rows):
+    cdef Py_ssize_t r = 0
+    if kind == CROSS_ENTROPY and units <= PIECE:
+        while r + BLOCK <= rows:
+            softmax_block(z + r * z_row, z_row, units)
+            r += BLOCK
+    while r < rows:
         link_row(kind, z + r * z_row, units)
+        r += 1
 
 
 def link(int kind, float[:, ::1] z, int n_threads):
     """Raw outputs into what predict returns, in place."""
     cdef Py_ssize_t r, rows = z.shape[0], units = z.shape[1]
     with nogil:
-        for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
-            link_row(kind, &z[r, 0], units)
+        for r in prange(0, rows, BLOCK, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
+            link_rows(kind, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)

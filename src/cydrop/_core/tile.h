@@ -28,6 +28,8 @@ typedef __m512 tile_vec;
 #define tile_storeu(p, v) _mm512_storeu_ps((p), (v))
 #define tile_all(s) _mm512_set1_ps(s)
 #define tile_fma(a, b, c) _mm512_fmadd_ps((a), (b), (c))
+#define tile_add(a, b) _mm512_add_ps((a), (b))
+#define tile_relu(v) _mm512_maskz_mov_ps(_mm512_cmp_ps_mask((v), _mm512_setzero_ps(), _CMP_NLE_UQ), (v))
 #define TILE_MASKS 1
 #define tile_load_some(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), (p))
 #define tile_store_some(p, v, n) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1), (v))
@@ -40,6 +42,8 @@ typedef __m256 tile_vec;
 #define tile_storeu(p, v) _mm256_storeu_ps((p), (v))
 #define tile_all(s) _mm256_set1_ps(s)
 #define tile_fma(a, b, c) _mm256_fmadd_ps((a), (b), (c))
+#define tile_add(a, b) _mm256_add_ps((a), (b))
+#define tile_relu(v) _mm256_and_ps(_mm256_cmp_ps((v), _mm256_setzero_ps(), _CMP_NLE_UQ), (v))
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 #include <arm_neon.h>
 #define TILE_ROWS 8
@@ -49,6 +53,9 @@ typedef float32x4_t tile_vec;
 #define tile_storeu(p, v) vst1q_f32((p), (v))
 #define tile_all(s) vdupq_n_f32(s)
 #define tile_fma(a, b, c) vfmaq_f32((c), (a), (b))
+#define tile_add(a, b) vaddq_f32((a), (b))
+#define tile_relu(v) \
+    vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(v), vcleq_f32((v), vdupq_n_f32(0.0f))))
 #elif defined(__GNUC__)
 #define TILE_ROWS 6
 #define TILE_LANES 4
@@ -57,6 +64,9 @@ static inline tile_vec tile_loadu(const float *p) { tile_vec v; memcpy(&v, p, 16
 static inline void tile_storeu(float *p, tile_vec v) { memcpy(p, &v, 16); }
 #define tile_all(s) ((tile_vec){(s), (s), (s), (s)})
 #define tile_fma(a, b, c) ((a) * (b) + (c))
+#define tile_add(a, b) ((a) + (b))
+typedef int32_t tile_bits __attribute__((vector_size(16)));
+#define tile_relu(v) ((tile_vec)((tile_bits)(v) & ~((v) <= tile_all(0.0f))))
 #else /* no vector types: plain floats */
 #define TILE_ROWS 4
 #define TILE_LANES 1
@@ -65,6 +75,8 @@ typedef float tile_vec;
 #define tile_storeu(p, v) (*(p) = (v))
 #define tile_all(s) (s)
 #define tile_fma(a, b, c) fma32((a), (b), (c))
+#define tile_add(a, b) ((a) + (b))
+#define tile_relu(v) ((v) <= 0.0f ? 0.0f : (v))
 #endif
 
 #define TILE_COLS (2 * TILE_LANES)
@@ -92,7 +104,7 @@ static inline void tile_store_some(float *p, tile_vec v, int n) {
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
 TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
                            const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
-                           int cols, int resume) {
+                           int cols, int resume, const float *bias, int relu) {
     tile_vec acc[TILE_ROWS][2];
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
@@ -112,6 +124,16 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
     }
+    if (bias) {
+        tile_vec b[2];
+        for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
+        b[last] = edge == TILE_LANES ? tile_loadu(bias + last * TILE_LANES) : tile_load_some(bias + last * TILE_LANES, edge);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_add(acc[r][v], b[v]);
+    }
+    if (relu)
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_relu(acc[r][v]);
     for (int r = 0; r < rows; r++) {
         float *to = c + r * c_row;
         for (int v = 0; v < last; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
@@ -122,9 +144,9 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     }
 }
 
-#define TILE_CASE(r, a_row, a_depth)                                                                    \
-    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume); return;           \
-    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume); return;
+#define TILE_CASE(r, a_row, a_depth)                                                                              \
+    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu); return; \
+    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu); return;
 #if TILE_ROWS > 8
 #define TILE_CASES_9_TO_12(a_row, a_depth) \
     TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
@@ -146,15 +168,18 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     TILE_CASE(4, a_row, a_depth) TILE_CASES_5_TO_6(a_row, a_depth) TILE_CASES_7_TO_8(a_row, a_depth)            \
     TILE_CASES_9_TO_12(a_row, a_depth)
 
-/* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt */
+/* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt. With a bias (or NULL) and ReLU at the end. */
 static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
-                         ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume) {
+                         ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume, const float *bias,
+                         int relu) {
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
 }
 
 /* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
 static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
-                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume) {
+                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols) {
+    const int resume = 0, relu = 0;
+    const float *const bias = NULL;
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }
 }
 
