@@ -108,7 +108,9 @@ def dropout(
     return (out, keep) if return_mask else out
 
 
-def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted") -> Floats:
+def dropout_backward(
+    dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted", *, n_threads: int = 1
+) -> Floats:
     """Dropout backward: dx = dy mask / (1 - rate), in "vanilla" mode dx = dy mask.
 
     Parameters
@@ -118,6 +120,7 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "i
         The one that `dropout(..., return_mask=True)` returned.
     rate : float in [0, 1]
     mode : "inverted" or "vanilla"
+    n_threads : int
 
     Returns
     -------
@@ -125,12 +128,13 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "i
     """
     rate = checks.rate("rate", rate)
     vanilla = _is_vanilla(mode)
+    count = threads.resolve(n_threads)
     slope = _floats("dy", dy)
     keep = checks.mask("mask", mask, slope.shape)
     bits = np.empty(_dropout.words_of(slope.size), dtype=np.uint64)
     _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
     out = np.empty(slope.shape, dtype=np.float32)
-    _dropout.apply_mask(slope.reshape(-1), bits, out.reshape(-1), _scale(rate, vanilla), 1)
+    _dropout.apply_mask(slope.reshape(-1), bits, out.reshape(-1), _scale(rate, vanilla), count)
     return out
 
 

@@ -1,0 +1,260 @@
+"""cydrop against PyTorch, JAX, scikit-learn, onnxruntime and NumPy: training, dropout, prediction.
+
+    pip install torch jax jaxlib optax scikit-learn onnx onnxruntime    (those that are missing are left out, and named)
+    python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--plot FILE.png]
+
+Every competitor is a process of its own (peers.py says what it does). They take turns (A B C A B C ...): each turn
+begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning threads fall asleep.
+The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of (the peer's time /
+cydrop's time in the same turn). Above 1, cydrop is faster.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import peers
+from vs_numpy import processor
+
+PAUSE = 0.03  # seconds between two turns
+TURN = 0.15  # seconds that a turn should measure
+
+
+def networks() -> dict[str, dict[str, Any]]:
+    shapes = {
+        "T 8-50-1": (32, 500), "S 64-128-10": (32, 500), "M 784-512-512-10": (128, 60),
+        "L 784-1024-1024-1024-10": (128, 20), "XL 784-4096-4096-10": (256, 3),
+        "untuned 54-150-75-7": (100, 200), "untuned 250-601-299-23": (200, 50),
+    }  # fmt: skip
+    return {
+        name: {"sizes": [int(n) for n in name.split()[1].split("-")], "batch": batch, "steps": steps}
+        for name, (batch, steps) in shapes.items()
+    }
+
+
+def tasks(threads: int) -> list[dict[str, Any]]:
+    found = []
+    for name, network in networks().items():
+        title = f"training step, {name}, batch {network['batch']}"
+        found.append({"kind": "training", "title": title, "unit": network["steps"], **network})
+    if threads > 1:
+        for name in ("M", "L", "XL"):
+            full, network = next((full, n) for full, n in networks().items() if full.startswith(f"{name} "))
+            title = f"one thread against {threads}, training step, {full}, batch {network['batch']}"
+            found.append({"kind": "threads", "title": title, "unit": network["steps"], **network})
+    for exponent, rate, direction in [
+        *((exponent, 0.5, direction) for exponent in (16, 18, 20, 22, 24, 26) for direction in ("forward", "backward")),
+        (20, 0.3, "forward"), (24, 0.5, "in place"), (24, 0.3, "in place"),
+    ]:  # fmt: skip
+        title = f"dropout {direction}, 2^{exponent} float32, rate {rate}"
+        task = {"size": 2**exponent, "rate": rate, "direction": direction}
+        found.append({"kind": "dropout", "title": title, "unit": 1, **task})
+    for name, rows in (("S 64-128-10", 1), ("S 64-128-10", 1000), ("M 784-512-512-10", 60000)):
+        title = f"predict, {name}, {rows:,} row{'s' if rows > 1 else ''}"
+        found.append({"kind": "prediction", "title": title, "unit": 1, "rows": rows, **networks()[name]})
+    return found
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.work:
+        work(json.loads(arguments.work))
+        return
+    import cydrop
+
+    threads = arguments.threads or int(cydrop.show_config()["n_threads"])
+    report: dict[str, Any] = {"machine": describe_machine(threads), "sections": []}
+    for name, value in report["machine"].items():
+        print(f"{name}: {value}")
+    print("\nmedian [quartiles] of a step or call; ratio: how many times cydrop's time, turn by turn\n")
+    for task in tasks(threads):
+        if arguments.only in task["title"]:
+            section = compare(task, threads, arguments.turns or (5 if arguments.quick else 15))
+            report["sections"].append(section)
+            print_section(section)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.plot:
+        draw_plot(report, arguments.plot)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], epilog="Speed belongs to a quiet machine: close what else is running."
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="tasks whose title has this text")
+    parser.add_argument("--quick", action="store_true", help="5 turns instead of 15")
+    parser.add_argument("--turns", type=int, help="how many turns")
+    parser.add_argument("--threads", type=int, help="threads for everyone; default: what cydrop would take")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all ratios (needs matplotlib)")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+# A competitor's process -------------------------------------------------------------------------------------
+
+
+def work(job: dict[str, Any]) -> None:
+    """Reads numbers of calls, a line each, and answers with seconds a call."""
+    call = peers.PEERS[job["kind"]][job["peer"]](job["task"], job["threads"])
+    unit = job["task"]["unit"]
+    call(unit)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        call(unit)
+        start = time.perf_counter()
+        call(count)
+        print((time.perf_counter() - start) / count, flush=True)
+
+
+class Competitor:
+    def __init__(self, name: str, kind: str, peer: str, task: dict[str, Any], threads: int) -> None:
+        self.name = name
+        self.unit = task["unit"]
+        self.seconds: list[float] = []
+        job = json.dumps({"kind": kind, "peer": peer, "task": task, "threads": threads})
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--work", job],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=peers.environment(threads),
+        )  # fmt: skip
+        assert self.process.stdout is not None and self.process.stderr is not None
+        if self.process.stdout.readline().strip() != "ready":
+            reason = self.process.stderr.read().strip().splitlines()
+            self.close()
+            raise RuntimeError(reason[-1] if reason else "it ended without a word")
+        self.ask(self.unit)
+        self.count = max(1, round(TURN / self.ask(self.unit) / self.unit)) * self.unit
+
+    def ask(self, count: int) -> float:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def take_turn(self) -> None:
+        self.seconds.append(self.ask(self.count))
+        time.sleep(PAUSE)
+
+    def close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self.process.wait()
+
+
+def compare(task: dict[str, Any], threads: int, turns: int) -> dict[str, Any]:
+    if task["kind"] == "threads":
+        wanted = [("cydrop", "training", "cydrop", threads), ("cydrop, one thread", "training", "cydrop", 1)]
+    else:
+        wanted = [(peer, task["kind"], peer, threads) for peer in peers.PEERS[task["kind"]]]
+    competitors, absent = [], {}
+    for name, kind, peer, count in wanted:
+        try:
+            competitors.append(Competitor(name, kind, peer, task, count))
+        except RuntimeError as error:
+            if peer == "cydrop":
+                raise
+            absent[name] = str(error)
+    time.sleep(0.5)
+    for _ in range(turns):
+        for competitor in competitors:
+            competitor.take_turn()
+    for competitor in competitors:
+        competitor.close()
+    ours = competitors[0].seconds
+    rows = []
+    for competitor in competitors:
+        low, median, high = statistics.quantiles(competitor.seconds, n=4)
+        ratio = statistics.median(theirs / own for theirs, own in zip(competitor.seconds, ours, strict=True))
+        rows.append({"label": competitor.name, "median": median, "low": low, "high": high, "ratio": ratio,
+                     "turns": competitor.seconds})  # fmt: skip
+    return {"title": task["title"], "kind": task["kind"], "rows": rows, "absent": absent}
+
+
+# What is shown ----------------------------------------------------------------------------------------------
+
+
+def show(seconds: float) -> str:
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if seconds < limit:
+            return f"{seconds * factor:.4g} {unit}"
+    return f"{seconds:.4g} s"
+
+
+def print_section(section: dict[str, Any]) -> None:
+    print(section["title"])
+    for row in section["rows"]:
+        spread = f"[{show(row['low'])}, {show(row['high'])}]"
+        print(f"    {row['label']:<26}{show(row['median']):>10}  {spread:<26}{row['ratio']:8.2f} x")
+    for name, reason in section["absent"].items():
+        print(f"    {name:<26}not here: {reason}")
+    print(flush=True)
+
+
+def describe_machine(threads: int) -> dict[str, Any]:
+    import cydrop
+
+    versions = {}
+    for package in peers.PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "processor": processor(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "instruction set": cydrop.show_config()["simd"],
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def draw_plot(report: dict[str, Any], path: Path) -> None:
+    """A point for each peer and task: its time as a multiple of cydrop's, on a log scale."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sections = report["sections"]
+    labels = list(dict.fromkeys(row["label"] for section in sections for row in section["rows"][1:]))
+    figure, axes = pyplot.subplots(figsize=(11, 0.36 * len(sections) + 1.8), layout="constrained")
+    for number, label in enumerate(labels):
+        points = [
+            (row["ratio"], place)
+            for place, section in enumerate(sections)
+            for row in section["rows"]
+            if row["label"] == label
+        ]
+        axes.scatter(*zip(*points, strict=True), label=label, s=42, color=f"C{number}", zorder=3)
+    axes.axvline(1, color="#c8553d", linewidth=1.2)
+    axes.set_xscale("log")
+    axes.set_yticks(
+        range(len(sections)), [f"{s['title']}   {show(s['rows'][0]['median'])}" for s in sections], fontsize=8
+    )
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("time as a multiple of cydrop's (beside the title), log scale; right of the line cydrop is faster")
+    machine = report["machine"]
+    axes.set_title(f"{machine['processor']}, {machine['threads']} threads, {machine['instruction set']}", fontsize=9)
+    axes.legend(fontsize=8, loc="upper right")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
