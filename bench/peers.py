@@ -77,7 +77,8 @@ def cydrop_dropout(task: dict[str, Any], threads: int) -> Call:
     x = np.random.default_rng(4).standard_normal(task["size"], dtype=np.float32)
     if task["direction"] == "backward":
         mask = functional.dropout(x, task["rate"], seed=0, return_mask=True)[1]
-        return repeat(lambda: functional.dropout_backward(x, mask, task["rate"], n_threads=threads))
+        dx = np.empty_like(x)
+        return repeat(lambda: functional.dropout_backward(x, mask, task["rate"], out=dx, n_threads=threads))
     out = x if task["direction"] == "in place" else np.empty_like(x)
     return repeat(lambda: functional.dropout(x, task["rate"], out=out, n_threads=threads))
 
@@ -175,10 +176,9 @@ def numpy_dropout(task: dict[str, Any], threads: int) -> Call:
         np.multiply(x, mask, out=out)
         np.multiply(out, scale, out=out)
 
-    def backward() -> Floats:
-        dx = x * mask
-        dx *= scale
-        return dx
+    def backward() -> None:
+        np.multiply(x, mask, out=out)
+        np.multiply(out, scale, out=out)
 
     forward()
     return repeat(backward if task["direction"] == "backward" else forward)

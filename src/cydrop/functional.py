@@ -83,12 +83,7 @@ def dropout(
     vanilla = _is_vanilla(mode)
     count = threads.resolve(n_threads)
     given = _floats("x", x)
-    if out is None:
-        out = np.empty(given.shape, dtype=np.float32)
-    elif not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != given.shape or not (
-        out.flags.c_contiguous and out.flags.writeable
-    ):  # fmt: skip
-        raise ValueError(f"out must be a writeable C-contiguous float32 array of shape {given.shape}")
+    out = _result(out, given.shape)
     keep = None if mask is None else checks.mask("mask", mask, given.shape)
     flat, flat_out = given.reshape(-1), out.reshape(-1)
     if not training:
@@ -96,20 +91,25 @@ def dropout(
         keep = np.ones(given.shape, dtype=np.bool_)
     elif keep is None and 0 < rate < 1 and not return_mask:
         _dropout.dropout(flat, flat_out, rate, _scale(rate, vanilla), *seeding.key(seed), count)
-    else:
+    elif keep is None:
         bits = np.empty(_dropout.words_of(flat.size), dtype=np.uint64)
-        if keep is None:
-            _dropout.mask(bits, flat.size, rate, *(seeding.key(seed) if 0 < rate < 1 else (0, 0)), count)
-            keep = np.empty(given.shape, dtype=np.bool_)
-            _dropout.unpack(bits, keep.reshape(-1).view(np.uint8))
-        else:
-            _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
+        _dropout.mask(bits, flat.size, rate, *(seeding.key(seed) if 0 < rate < 1 else (0, 0)), count)
+        keep = np.empty(given.shape, dtype=np.bool_)
+        _dropout.unpack(bits, keep.reshape(-1).view(np.uint8))
         _dropout.apply_mask(flat, bits, flat_out, _scale(rate, vanilla), count)
+    else:
+        _dropout.apply_booleans(flat, keep.reshape(-1).view(np.uint8), flat_out, _scale(rate, vanilla), count)
     return (out, keep) if return_mask else out
 
 
 def dropout_backward(
-    dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted", *, n_threads: int = 1
+    dy: ArrayLike,
+    mask: ArrayLike,
+    rate: float,
+    mode: str = "inverted",
+    *,
+    out: NDArray[np.float32] | None = None,
+    n_threads: int = 1,
 ) -> Floats:
     """Dropout backward: dx = dy mask / (1 - rate), in "vanilla" mode dx = dy mask.
 
@@ -120,21 +120,39 @@ def dropout_backward(
         The one that `dropout(..., return_mask=True)` returned.
     rate : float in [0, 1]
     mode : "inverted" or "vanilla"
+    out : float32 C-contiguous array of the shape of dy, or None
+        Where the result goes; may be dy itself.
     n_threads : int
 
     Returns
     -------
     ndarray of float32
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a rate outside [0, 1], an unknown mode, a mask or out of another shape, and unusable arrays.
     """
     rate = checks.rate("rate", rate)
     vanilla = _is_vanilla(mode)
     count = threads.resolve(n_threads)
     slope = _floats("dy", dy)
     keep = checks.mask("mask", mask, slope.shape)
-    bits = np.empty(_dropout.words_of(slope.size), dtype=np.uint64)
-    _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
-    out = np.empty(slope.shape, dtype=np.float32)
-    _dropout.apply_mask(slope.reshape(-1), bits, out.reshape(-1), _scale(rate, vanilla), count)
+    out = _result(out, slope.shape)
+    _dropout.apply_booleans(
+        slope.reshape(-1), keep.reshape(-1).view(np.uint8), out.reshape(-1), _scale(rate, vanilla), count
+    )
+    return out
+
+
+def _result(out: Any, shape: tuple[int, ...]) -> Floats:
+    """`out`, or a new array where it is None."""
+    if out is None:
+        return np.empty(shape, dtype=np.float32)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape or not (
+        out.flags.c_contiguous and out.flags.writeable
+    ):  # fmt: skip
+        raise ValueError(f"out must be a writeable C-contiguous float32 array of shape {shape}")
     return out
 
 

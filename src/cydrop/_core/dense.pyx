@@ -233,13 +233,15 @@ cdef void product(
     cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
-    cdef const float* bias = NULL if backward or e == NULL else e.bias
-    cdef bint relu = not backward and e != NULL and e.activation == RELU and c.data == y.data
+    cdef const float* bias = NULL
+    cdef bint relu = not backward and e.activation == RELU and c.data == y.data
     cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows at the end
     cdef const Epilogue* rest = e
     cdef const Epilogue* by_panel
     if not backward and (relu or e.activation == IDENTITY) and c.data == y.data and e.mask == NULL and e.scale == <float>1.0:
         rest = NULL                                 # the tile does all of it
+    if not backward:
+        bias = e.bias
     by_panel = rest
     if cached:
         by_panel = NULL

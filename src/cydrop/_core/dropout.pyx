@@ -218,17 +218,44 @@ def apply_mask(
                 select_block(&bits[0], block, scale, &x[0], &out[0], n)
 
 
+cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, j, whole = n // 64
+    cdef uint64_t word = 0
+    for i in range(whole):
+        bits[i] = bytes_to_bits(keep + 64 * i)
+    for j in range(64 * whole, n):
+        word |= <uint64_t>(keep[j] != 0) << (j & 63)
+    if n > 64 * whole:
+        bits[whole] = word
+
+
+cdef void keep_block(const unsigned char* keep, float scale, const float* x, float* out, Py_ssize_t n) noexcept nogil:
+    cdef uint64_t[BLOCK_WORDS] bits
+    pack_bits(keep, bits, n)
+    select_row(bits, 0, x, scale, out, n)
+
+
+def apply_booleans(
+    const float[::1] x,         # IN
+    const unsigned char[::1] keep,  # IN
+    float[::1] out,             # OUT, may be x
+    float scale,
+    int n_threads,
+):
+    """out = x * scale where `keep` is not 0, else 0: apply_mask for a mask of booleans."""
+    cdef Py_ssize_t n = x.shape[0], start
+    if n == 0:
+        return
+    with nogil:
+        for start in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
+            keep_block(&keep[start], scale, &x[start], &out[start], min(<Py_ssize_t>BLOCK, n - start))
+
+
 def pack(const unsigned char[::1] keep, uint64_t[::1] bits):
     """Booleans into bits."""
-    cdef Py_ssize_t n = keep.shape[0], i, j, whole = n // 64
-    cdef uint64_t word = 0
-    with nogil:
-        for i in range(whole):
-            bits[i] = bytes_to_bits(&keep[64 * i])
-        for j in range(64 * whole, n):
-            word |= <uint64_t>(keep[j] != 0) << (j & 63)
-        if n > 64 * whole:
-            bits[whole] = word
+    if keep.shape[0]:
+        with nogil:
+            pack_bits(&keep[0], &bits[0], keep.shape[0])
 
 
 def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):

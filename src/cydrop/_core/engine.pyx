@@ -78,6 +78,7 @@ cdef struct Pace:               # are the threads worth it at the moment?
     double serial               # least seconds a row on one thread, 0: not measured yet
     double resume               # when to try all threads again
     double pause                # for how long they were put aside last
+    double lost                 # seconds that the threads lost, forgotten by and by
     int trials                  # batches on all threads before the first measurement of one
 
 
@@ -90,9 +91,13 @@ cdef inline int threads_now(Pace* pace, int n_threads, double now) noexcept nogi
     return n_threads
 
 
-cdef inline void note_pace(Pace* pace, int threads, int n_threads, double seconds, double now) noexcept nogil:
+cdef inline void note_pace(
+    Pace* pace, int threads, int n_threads, double passed, Py_ssize_t rows, double now
+) noexcept nogil:
     """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
-    longer than one thread would have worked. Then all but one rest, for 0.05 s at first, up to 1.6 s."""
+    longer than one thread would have worked. Then, when a millisecond is lost, all but one rest, for 0.05 s at
+    first, up to 1.6 s."""
+    cdef double seconds = passed / <double>rows
     if n_threads == 1:
         return
     if threads == 1:
@@ -100,10 +105,15 @@ cdef inline void note_pace(Pace* pace, int threads, int n_threads, double second
     elif pace.serial == 0:
         pace.trials += 1
     elif seconds > 2 * pace.serial:
-        pace.pause = min(2 * pace.pause, 1.6) if pace.pause > 0 else 0.05
-        pace.resume = now + pace.pause
-    elif now > pace.resume + pace.pause:
-        pace.pause = 0.0
+        pace.lost += passed - 2 * pace.serial * <double>rows
+        if pace.lost > 1e-3:
+            pace.lost = 0.0
+            pace.pause = min(2 * pace.pause, 1.6) if pace.pause > 0 else 0.05
+            pace.resume = now + pace.pause
+    else:
+        pace.lost = pace.lost / 2
+        if now > pace.resume + pace.pause:
+            pace.pause = 0.0
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
@@ -247,7 +257,7 @@ cdef class Engine:
                 self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
                 batch += 1
                 now = passing_seconds()
-                note_pace(&ws.pace, ws.threads, self.n_threads, (now - begun) / rows, now)
+                note_pace(&ws.pace, ws.threads, self.n_threads, now - begun, rows, now)
                 if now > deadline:
                     break
         return batch, loss, seen, correct, diverged
@@ -285,7 +295,7 @@ cdef class Engine:
                     self.predict_piece(ws, 0, &x[row, 0], x.shape[1], rows, &out[row, 0], link, threads)
                 row += rows
                 now = passing_seconds()
-                note_pace(&ws.pace, threads, self.n_threads, (now - begun) / rows, now)
+                note_pace(&ws.pace, threads, self.n_threads, now - begun, rows, now)
                 if now > deadline:
                     break
         return row
@@ -320,11 +330,20 @@ cdef class Engine:
         int threads
     ) noexcept nogil:
         cdef Bound* bound = ws.bound + lane * self.n_ops
+        cdef Bound* last = &bound[self.n_ops - 1]
+        cdef Matrix held = last.y
+        cdef bint straight = self.ops[self.n_ops - 1].kind == DENSE and last.z.data == last.y.data
         bound[0].x.data = <float*>x         # never written: operations only read their x
         bound[0].x.row = x_row
         self.bind_input(bound)
+        if straight:                        # the last product may write where the result is wanted
+            last.y.data, last.y.row = out, self.ops[self.n_ops - 1].n_out
+            last.z = last.y
         self.forward_pass(bound, rows, ws.scratch + lane * scratch_floats(ws.capacity), threads)
         self.write_output(bound, rows, out, link)
+        if straight:
+            last.y = held
+            last.z = held
 
     def sample(
         self,
@@ -589,7 +608,8 @@ cdef class Engine:
         cdef Matrix to
         to.data = out
         to.row = units
-        self.copy_rows(bound[self.n_ops - 1].y, to, rows, units)
+        if bound[self.n_ops - 1].y.data != out:
+            self.copy_rows(bound[self.n_ops - 1].y, to, rows, units)
         if link:
             link_rows(self.loss.kind, out, units, rows, units)
 
