@@ -49,6 +49,17 @@ cdef enum:
     SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
 
 
+cdef enum:                      # what a step's time went into; for each operation three more, in this order
+    LOADING = 0
+    DRAWING = 1
+    LOSS_PASS = 2
+    UPDATING = 3
+    FORWARD = 4
+    BACKWARD_INPUT = 5
+    BACKWARD_WEIGHT = 6
+    EACH = 3
+
+
 cdef struct Op:
     int kind
     Py_ssize_t n_in
@@ -114,6 +125,15 @@ cdef inline void note_pace(
         pace.lost = pace.lost / 2
         if now > pace.resume + pace.pause:
             pace.pause = 0.0
+
+
+cdef inline void tick(double* clock, double* last, int slot) noexcept nogil:
+    """Adds the time since the last tick to a slot, where somebody wants to know."""
+    cdef double now
+    if clock != NULL:
+        now = passing_seconds()
+        clock[slot] += now - last[0]
+        last[0] = now
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
@@ -240,14 +260,18 @@ cdef class Engine:
             while batch < batches:
                 begun = now
                 ws.threads = threads_now(&ws.pace, self.n_threads, now)
+                ws.last_tick = now
                 start = batch * batch_size
                 rows = min(batch_size, n - start)
                 self.load_batch(ws, x, labels, targets, weights, order, start, rows)
+                tick(ws.clock, &ws.last_tick, LOADING)
                 self.set_rates(ws, &rates[batch if rates.shape[0] > 1 else 0, 0] if self.n_dropouts else NULL)
                 self.draw_masks(ws, rows, self.draws, NULL)
-                self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
+                tick(ws.clock, &ws.last_tick, DRAWING)
+                self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
                 self.draws += 1
                 one = self.loss_of_batch(ws, rows, True)
+                tick(ws.clock, &ws.last_tick, LOSS_PASS)
                 if not isfinite(one.loss):
                     diverged = True
                     break
@@ -255,6 +279,7 @@ cdef class Engine:
                 correct += one.correct
                 seen += rows
                 self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
+                tick(ws.clock, &ws.last_tick, UPDATING)
                 batch += 1
                 now = passing_seconds()
                 note_pace(&ws.pace, ws.threads, self.n_threads, now - begun, rows, now)
@@ -339,7 +364,7 @@ cdef class Engine:
         if straight:                        # the last product may write where the result is wanted
             last.y.data, last.y.row = out, self.ops[self.n_ops - 1].n_out
             last.z = last.y
-        self.forward_pass(bound, rows, ws.scratch + lane * scratch_floats(ws.capacity), threads)
+        self.forward_pass(ws, bound, rows, ws.scratch + lane * scratch_floats(ws.capacity), threads)
         self.write_output(bound, rows, out, link)
         if straight:
             last.y = held
@@ -366,7 +391,7 @@ cdef class Engine:
                 self.bind_input(ws.bound)
                 self.draw_masks(ws, rows, draw * <uint64_t>chunks + <uint64_t>chunk,
                                 &seeds[0, 0] if self.n_dropouts else NULL)
-                self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
+                self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
                 self.write_output(ws.bound, rows, &out[row, 0], link)
                 row += rows
                 chunk += 1
@@ -384,7 +409,7 @@ cdef class Engine:
             self.bind_input(ws.bound)
             self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
             self.draw_masks(ws, rows, self.draws, NULL)
-            self.forward_pass(ws.bound, rows, ws.scratch, ws.threads)
+            self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
             self.write_output(ws.bound, rows, &out[0, 0], False)
             self.draws += 1
 
@@ -474,7 +499,9 @@ cdef class Engine:
                 draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
                           ws.threads if n > FEW else 1)
 
-    cdef void forward_pass(self, Bound* bound, Py_ssize_t rows, float* scratch, int threads) noexcept nogil:
+    cdef void forward_pass(
+        self, Workspace ws, Bound* bound, Py_ssize_t rows, float* scratch, int threads
+    ) noexcept nogil:
         cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
         cdef int i
         cdef Op* op
@@ -487,6 +514,7 @@ cdef class Engine:
                               scratch, threads)
             else:
                 self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, op.n_out, False, threads)
+            tick(ws.clock, &ws.last_tick, FORWARD + EACH * i)
 
     cdef void map_pass(
         self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
@@ -554,8 +582,10 @@ cdef class Engine:
                     else:
                         dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
                                              NULL, other, other, other, ws.scratch, ws.threads)
+                tick(ws.clock, &ws.last_tick, BACKWARD_INPUT + EACH * i)
                 self.gradient_of(op, update, &to)
                 dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, ws.threads)
+                tick(ws.clock, &ws.last_tick, BACKWARD_WEIGHT + EACH * i)
                 other = spare
                 spare = g
                 g = other
@@ -630,6 +660,8 @@ cdef class Workspace:
     cdef double* rates          # one an operation; used where it drops
     cdef Pace pace
     cdef int threads            # in use at the moment
+    cdef double* clock          # seconds in each part of a step, NULL: nobody asks
+    cdef double last_tick
     cdef Engine engine
     cdef readonly Py_ssize_t capacity
     cdef readonly bint training
@@ -669,6 +701,7 @@ cdef class Workspace:
     def __dealloc__(self):
         free(self.bound)
         free(self.rates)
+        free(self.clock)
 
     cdef float* take(self, Py_ssize_t floats):
         """The next piece of memory, on a cache line of its own; NULL while only measuring."""
@@ -721,6 +754,24 @@ cdef class Workspace:
                 b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
                 if op.dropout >= 0 and (self.masked or self.training):
                     b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+
+    def start_clock(self):
+        """From now on the time of training steps is kept, part by part."""
+        free(self.clock)
+        self.clock = <double*>calloc(FORWARD + EACH * self.engine.n_ops, sizeof(double))
+        if self.clock == NULL:
+            raise MemoryError
+
+    def seconds(self):
+        """Since start_clock: {"load", "masks", "loss", "update"} and for every operation
+        (forward, backward to the input, backward to the weights, the optimizer included)."""
+        cdef int i
+        if self.clock == NULL:
+            raise RuntimeError("the clock was not started")
+        common = {"load": self.clock[LOADING], "masks": self.clock[DRAWING], "loss": self.clock[LOSS_PASS],
+                  "update": self.clock[UPDATING]}
+        return common, [(self.clock[FORWARD + EACH * i], self.clock[BACKWARD_INPUT + EACH * i],
+                         self.clock[BACKWARD_WEIGHT + EACH * i]) for i in range(self.engine.n_ops)]
 
     def set_keep(self, int op, double keep):
         """In prediction, the factor of a vanilla dropout layer's outputs: 1 - rate."""
