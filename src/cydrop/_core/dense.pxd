@@ -44,7 +44,7 @@ cdef void dense_forward(
     Matrix x, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads) noexcept nogil
 cdef void dense_backward_input(
-    Matrix dz, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix dz, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads) noexcept nogil
 cdef void dense_backward_weight(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,

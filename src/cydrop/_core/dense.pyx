@@ -78,20 +78,22 @@ cdef inline void pack(
 
 
 cdef inline void pack_transposed(
-    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, float* panel
+    const float* b, Py_ssize_t b_row, const float* end, Py_ssize_t depth, Py_ssize_t cols, float* panel
 ) noexcept nogil:
-    """panel[k, j] = b[j, k], zero for j >= cols"""
+    """panel[k, j] = b[j, k]; lanes j >= cols may hold anything. Blocks that hang over are read up to `end`."""
     cdef Py_ssize_t k, j, j0 = 0, k0
-    if cols < TILE_COLS:
-        memset(panel, 0, depth * TILE_COLS * sizeof(float))
+    cdef bint inside
     while j0 < cols:
         k0 = 0
-        while cols - j0 >= TILE_LANES and depth - k0 >= TILE_LANES:
-            tile_transpose(b + j0 * b_row + k0, b_row, panel + k0 * TILE_COLS + j0)
+        while k0 < depth:
+            inside = cols - j0 >= TILE_LANES and depth - k0 >= TILE_LANES
+            if inside or b + (j0 + TILE_LANES - 1) * b_row + k0 + TILE_LANES <= end:
+                tile_transpose(b + j0 * b_row + k0, b_row, panel + k0 * TILE_COLS + j0)
+            else:
+                for j in range(j0, min(cols, j0 + TILE_LANES)):
+                    for k in range(k0, min(depth, k0 + TILE_LANES)):
+                        panel[k * TILE_COLS + j] = b[j * b_row + k]
             k0 += TILE_LANES
-        for j in range(j0, min(cols, j0 + TILE_LANES)):
-            for k in range(k0, depth):
-                panel[k * TILE_COLS + j] = b[j * b_row + k]
         j0 += TILE_LANES
 
 
@@ -201,7 +203,7 @@ cdef void product_unit(
             panel = b + k0 * b_row + col0
             panel_row = b_row
         elif transposed:
-            pack_transposed(b + col0 * b_row + k0, b_row, deep, cols, scratch)
+            pack_transposed(b + col0 * b_row + k0, b_row, b_end, deep, cols, scratch)
         else:
             pack(b + k0 * b_row + col0, b_row, deep, cols, scratch)
         fetched = 0 if transposed or ready else min(block, depth - k0 - deep)
@@ -277,11 +279,11 @@ cdef void dense_forward(
 
 
 cdef void dense_backward_input(
-    Matrix dz, const float* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix dz, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
 ) noexcept nogil:
     """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
-    product(dz, weight, n_out, NULL, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
+    product(dz, weight, n_out, end, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
 
 
 cdef inline void column_sums(
@@ -459,5 +461,5 @@ def backward(
     mdx.data, mdx.row = &dx[0, 0], n_in
     mdy.data, mdy.row = <float*>&dy[0, 0], n_out
     with nogil:
-        dense_backward_input(mdy, &weight[0, 0], rows, n_in, n_out, NULL, mdx, mdx, mdx, &scratch[0], n_threads)
+        dense_backward_input(mdy, &weight[0, 0], &weight[0, 0] + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx, &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)

@@ -562,6 +562,7 @@ cdef class Engine:
 
         At operation i, `g` holds d loss / d z of it: the epilogue backwards was fused to the product above.
         """
+        cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
         cdef int i = self.n_ops - 1
         cdef Matrix g = ws.slope[0], spare = ws.slope[1], other
         cdef Gradient to
@@ -577,10 +578,10 @@ cdef class Engine:
                 if i > self.first_dense or want_input:
                     other = spare if i > 0 else dx
                     if below != NULL:
-                        dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
+                        dense_backward_input(g, &self.parameters[op.weight], end, rows, op.n_in, op.n_out,
                                              &below.epilogue, below.z, below.y, other, ws.scratch, ws.threads)
                     else:
-                        dense_backward_input(g, &self.parameters[op.weight], rows, op.n_in, op.n_out,
+                        dense_backward_input(g, &self.parameters[op.weight], end, rows, op.n_in, op.n_out,
                                              NULL, other, other, other, ws.scratch, ws.threads)
                 tick(ws.clock, &ws.last_tick, BACKWARD_INPUT + EACH * i)
                 self.gradient_of(op, update, &to)
