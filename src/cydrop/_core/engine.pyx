@@ -31,6 +31,7 @@ from cydrop._core.optimizers import spans_of
 cdef extern from "fma.h" nogil:
     double passing_seconds()
     int32_t bits_of(float x)
+    void fetch_line(const void* p)
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
@@ -45,6 +46,7 @@ cdef enum:
     STRETCH = 8                 # pieces for each thread, then a look at the clock
     FITS_L2 = 131072            # parameters that each thread may read for itself, for however few rows
     MARGIN = 32                 # floats behind an arena, see memory.aligned
+    FETCHED = 16384             # floats of a batch that are asked for ahead
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
     SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
 
@@ -278,6 +280,7 @@ cdef class Engine:
                 loss += one.loss
                 correct += one.correct
                 seen += rows
+                self.fetch_batch(x, order, start + rows, min(batch_size, n - start - rows))
                 self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
                 tick(ws.clock, &ws.last_tick, UPDATING)
                 batch += 1
@@ -456,6 +459,21 @@ cdef class Engine:
                        columns * sizeof(float))
             if ws.has_weights:
                 ws.weights[r] = weights[places[r] if places != NULL else start + r]
+
+    cdef void fetch_batch(
+        self, const float[:, ::1] x, const int64_t[::1] order, Py_ssize_t start, Py_ssize_t rows
+    ) noexcept nogil:
+        """Asks for the rows of the next batch, where they are few, while this one is still worked on."""
+        cdef Py_ssize_t r, j, n = x.shape[1]
+        cdef const float* row
+        if rows * n > FETCHED:
+            return
+        for r in range(rows):
+            row = &x[order[start + r] if order.shape[0] else start + r, 0]
+            j = 0
+            while j < n:
+                fetch_line(row + j)
+                j += 16
 
     cdef void bind_input(self, Bound* bound) noexcept nogil:
         if self.ops[0].kind == MAP:
