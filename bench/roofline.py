@@ -17,6 +17,7 @@ the time they take counts against the share.
 
 import argparse
 import ctypes
+import itertools
 import json
 import statistics
 import subprocess
@@ -109,7 +110,7 @@ def measure(name: str, task: dict[str, Any], threads: int, limits: Any) -> dict[
 
 
 def count(sizes: list[int]) -> int:
-    return sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    return sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
 def part(label: str, seconds: float, work: float, moved: float, peak: float, bandwidth: float) -> dict[str, Any]:

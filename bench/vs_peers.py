@@ -129,7 +129,8 @@ class Competitor:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=peers.environment(threads),
         )  # fmt: skip
-        assert self.process.stdout is not None and self.process.stderr is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
         if self.process.stdout.readline().strip() != "ready":
             reason = self.process.stderr.read().strip().splitlines()
             self.close()
@@ -138,7 +139,8 @@ class Competitor:
         self.count = max(1, round(TURN / self.ask(self.unit) / self.unit)) * self.unit
 
     def ask(self, count: int) -> float:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())

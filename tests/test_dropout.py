@@ -257,6 +257,20 @@ def test_dropped_elements_get_no_gradient_and_kept_ones_the_scale_of_the_forward
         assert np.count_nonzero(dx) == mask.sum()
 
 
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 4095, 4097, 20000])
+def test_the_gradient_goes_where_out_says_on_any_number_of_threads(n, rng):
+    dy, mask = rng.normal(size=n).astype(np.float32), rng.random(n) < 0.4
+    expected = np.where(mask, dy * np.float32(1 / 0.7), np.float32(0))
+    for n_threads in (1, 2, 3):
+        out = np.full(n + 40, np.nan, dtype=np.float32)[:n]
+        assert functional.dropout_backward(dy, mask, 0.3, out=out, n_threads=n_threads) is out
+        assert same_bits(out, expected)
+        assert np.isnan(out.base[n:]).all()
+    assert same_bits(functional.dropout_backward(dy, mask, 0.3, out=dy), expected)
+    with pytest.raises(ValueError, match="out must be"):
+        functional.dropout_backward(dy, mask, 0.3, out=np.empty(n + 1, dtype=np.float32))
+
+
 def test_a_given_mask_is_used_and_nothing_is_drawn(rng):
     x = rng.normal(size=(11, 13)).astype(np.float32)
     mask = rng.random((11, 13)) < 0.4

@@ -164,6 +164,34 @@ def test_the_number_of_threads_changes_no_bit(name, rows, width):
         assert again_grad.tobytes() == grad.tobytes()
 
 
+@pytest.mark.parametrize("width", [2, 10, 63, 64, 65, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_rows_side_by_side_have_the_bits_of_rows_alone(width, smoothing):
+    """Sixteen rows of few classes are taken as vectors; a row alone is not."""
+    z, y = example("cross_entropy", 41, width)
+    z[3] *= 50
+    z[17, 1] = np.nan
+    weight = np.random.default_rng(1).random(41).astype(np.float32)
+    _, grad = functional.cross_entropy(z, y, sample_weight=weight, label_smoothing=smoothing, return_grad=True)
+    probabilities = functional.softmax(z)
+    for row in range(41):
+        _, alone = functional.cross_entropy(
+            z[[row]], y[[row]], sample_weight=weight[[row]], label_smoothing=smoothing, return_grad=True
+        )
+        factor = np.float32(np.float64(weight[row]) / 41) / np.float32(weight[row])
+        np.testing.assert_allclose(grad[row], alone[0] * factor, rtol=4e-7)  # the mean's factor is another one
+        assert functional.softmax(z[[row]])[0].tobytes() == probabilities[row].tobytes()
+
+
+@pytest.mark.parametrize("width", [2, 10, 64])
+def test_blocks_of_sixteen_rows_have_the_bits_of_rows_alone_where_the_factor_is_a_power_of_two(width):
+    z, y = example("cross_entropy", 32, width, seed=2)
+    _, grad = functional.cross_entropy(z, y, return_grad=True)
+    for row in range(32):
+        alone = functional.cross_entropy(z[[row]], y[[row]], return_grad=True)[1]
+        assert (grad[row] * np.float32(32)).tobytes() == alone[0].tobytes()
+
+
 def test_right_answers_are_counted_with_the_loss():
     """Rows whose largest output is the label's; for binary targets, elements on the right side of 0."""
     empty, no_floats, no_matrix = np.empty(0, np.int32), np.empty(0, np.float32), np.empty((0, 0), np.float32)

@@ -49,6 +49,42 @@ def test_prediction_has_no_dropout_and_training_has(digits):
     assert net.predict(X).tobytes() == net.predict(X).tobytes()
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [cd.Dense(300), cd.ReLU(), cd.Dropout(0.4, mode="vanilla"), cd.Dense(70), cd.Tanh(), cd.Dense(5)],
+        [cd.Dense(40), cd.ReLU(), cd.Dense(5), cd.ReLU()],
+        [cd.Dropout(0.5), cd.Dense(5, activation="gelu"), cd.Dropout(0.3)],
+    ],
+    ids=["wide", "small, ends with a ReLU", "ends with a dropout"],
+)
+@pytest.mark.parametrize("rows", [1, 8, 9, 23, 24, 47, 48, 49, 503, 504, 505, 2500])
+def test_a_row_s_prediction_does_not_depend_on_the_other_rows_nor_on_threads(rng, layers, rows):
+    """Many rows are predicted in pieces, a thread each, and few rows by all threads together."""
+    X = rng.standard_normal((rows, 30), dtype=np.float32)
+    nets = [cd.Network(layers, loss="mse", seed=3, n_threads=n_threads).build(30) for n_threads in (1, 2, 3)]
+    expected = np.concatenate([nets[0].predict(X[row : row + 1]) for row in range(rows)])
+    for net in nets:
+        for _ in range(4):  # the threads are tried out at first
+            np.testing.assert_array_equal(net.predict(X), expected)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_found_wherever_it_is(value, n_threads):
+    X = np.full((2, 300000), 3.4e38, dtype=np.float32)
+    net = cd.Network([cd.Dense(1)], loss="mse", n_threads=n_threads)
+    for place in (0, 1, 15, 16, 17, 262143, 262144, 299999):
+        X[1, place] = value
+        with pytest.raises(ValueError, match=rf"row 1, column {place}$"):
+            net.predict(X)
+        X[1, place] = -3.4e38
+    few = np.ones((1, 5), dtype=np.float32)
+    few[0, 4] = value
+    with pytest.raises(ValueError, match="row 0, column 4"):
+        cd.Network([cd.Dense(1)], loss="mse", n_threads=n_threads).predict(few)
+
+
 def test_the_history_has_the_loss_as_trained_and_evaluate_the_clean_one(digits):
     X, y, _, _ = digits
     net = cd.Network([cd.Dense(128), cd.ReLU(), cd.Dropout(0.7), cd.Dense(10)], seed=0)

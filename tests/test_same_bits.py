@@ -79,6 +79,27 @@ def test_trained_weights_are_the_golden_bits_with_every_instruction_set(simd):
     assert run(simd).stdout.split() == GOLDEN
 
 
+LARGE_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from test_same_bits import digest
+rng = np.random.default_rng(0)
+X, y = rng.random((1280, 784), dtype=np.float32), rng.integers(0, 10, 1280)
+for n_threads in (1, 2, 3, 4, 7):
+    layers = [layer for _ in range(2) for layer in (cd.Dense(512), cd.ReLU(), cd.Dropout(0.5))]
+    net = cd.Network([*layers, cd.Dense(10)], optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
+    net.fit(X, y, epochs=20, batch_size=128, verbose=0)
+    print(digest(net))
+"""
+
+LARGE_GOLDEN = "edd621309a9777c0b13b5811ae7d0198b2b660667e7dd9e622220c3376bbfcd5"
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_200_steps_of_784_512_512_10_are_the_golden_bits_on_1_2_3_4_and_7_threads(simd):
+    assert run(simd, LARGE_SCRIPT).stdout.split() == 5 * [LARGE_GOLDEN]
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"

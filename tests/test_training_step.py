@@ -1,5 +1,7 @@
 """Whole training steps against the plain network: the same masks, every optimizer, loss and activation."""
 
+import time
+
 import numpy as np
 import pytest
 from plain_network import PlainNetwork
@@ -143,6 +145,70 @@ def test_a_loop_by_hand_gives_the_same_bits_as_train_on_batch(rng, clip_norm):
         by_hand.step()
     for name, array in fitted.parameters().items():
         np.testing.assert_array_equal(array, by_hand.parameters()[name])
+
+
+# Rows and widths around the tiles (12 or 6 rows, 32 or 16 columns), the strips of eight panels, the blocks of depth
+# (256), the rows of a strip whose panels would not fit (2,100), and products that are shared among threads.
+WIDE = [(7, 61, (700,)), (25, 33, (257, 255)), (128, 300, (90, 130)), (300, 40, (601, 299)), (2100, 17, (1100, 40))]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("rows", "features", "widths"), WIDE)
+@pytest.mark.parametrize(
+    "optimizer",
+    [cd.Adam(1e-2), cd.AdamW(1e-2), cd.SGD(0.1), cd.SGD(0.1, momentum=0.9, nesterov=True), cd.RMSprop(1e-3),
+     cd.Adagrad(1e-2, weight_decay=0.1)], ids=repr,
+)  # fmt: skip
+def test_the_optimizer_inside_the_product_gives_the_same_bits_as_after_it(
+    rng, optimizer, rows, features, widths, n_threads
+):
+    """A large network's gradients go to the optimizer tile by tile; a loop by hand writes them first."""
+
+    def make():
+        layers = [layer for width in widths for layer in (cd.Dense(width), cd.ReLU(), cd.Dropout(0.4))]
+        return cd.Network([*layers, cd.Dense(9)], optimizer=optimizer, seed=6, n_threads=n_threads).build(features)
+
+    fused, by_hand = make(), make()
+    assert sum(array.size for array in fused.parameters().values()) > 32768
+    X, y = data(rng, rows, features, 9, "cross_entropy")
+    for _ in range(2):
+        fused.train_on_batch(X, y)
+        z = by_hand.forward(X, training=True)
+        by_hand.backward(cd.functional.cross_entropy(z, y, return_grad=True)[1])
+        by_hand.step()
+    for name, array in fused.parameters().items():
+        np.testing.assert_array_equal(array, by_hand.parameters()[name])
+    assert not any(array.any() for array in fused.gradients().values())  # never written
+
+
+@pytest.mark.parametrize(("rows", "features", "widths"), WIDE[:4])
+def test_wide_networks_train_as_in_the_plain_network(rng, rows, features, widths):
+    layers = [layer for width in widths for layer in (cd.Dense(width), cd.ReLU(), cd.Dropout(0.4))]
+    net = cd.Network([*layers, cd.Dense(9)], optimizer=cd.SGD(0.1), seed=6)
+    X, y = data(rng, rows, features, 9, "cross_entropy")
+    assert_same_training(net, X, y, steps=3)
+
+
+def test_the_clock_of_a_workspace_tells_where_the_time_of_training_went(rng):
+    X, y = data(rng, 64, 20, 3, "cross_entropy")
+    net = cd.Network([cd.Dense(300), cd.ReLU(), cd.Dropout(0.5), cd.Dense(3)], seed=1).build(20)
+    workspace = net._borrow(32, training=True)
+    with pytest.raises(RuntimeError, match="not started"):
+        workspace.seconds()
+    workspace.start_clock()
+    net._give_back(workspace)
+    start = time.perf_counter()
+    net.fit(X, y, epochs=3, batch_size=32, verbose=0)
+    passed = time.perf_counter() - start
+    common, operations = workspace.seconds()
+    assert set(common) == {"load", "masks", "loss", "update"}
+    assert all(seconds > 0 for seconds in common.values())
+    (forward, to_input, to_weights), *_, last = operations
+    assert forward > 0
+    assert to_input == 0  # nobody asks for the gradient of the data
+    assert to_weights > 0
+    assert all(seconds > 0 for seconds in last)
+    assert sum(common.values()) + sum(map(sum, operations)) < passed
 
 
 def test_fit_gives_the_same_bits_as_its_batches_one_by_one(rng):

@@ -167,7 +167,7 @@ cdef inline Py_ssize_t block_depth(Py_ssize_t depth) noexcept nogil:
 cdef inline void fetch_share(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t done, Py_ssize_t more, Py_ssize_t all_rows
 ) noexcept nogil:
-    """Asks for a part of the panel that is packed next, as large as `more` rows of `all_rows` are of the work before."""
+    """Asks for a part of the panel that is packed next: the share that `more` rows are of `all_rows`."""
     cdef Py_ssize_t k = done * depth // all_rows
     while k < (done + more) * depth // all_rows:
         fetch_line(b + k * b_row)
@@ -183,87 +183,87 @@ cdef inline bint lies_ready(
     return (tiles <= 2 or depth * b_row <= DIRECT) and b + (depth - 1) * b_row + width <= end
 
 
-cdef void product_unit(
-    Matrix a, const float* b, Py_ssize_t b_row, const float* b_end, bint transposed,
-    Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t depth, Py_ssize_t col0, Py_ssize_t cols,
-    const float* bias, bint relu, bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch
+cdef struct Product:            # C = A B, or A Bt, and what follows
+    Matrix a
+    const float* b
+    Py_ssize_t b_row
+    const float* b_end          # B may be read up to here
+    bint transposed
+    Py_ssize_t rows, depth, cols
+    Matrix c
+    const float* bias           # added in the tile, NULL: none
+    bint relu                   # in the tile
+    const Epilogue* rest        # what is left to do then, NULL: nothing
+    bint backward               # the epilogue of dX instead of Y
+    Matrix z, y                 # of the epilogue
+
+
+cdef inline void finish(
+    const Product* p, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
 ) noexcept nogil:
-    """Rows row0..row1 and columns col0..col0+cols of C = A B (or A Bt), + bias, ReLU, and the rest of the epilogue."""
-    cdef bint last
-    cdef Py_ssize_t k0 = 0, block = block_depth(depth), deep, r, some, fetched, panel_row
+    if p.rest != NULL:
+        if p.backward:
+            finish_backward(p.rest, p.z, p.y, p.c, row0, rows, col0, cols)
+        else:
+            finish_forward(p.rest, p.c, p.y, row0, rows, col0, cols, p.relu)
+
+
+cdef void product_unit(
+    const Product* p, Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t col0, bint finishing, float* scratch
+) noexcept nogil:
+    """Rows row0..row1 of the panel of C that begins with column col0."""
+    cdef Py_ssize_t cols = min(<Py_ssize_t>TILE_COLS, p.cols - col0)
+    cdef Py_ssize_t k0 = 0, block = block_depth(p.depth), deep, r, some, fetched, panel_row
     cdef const float* panel
-    cdef bint ready = not transposed and lies_ready(
-        b + col0, b_row, depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, b_end)
-    while k0 < depth:
-        deep = min(block, depth - k0)
-        last = k0 + deep == depth
+    cdef const float* bias = NULL
+    cdef bint last
+    cdef bint ready = not p.transposed and lies_ready(
+        p.b + col0, p.b_row, p.depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, p.b_end)
+    while k0 < p.depth:
+        deep = min(block, p.depth - k0)
+        last = k0 + deep == p.depth
         panel = scratch
         panel_row = TILE_COLS
         if ready:
-            panel = b + k0 * b_row + col0
-            panel_row = b_row
-        elif transposed:
-            pack_transposed(b + col0 * b_row + k0, b_row, b_end, deep, cols, scratch)
+            panel = p.b + k0 * p.b_row + col0
+            panel_row = p.b_row
+        elif p.transposed:
+            pack_transposed(p.b + col0 * p.b_row + k0, p.b_row, p.b_end, deep, cols, scratch)
         else:
-            pack(b + k0 * b_row + col0, b_row, deep, cols, scratch)
-        fetched = 0 if transposed or ready else min(block, depth - k0 - deep)
+            pack(p.b + k0 * p.b_row + col0, p.b_row, deep, cols, scratch)
+        fetched = 0 if p.transposed or ready else min(block, p.depth - k0 - deep)
+        if last and p.bias != NULL:
+            bias = p.bias + col0
         r = row0
         while r < row1:
             some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
             if fetched > 0:
-                fetch_share(b + (k0 + deep) * b_row + col0, b_row, fetched, r - row0, some, row1 - row0)
-            tile_of_rows(<int>some, deep, a.data + r * a.row + k0, a.row, panel, panel_row,
-                         c.data + r * c.row + col0, c.row, <int>cols, k0 > 0,
-                         bias + col0 if last and bias != NULL else NULL, last and relu)
-            if last and e != NULL:
-                if backward:
-                    finish_backward(e, z, y, c, r, some, col0, cols)
-                else:
-                    finish_forward(e, c, y, r, some, col0, cols, relu)
+                fetch_share(p.b + (k0 + deep) * p.b_row + col0, p.b_row, fetched, r - row0, some, row1 - row0)
+            tile_of_rows(<int>some, deep, p.a.data + r * p.a.row + k0, p.a.row, panel, panel_row,
+                         p.c.data + r * p.c.row + col0, p.c.row, <int>cols, k0 > 0, bias, last and p.relu)
+            if last and finishing:
+                finish(p, r, some, col0, cols)
             r += TILE_ROWS
         k0 += block
 
 
-cdef void product(
-    Matrix a, const float* b, Py_ssize_t b_row, const float* b_end, bint transposed,
-    Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t cols,
-    bint backward, const Epilogue* e, Matrix z, Matrix y, Matrix c, float* scratch, int n_threads
-) noexcept nogil:
-    cdef int threads = threads_for(<double>rows * depth * cols, n_threads)
-    cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
-    cdef Py_ssize_t tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+cdef void product(const Product* p, float* scratch, int n_threads) noexcept nogil:
+    cdef int threads = threads_for(<double>p.rows * p.depth * p.cols, n_threads)
+    cdef Py_ssize_t panels = (p.cols + TILE_COLS - 1) // TILE_COLS
+    cdef Py_ssize_t tiles = (p.rows + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t shares = row_shares(panels, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS      # rows of a share
-    cdef Py_ssize_t size = scratch_floats(rows), unit, col0, row0
-    cdef const float* bias = NULL
-    cdef bint relu = not backward and e.activation == RELU and c.data == y.data
-    cdef bint cached = rows * cols <= CACHED        # then the epilogue passes over whole rows at the end
-    cdef const Epilogue* rest = e
-    cdef const Epilogue* by_panel
-    if not backward and (relu or e.activation == IDENTITY) and c.data == y.data and e.mask == NULL and e.scale == <float>1.0:
-        rest = NULL                                 # the tile does all of it
-    if not backward:
-        bias = e.bias
-    by_panel = rest
-    if cached:
-        by_panel = NULL
+    cdef Py_ssize_t size = scratch_floats(p.rows), unit, row0
+    cdef bint cached = p.rows * p.cols <= CACHED    # then the epilogue passes over whole rows at the end
     if threads == 1:
         for unit in range(panels):
-            col0 = unit * TILE_COLS
-            product_unit(a, b, b_row, b_end, transposed, 0, rows, depth, col0,
-                         min(<Py_ssize_t>TILE_COLS, cols - col0),
-                         bias, relu, backward, by_panel, z, y, c, scratch)
-        if cached and rest != NULL:
-            if backward:
-                finish_backward(rest, z, y, c, 0, rows, 0, cols)
-            else:
-                finish_forward(rest, c, y, 0, rows, 0, cols, relu)
+            product_unit(p, 0, p.rows, unit * TILE_COLS, not cached, scratch)
+        if cached:
+            finish(p, 0, p.rows, 0, p.cols)
         return
     for unit in prange(panels * shares, num_threads=threads, schedule="dynamic"):
-        col0 = unit // shares * TILE_COLS
         row0 = unit % shares * share
-        product_unit(a, b, b_row, b_end, transposed, row0, min(row0 + share, rows), depth, col0,
-                     min(<Py_ssize_t>TILE_COLS, cols - col0), bias, relu, backward, rest, z, y, c,
+        product_unit(p, row0, min(row0 + share, p.rows), unit // shares * TILE_COLS, True,
                      scratch + threadid() * size)
 
 
@@ -275,7 +275,18 @@ cdef void dense_forward(
 
     What lies between weight and end may be read.
     """
-    product(x, weight, n_out, end, False, rows, n_in, n_out, False, e, z, y, z, scratch, n_threads)
+    cdef Product p
+    p.a = x
+    p.b, p.b_row, p.b_end, p.transposed = weight, n_out, end, False
+    p.rows, p.depth, p.cols = rows, n_in, n_out
+    p.c, p.z, p.y = z, z, y
+    p.backward = False
+    p.bias = e.bias
+    p.relu = e.activation == RELU and z.data == y.data
+    p.rest = e
+    if (p.relu or e.activation == IDENTITY) and z.data == y.data and e.mask == NULL and e.scale == <float>1.0:
+        p.rest = NULL
+    product(&p, scratch, n_threads)
 
 
 cdef void dense_backward_input(
@@ -283,7 +294,16 @@ cdef void dense_backward_input(
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
 ) noexcept nogil:
     """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
-    product(dz, weight, n_out, end, True, rows, n_out, n_in, True, e, z, y, dx, scratch, n_threads)
+    cdef Product p
+    p.a = dz
+    p.b, p.b_row, p.b_end, p.transposed = weight, n_out, end, True
+    p.rows, p.depth, p.cols = rows, n_out, n_in
+    p.c, p.z, p.y = dx, z, y
+    p.backward = True
+    p.bias = NULL
+    p.relu = False
+    p.rest = e
+    product(&p, scratch, n_threads)
 
 
 cdef inline void column_sums(
@@ -436,7 +456,8 @@ def forward(
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # a product never writes to its factors
     my.data, my.row = &y[0, 0], y.shape[1]
     with nogil:
-        dense_forward(mx, &weight[0, 0], &weight[0, 0] + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1], y.shape[1], &e, my, my, &scratch[0], n_threads)
+        dense_forward(mx, &weight[0, 0], &weight[0, 0] + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1],
+                      y.shape[1], &e, my, my, &scratch[0], n_threads)
 
 
 def backward(
@@ -461,5 +482,6 @@ def backward(
     mdx.data, mdx.row = &dx[0, 0], n_in
     mdy.data, mdy.row = <float*>&dy[0, 0], n_out
     with nogil:
-        dense_backward_input(mdy, &weight[0, 0], &weight[0, 0] + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx, &scratch[0], n_threads)
+        dense_backward_input(mdy, &weight[0, 0], &weight[0, 0] + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx,
+                             &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)

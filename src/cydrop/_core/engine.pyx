@@ -601,7 +601,7 @@ cdef class Engine:
                     else:
                         dense_backward_input(g, &self.parameters[op.weight], end, rows, op.n_in, op.n_out,
                                              NULL, other, other, other, ws.scratch, ws.threads)
-                tick(ws.clock, &ws.last_tick, BACKWARD_INPUT + EACH * i)
+                    tick(ws.clock, &ws.last_tick, BACKWARD_INPUT + EACH * i)
                 self.gradient_of(op, update, &to)
                 dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, ws.threads)
                 tick(ws.clock, &ws.last_tick, BACKWARD_WEIGHT + EACH * i)
