@@ -13,7 +13,7 @@ tracked = set(subprocess.run(["git", "ls-files"], capture_output=True, text=True
 wanted = {name for name in tracked if not name.startswith(".")}
 missing = sorted(wanted - packed)
 assert not missing, f"not in the sdist: {missing}"
-unwanted = sorted(name for name in packed if name.endswith((".c", ".so", ".o", ".pyc", ".html")))
+unwanted = sorted(name for name in packed - tracked if name.endswith((".c", ".so", ".o", ".pyc", ".html")))
 assert not unwanted, f"in the sdist, but generated: {unwanted}"
 for needed in (".pyx", ".pxd", ".pyi", ".h", "py.typed"):
     assert any(name.endswith(needed) for name in packed), f"no {needed} in the sdist"
