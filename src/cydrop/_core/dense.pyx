@@ -178,8 +178,12 @@ cdef inline void fetch_share(
 cdef inline bint lies_ready(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, Py_ssize_t tiles, const float* end
 ) noexcept nogil:
-    """Whether the tile may read a panel of B in place: B is small or read once or twice, and memory goes on."""
-    cdef Py_ssize_t width = TILE_LANES if cols <= TILE_LANES else TILE_COLS
+    """Whether tiles may read panels of B in place: B is small or read once or twice, and its memory goes on to where
+    the vectors of the last panel end."""
+    cdef Py_ssize_t rest = cols % TILE_COLS
+    cdef Py_ssize_t width = cols - rest
+    if rest > 0:
+        width += TILE_LANES if rest <= TILE_LANES else TILE_COLS
     return (tiles <= 2 or depth * b_row <= DIRECT) and b + (depth - 1) * b_row + width <= end
 
 
