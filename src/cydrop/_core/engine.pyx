@@ -517,10 +517,14 @@ cdef class Engine:
                 draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
                           ws.threads if n > FEW else 1)
 
+    cdef const float* parameters_end(self) noexcept nogil:
+        """Weights may be read up to here, by vectors that hang over."""
+        return &self.parameters[0] + self.parameters.shape[0] + MARGIN if self.parameters.shape[0] else NULL
+
     cdef void forward_pass(
         self, Workspace ws, Bound* bound, Py_ssize_t rows, float* scratch, int threads
     ) noexcept nogil:
-        cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
+        cdef const float* end = self.parameters_end()
         cdef int i
         cdef Op* op
         cdef Bound* b
@@ -580,7 +584,7 @@ cdef class Engine:
 
         At operation i, `g` holds d loss / d z of it: the epilogue backwards was fused to the product above.
         """
-        cdef const float* end = &self.parameters[0] + self.parameters.shape[0] + MARGIN
+        cdef const float* end = self.parameters_end()
         cdef int i = self.n_ops - 1
         cdef Matrix g = ws.slope[0], spare = ws.slope[1], other
         cdef Gradient to
