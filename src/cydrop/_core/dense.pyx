@@ -26,17 +26,19 @@ from cydrop._core.optimizers cimport update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
+    ctypedef struct tile_wanted:
+        const float* at[3]
+        Py_ssize_t row
     void tile_of_rows(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu)
+        float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
     void tile_of_columns(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols)
+        float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef extern from "fma.h" nogil:
     float sqrtf(float x)
-    void fetch_line(const void* p)
 
 cdef enum:
     KC = 256                    # greatest depth of a packed panel: 36 KiB with AVX-512, 18 KiB with AVX2
@@ -164,17 +166,6 @@ cdef inline Py_ssize_t block_depth(Py_ssize_t depth) noexcept nogil:
     return (deep + 15) // 16 * 16
 
 
-cdef inline void fetch_share(
-    const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t done, Py_ssize_t more, Py_ssize_t all_rows
-) noexcept nogil:
-    """Asks for a part of the panel that is packed next: the share that `more` rows are of `all_rows`."""
-    cdef Py_ssize_t k = done * depth // all_rows
-    while k < (done + more) * depth // all_rows:
-        fetch_line(b + k * b_row)
-        fetch_line(b + k * b_row + TILE_COLS // 2)
-        k += 1
-
-
 cdef inline bint lies_ready(
     const float* b, Py_ssize_t b_row, Py_ssize_t depth, Py_ssize_t cols, Py_ssize_t tiles, const float* end
 ) noexcept nogil:
@@ -212,17 +203,35 @@ cdef inline void finish(
             finish_forward(p.rest, p.c, p.y, row0, rows, col0, cols, p.relu)
 
 
+cdef inline bint want_next(
+    const Product* p, Py_ssize_t k0, Py_ssize_t col0, Py_ssize_t tile, tile_wanted* wanted
+) noexcept nogil:
+    """What tile number `tile` of a block asks for: its share of the panel's next block, which begins with k0."""
+    cdef int i
+    cdef Py_ssize_t place
+    for i in range(3):
+        if p.transposed:
+            place = (col0 + i * TILE_ROWS) * p.b_row + k0 + tile * TILE_COLS
+        else:
+            place = (k0 + (3 * tile + i) * TILE_ROWS) * p.b_row + col0
+        wanted.at[i] = <float*>p.b + place
+    return tile * (TILE_COLS if p.transposed else 3 * TILE_ROWS) < min(<Py_ssize_t>KC, p.depth - k0)
+
+
 cdef void product_unit(
     const Product* p, Py_ssize_t row0, Py_ssize_t row1, Py_ssize_t col0, bint finishing, float* scratch
 ) noexcept nogil:
     """Rows row0..row1 of the panel of C that begins with column col0."""
     cdef Py_ssize_t cols = min(<Py_ssize_t>TILE_COLS, p.cols - col0)
-    cdef Py_ssize_t k0 = 0, block = block_depth(p.depth), deep, r, some, fetched, panel_row
+    cdef Py_ssize_t k0 = 0, block = block_depth(p.depth), deep, r, some, panel_row
+    cdef tile_wanted wanted
+    cdef bint more
     cdef const float* panel
     cdef const float* bias = NULL
     cdef bint last
     cdef bint ready = not p.transposed and lies_ready(
         p.b + col0, p.b_row, p.depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, p.b_end)
+    wanted.row = p.b_row
     while k0 < p.depth:
         deep = min(block, p.depth - k0)
         last = k0 + deep == p.depth
@@ -235,16 +244,17 @@ cdef void product_unit(
             pack_transposed(p.b + col0 * p.b_row + k0, p.b_row, p.b_end, deep, cols, scratch)
         else:
             pack(p.b + k0 * p.b_row + col0, p.b_row, deep, cols, scratch)
-        fetched = 0 if p.transposed or ready else min(block, p.depth - k0 - deep)
+        more = not (ready or last)
         if last and p.bias != NULL:
             bias = p.bias + col0
         r = row0
         while r < row1:
             some = min(<Py_ssize_t>TILE_ROWS, row1 - r)
-            if fetched > 0:
-                fetch_share(p.b + (k0 + deep) * p.b_row + col0, p.b_row, fetched, r - row0, some, row1 - row0)
+            if more:
+                more = want_next(p, k0 + deep, col0, (r - row0) // TILE_ROWS, &wanted)
             tile_of_rows(<int>some, deep, p.a.data + r * p.a.row + k0, p.a.row, panel, panel_row,
-                         p.c.data + r * p.c.row + col0, p.c.row, <int>cols, k0 > 0, bias, last and p.relu)
+                         p.c.data + r * p.c.row + col0, p.c.row, <int>cols, k0 > 0, bias, last and p.relu,
+                         &wanted if more else NULL)
             if last and finishing:
                 finish(p, r, some, col0, cols)
             r += TILE_ROWS
@@ -348,6 +358,7 @@ cdef void weight_unit(
 ) noexcept nogil:
     """Rows i0..i1 and columns col0..col0+cols of dW, up to STRIP panels, and with i0 = 0 of db."""
     cdef float* panel[STRIP]
+    cdef tile_wanted wanted
     cdef float* strip = scratch + panels_floats(rows)         # a row of tiles
     cdef Py_ssize_t i, j, p, some, place, panel_row = TILE_COLS
     cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
@@ -355,6 +366,7 @@ cdef void weight_unit(
     cdef Py_ssize_t strip_row = cols if whole else STRIP * TILE_COLS
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
+    wanted.row = n_out
     if ready:
         panel_row = dz.row
     for p in range(panels):
@@ -372,11 +384,14 @@ cdef void weight_unit(
         for p in range(panels):
             j = p * TILE_COLS
             if to.update != NULL:
+                wanted.at[0] = to.weight + place + j
+                wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + place + j
+                wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + place + j
                 tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
-                                <int>min(<Py_ssize_t>TILE_COLS, cols - j))
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), &wanted)
             else:
                 tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row,
-                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j))
+                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), NULL)
         if to.update != NULL:
             update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),
                         at(to.weight_moment2, place), 1 if whole else some, some * cols if whole else cols, n_out,

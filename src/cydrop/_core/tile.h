@@ -101,10 +101,17 @@ static inline void tile_store_some(float *p, tile_vec v, int n) {
 #define TILE_INLINE static inline
 #endif
 
+/* Memory that will be wanted soon: three rectangles of TILE_ROWS x TILE_COLS. A line of each is asked for every fourth
+ * k, so that the memory works beside the arithmetic; all at once they would block it. NULL: nothing is wanted. */
+typedef struct {
+    const float *at[3];
+    ptrdiff_t row;
+} tile_wanted;
+
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
 TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
                            const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
-                           int cols, int resume, const float *bias, int relu) {
+                           int cols, int resume, const float *bias, int relu, const tile_wanted *wanted) {
     tile_vec acc[TILE_ROWS][2];
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
@@ -122,6 +129,12 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
         for (int r = 0; r < rows; r++) {
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
+        }
+        if (wanted && (k & 3) == 0 && k < 8 * TILE_ROWS) {
+            const ptrdiff_t line = k >> 2, place = (line >> 1) * wanted->row + (line & 1) * (TILE_COLS / 2);
+            fetch_line(wanted->at[0] + place);
+            fetch_line(wanted->at[1] + place);
+            fetch_line(wanted->at[2] + place);
         }
     }
     if (bias) {
@@ -145,8 +158,8 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
 }
 
 #define TILE_CASE(r, a_row, a_depth)                                                                              \
-    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu); return; \
-    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu); return;
+    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return; \
+    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return;
 #if TILE_ROWS > 8
 #define TILE_CASES_9_TO_12(a_row, a_depth) \
     TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
@@ -171,13 +184,13 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
 /* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt. With a bias (or NULL) and ReLU at the end. */
 static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
                          ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume, const float *bias,
-                         int relu) {
+                         int relu, const tile_wanted *wanted) {
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
 }
 
 /* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
 static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
-                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols) {
+                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, const tile_wanted *wanted) {
     const int resume = 0, relu = 0;
     const float *const bias = NULL;
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }
