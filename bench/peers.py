@@ -336,7 +336,7 @@ def sklearn_training(task: dict[str, Any], threads: int) -> Call:
     X, y = training_data(task)
     single = task["sizes"][-1] == 1
     kind = MLPRegressor if single else MLPClassifier
-    model = kind(task["sizes"][1:-1], batch_size=task["batch"], alpha=0, shuffle=False)
+    model = kind(hidden_layer_sizes=task["sizes"][1:-1], batch_size=task["batch"], alpha=0, shuffle=False)
     warnings.simplefilter("ignore")
     if single:
         y = y.ravel()

@@ -38,7 +38,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", default="", metavar="NAME", help="one network: T, S, M, L, XL")
+    parser.add_argument("--only", default="", metavar="NAME", help="networks whose name begins so: T, S, M, L, XL, untuned")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     threads = arguments.threads or int(cydrop.show_config()["n_threads"])
@@ -48,8 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         limits = compile_limits(Path(folder))
         for name, task in networks().items():
-            short = name.split()[0]
-            if short != "untuned" and arguments.only in ("", short):
+            if name.startswith(arguments.only):
                 found = measure(name, task, threads, limits)
                 report["networks"].append(found)
                 print_network(found)

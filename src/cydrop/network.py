@@ -661,7 +661,7 @@ class Network:
 
     def gradients(self) -> OrderedDict[str, Floats]:
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training
-        calls hand gradients to the optimizer without writing them here, unless the optimizer has a `clip_norm`."""
+        calls need not write them here: a large network's go straight to the optimizer."""
         return self._views(self._gradients if self._plan else NO_FLOATS, "gradients")
 
     def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:

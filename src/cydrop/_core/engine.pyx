@@ -48,7 +48,7 @@ cdef enum:
     MARGIN = 32                 # floats behind an arena, see memory.aligned
     FETCHED = 16384             # floats of a batch that are asked for ahead
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
-    SMALL = 32768               # parameters below which one pass over the cached arenas is the fastest update
+    SMALL = 12288               # parameters below which one pass over the cached arenas is the fastest update
 
 
 cdef enum:                      # what a step's time went into; for each operation three more, in this order
@@ -108,8 +108,9 @@ cdef inline void note_pace(
     Pace* pace, int threads, int n_threads, double passed, Py_ssize_t rows, double now
 ) noexcept nogil:
     """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
-    longer than one thread would have worked. Then, when a millisecond is lost, all but one rest, for 0.05 s at
-    first, up to 1.6 s."""
+    longer than one thread would have worked. When a millisecond is lost so, all but one rest for twice the time that
+    was lost, and twice as long, up to 1.6 s, whenever the next trial fails too: neither waiting nor resting costs
+    much more than the other would have."""
     cdef double seconds = passed / <double>rows
     if n_threads == 1:
         return
@@ -120,9 +121,9 @@ cdef inline void note_pace(
     elif seconds > 2 * pace.serial:
         pace.lost += passed - 2 * pace.serial * <double>rows
         if pace.lost > 1e-3:
-            pace.lost = 0.0
-            pace.pause = min(2 * pace.pause, 1.6) if pace.pause > 0 else 0.05
+            pace.pause = min(2 * max(pace.lost, pace.pause), 1.6)
             pace.resume = now + pace.pause
+            pace.lost = 0.0
     else:
         pace.lost = pace.lost / 2
         if now > pace.resume + pace.pause:
