@@ -38,7 +38,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", default="", metavar="NAME", help="networks whose name begins so: T, S, M, L, XL, untuned")
+    parser.add_argument("--only", default="", metavar="NAME", help="networks whose name begins so: T, S, M, XL, ...")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     threads = arguments.threads or int(cydrop.show_config()["n_threads"])
