@@ -45,7 +45,7 @@ cdef enum:
     STRIP = 8                   # panels of dW that are updated together: long pieces of W, which the memory likes
     STRIP_FLOATS = 65536        # that the packed panels of a strip may take, a part of L2
     DIRECT = 8192               # floats of a right-hand factor that the tile reads where it lies: 32 KiB
-    CACHED = 8192               # elements of a product that stay in L1 until the last panel is done
+    CACHED = 32768              # elements of a product that stay in L2 until the last panel is done
     SERIAL_WORK = 600000        # multiply-adds below which a second thread costs more than it brings
 
 
