@@ -1,7 +1,7 @@
 """cydrop against PyTorch, JAX, scikit-learn, onnxruntime and NumPy: training, dropout, prediction.
 
     pip install torch jax jaxlib optax scikit-learn onnx onnxruntime    (those that are missing are left out, and named)
-    python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--plot FILE.png]
+    python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--markdown FILE] [--plot FILE.png]
 
 Every competitor is a process of its own (peers.py says what it does). They take turns (A B C A B C ...): each turn
 begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning threads fall asleep.
@@ -69,6 +69,16 @@ def main() -> None:
     if arguments.work:
         work(json.loads(arguments.work))
         return
+    report = merged(arguments.merge) if arguments.merge else measure(arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(report))
+    if arguments.plot:
+        draw_plot(report, arguments.plot)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import cydrop
 
     threads = arguments.threads or int(cydrop.show_config()["n_threads"])
@@ -81,10 +91,14 @@ def main() -> None:
             section = compare(task, threads, arguments.turns or (5 if arguments.quick else 15))
             report["sections"].append(section)
             print_section(section)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    if arguments.plot:
-        draw_plot(report, arguments.plot)
+    return report
+
+
+def merged(paths: list[Path]) -> dict[str, Any]:
+    """Reports of one machine as one; of a task that is in several, the last."""
+    reports = [json.loads(path.read_text()) for path in paths]
+    found = {section["title"]: section for report in reports for section in report["sections"]}
+    return {"machine": reports[-1]["machine"], "sections": list(found.values())}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,6 +110,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, help="how many turns")
     parser.add_argument("--threads", type=int, help="threads for everyone; default: what cydrop would take")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="read these --json files instead")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all ratios (needs matplotlib)")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -204,6 +220,24 @@ def print_section(section: dict[str, Any]) -> None:
     for name, reason in section["absent"].items():
         print(f"    {name:<26}not here: {reason}")
     print(flush=True)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        f"{machine['processor']}, {machine['processors']} processors, {machine['threads']} threads, "
+        f"{machine['instruction set']}; Python {machine['python']}, {versions}.",
+        "",
+        "Median of a step or call; ratio: the median over the turns of (time / cydrop's time in that turn).",
+    ]
+    for section in report["sections"]:
+        lines += ["", f"### {section['title']}", "", "| | median | quartiles | ratio |", "| --- | --- | --- | --- |"]
+        for row in section["rows"]:
+            spread = f"{show(row['low'])} to {show(row['high'])}"
+            lines.append(f"| {row['label']} | {show(row['median'])} | {spread} | {row['ratio']:.2f} |")
+        lines += [f"| {name} | not measured: {reason} | | |" for name, reason in section["absent"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
