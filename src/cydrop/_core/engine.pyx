@@ -88,10 +88,10 @@ cdef struct Bound:              # an operation and its memory in one workspace
 
 
 cdef struct Pace:               # are the threads worth it at the moment?
-    double serial               # least seconds a row on one thread, 0: not measured yet
+    double serial               # seconds a row on one thread, 0: not measured yet
     double resume               # when to try all threads again
     double pause                # for how long they were put aside last
-    double lost                 # seconds that the threads lost, forgotten by and by
+    double lost                 # seconds that the threads are behind one thread
     int trials                  # batches on all threads before the first measurement of one
 
 
@@ -108,26 +108,25 @@ cdef inline void note_pace(
     Pace* pace, int threads, int n_threads, double passed, Py_ssize_t rows, double now
 ) noexcept nogil:
     """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
-    longer than one thread would have worked. When a millisecond is lost so, all but one rest for twice the time that
-    was lost, and twice as long, up to 1.6 s, whenever the next trial fails too: neither waiting nor resting costs
-    much more than the other would have."""
+    longer than one thread would have worked. When all threads together are a millisecond behind what one would have
+    taken, all but one rest for twice the time that was lost, and twice as long, up to 1.6 s, whenever the next trial
+    fails too: neither waiting nor resting costs much more than the other would have."""
     cdef double seconds = passed / <double>rows
     if n_threads == 1:
         return
-    if threads == 1:
-        pace.serial = seconds if pace.serial == 0 else min(pace.serial, seconds)
-    elif pace.serial == 0:
+    if threads == 1:            # one thread may become slower too, but one batch is no proof of it
+        pace.serial = seconds if pace.serial == 0 or seconds < pace.serial else pace.serial + (seconds - pace.serial) / 8
+        return
+    if pace.serial == 0:
         pace.trials += 1
-    elif seconds > 2 * pace.serial:
-        pace.lost += passed - 2 * pace.serial * <double>rows
-        if pace.lost > 1e-3:
-            pace.pause = min(2 * max(pace.lost, pace.pause), 1.6)
-            pace.resume = now + pace.pause
-            pace.lost = 0.0
-    else:
-        pace.lost = pace.lost / 2
-        if now > pace.resume + pace.pause:
-            pace.pause = 0.0
+        return
+    pace.lost = max(0.0, pace.lost + passed - pace.serial * <double>rows)
+    if pace.lost > 1e-3:
+        pace.pause = min(2 * max(pace.lost, pace.pause), 1.6)
+        pace.resume = now + pace.pause
+        pace.lost = 0.0
+    elif pace.lost == 0.0 and now > pace.resume + pace.pause:
+        pace.pause = 0.0
 
 
 cdef inline void tick(double* clock, double* last, int slot) noexcept nogil:
