@@ -25,7 +25,7 @@ from typing import Any
 import peers
 from vs_numpy import processor
 
-PAUSE = 0.03  # seconds between two turns
+PAUSE = 0.15  # seconds between two turns
 TURN = 0.15  # seconds that a turn should measure
 
 
