@@ -282,10 +282,10 @@ def draw_plot(report: dict[str, Any], path: Path) -> None:
     )
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("time as a multiple of cydrop's (beside the title), log scale; right of the line cydrop is faster")
+    axes.set_xlabel("time as a multiple of cydrop's, log scale; cydrop is faster right of the line")
     machine = report["machine"]
     axes.set_title(f"{machine['processor']}, {machine['threads']} threads, {machine['instruction set']}", fontsize=9)
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="lower right")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=150)
