@@ -115,7 +115,10 @@ cdef inline void note_pace(
     if n_threads == 1:
         return
     if threads == 1:            # one thread may become slower too, but one batch is no proof of it
-        pace.serial = seconds if pace.serial == 0 or seconds < pace.serial else pace.serial + (seconds - pace.serial) / 8
+        if pace.serial == 0 or seconds < pace.serial:
+            pace.serial = seconds
+        else:
+            pace.serial += (seconds - pace.serial) / 8
         return
     if pace.serial == 0:
         pace.trials += 1

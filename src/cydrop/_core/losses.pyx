@@ -87,6 +87,36 @@ cdef inline double cross_entropy_row(
     return loss
 
 
+cdef inline void into_lanes(const float* z, Py_ssize_t z_row, Py_ssize_t units, float* t) noexcept nogil:
+    """BLOCK rows of z become the lanes of t: t[j, r] = z[r, j]"""
+    cdef Py_ssize_t j, r
+    for r in range(BLOCK):
+        for j in range(units):
+            t[j * BLOCK + r] = z[r * z_row + j]
+
+
+cdef inline void out_of_lanes(const float* t, Py_ssize_t units, float* z, Py_ssize_t z_row) noexcept nogil:
+    """z[r, j] = t[j, r]"""
+    cdef Py_ssize_t j, r
+    for r in range(BLOCK):
+        for j in range(units):
+            z[r * z_row + j] = t[j * BLOCK + r]
+
+
+cdef inline void exponentials_in_lanes(
+    own_floats t, const float* top, Py_ssize_t units, own_floats total
+) noexcept nogil:
+    """`exponentials` for each lane: t[j, r] = e^(t[j, r] - top[r]), and their sums in the order of j."""
+    cdef Py_ssize_t j, r
+    for r in range(BLOCK):
+        total[r] = 0.0
+    for j in range(units):
+        for r in range(BLOCK):
+            t[j * BLOCK + r] = exp32(t[j * BLOCK + r] - top[r])
+        for r in range(BLOCK):
+            total[r] = total[r] + t[j * BLOCK + r]
+
+
 cdef void cross_entropy_block(
     const float* z, Py_ssize_t z_row, Py_ssize_t units, const int32_t* labels, float smoothing,
     const float* weights, double share, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* correct
@@ -106,13 +136,10 @@ cdef void cross_entropy_block(
     cdef int32_t[BLOCK] place
     cdef float rest = smoothing / <float>units
     cdef Py_ssize_t j, r
-    for r in range(BLOCK):
-        for j in range(units):
-            t[j * BLOCK + r] = z[r * z_row + j]
+    into_lanes(z, z_row, units, t)
     for r in range(BLOCK):
         top[r] = t[r]
         place[r] = 0
-        total[r] = 0.0
         mean[r] = 0.0
         factor[r] = <float>(<double>(weights[r] if weights != NULL else <float>1.0) * share)
     for j in range(1, units):
@@ -125,11 +152,7 @@ cdef void cross_entropy_block(
                 mean[r] += t[j * BLOCK + r]
         for r in range(BLOCK):
             mean[r] = mean[r] * <double>rest
-    for j in range(units):
-        for r in range(BLOCK):
-            t[j * BLOCK + r] = exp32(t[j * BLOCK + r] - top[r])
-        for r in range(BLOCK):
-            total[r] = total[r] + t[j * BLOCK + r]
+    exponentials_in_lanes(t, top, units, total)
     for r in range(BLOCK):
         scale[r] = <float>1.0 / total[r]
         logarithm[r] = log32(total[r])
@@ -144,9 +167,8 @@ cdef void cross_entropy_block(
     for j in range(units):
         for r in range(BLOCK):
             t[j * BLOCK + r] = factor[r] * fma32(t[j * BLOCK + r], scale[r], -rest)
+    out_of_lanes(t, units, dz, dz_row)
     for r in range(BLOCK):
-        for j in range(units):
-            dz[r * dz_row + j] = t[j * BLOCK + r]
         dz[r * dz_row + labels[r]] = own[r]
 
 
@@ -337,28 +359,19 @@ cdef void softmax_block(float* z, Py_ssize_t z_row, Py_ssize_t units) noexcept n
     cdef float[PIECE * BLOCK] t
     cdef float[BLOCK] top, total
     cdef Py_ssize_t j, r
-    for r in range(BLOCK):
-        for j in range(units):
-            t[j * BLOCK + r] = z[r * z_row + j]
+    into_lanes(z, z_row, units, t)
     for r in range(BLOCK):
         top[r] = t[r]
-        total[r] = 0.0
     for j in range(1, units):
         for r in range(BLOCK):
             top[r] = t[j * BLOCK + r] if t[j * BLOCK + r] > top[r] else top[r]
-    for j in range(units):
-        for r in range(BLOCK):
-            t[j * BLOCK + r] = exp32(t[j * BLOCK + r] - top[r])
-        for r in range(BLOCK):
-            total[r] = total[r] + t[j * BLOCK + r]
+    exponentials_in_lanes(t, top, units, total)
     for r in range(BLOCK):
         total[r] = <float>1.0 / total[r]
     for j in range(units):
         for r in range(BLOCK):
             t[j * BLOCK + r] = t[j * BLOCK + r] * total[r]
-    for r in range(BLOCK):
-        for j in range(units):
-            z[r * z_row + j] = t[j * BLOCK + r]
+    out_of_lanes(t, units, z, z_row)
 
 
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
