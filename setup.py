@@ -27,7 +27,10 @@ from setuptools.command.build_ext import build_ext
 CORE = "src/cydrop/_core"
 SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
 ONCE = ["cpu"]  # needed before an instruction set is chosen
-KERNELS = ["xorshift", "dropout", "relu", "activations", "dense", "losses", "optimizers", "engine"]
+KERNELS = [
+    "xorshift", "dropout", "noise", "relu", "activations", "dense", "norms", "gather", "losses", "optimizers", "tally",
+    "engine",
+]  # fmt: skip
 
 X86_TARGETS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"],

@@ -38,6 +38,11 @@ def monitored(metrics: dict[str, float], name: str) -> float:
     return metrics[name]
 
 
+def _state(network: Any) -> dict[str, NDArray[np.float32]]:
+    """What predictions depend on: parameters and running statistics."""
+    return {**network.parameters(), **network.buffers()}
+
+
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs (Prechelt 1998).
 
@@ -74,7 +79,7 @@ class EarlyStopping(Callback):
         if sign * value < self.best - self.min_delta:
             self.best, self.best_epoch, self._waited = sign * value, epoch, 0
             if self.restore_best:
-                self._best_parameters = {name: array.copy() for name, array in network.parameters().items()}
+                self._best_parameters = {name: array.copy() for name, array in _state(network).items()}
         else:
             self._waited += 1
             if self._waited >= self.patience:
@@ -82,7 +87,7 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, network: Any) -> None:
         if self._best_parameters is not None:
-            for name, array in network.parameters().items():
+            for name, array in _state(network).items():
                 array[...] = self._best_parameters[name]
             self._best_parameters = None
 

@@ -4,7 +4,8 @@
     header            JSON: {"__metadata__": {...}, "1.weight": {"dtype": "F32", "shape": [...], "data_offsets": [...]}}
     data              the tensors, one behind the other
 
-Tensors are the parameters under their names and the optimizer's moments as "moment1.1.weight", "moment2...". The
+Tensors are the parameters and running statistics under their names and the optimizer's moments as
+"moment1.1.weight", "moment2...". The
 metadata holds the architecture, the counters that the random numbers depend on, and the history. Nothing in a file
 is trusted: every length is checked against the file's size before memory is taken.
 """
@@ -87,6 +88,7 @@ def to_bytes(network: Network) -> bytes:
         description |= {"draws": network._engine.draws, "updates": network._engine.updates}
         for prefix, arena in _arenas(network).items():
             tensors |= {prefix + name: view for name, view in network._views(arena, "save").items()}
+        tensors |= network.buffers()
     header: dict[str, Any] = {"__metadata__": {"cydrop": json.dumps(description)}}
     end = 0
     for name, tensor in tensors.items():
@@ -133,6 +135,8 @@ def _read(data: bytes, n_threads: int) -> Network:
         for prefix, arena in _arenas(network).items():
             for name, view in network._views(arena, "load").items():
                 view[...] = tensors[prefix + name]
+        for name, view in network.buffers().items():
+            view[...] = tensors[name]
         network._engine.draws = _count(description["draws"])
         network._engine.updates = _count(description["updates"])
     return network
@@ -173,6 +177,7 @@ def _check_tensors(plan: Plan, network: Network, tensors: dict[str, NDArray[np.f
     used = network.optimizer.used_moments()
     prefixes = ["", *(f"moment{i + 1}." for i in range(2) if used[i])]
     expected = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
+    expected |= {p.name: p.shape for p in plan.buffers}
     if set(tensors) != set(expected):
         raise ValueError(f"its tensors are {sorted(tensors)}, its layers need {sorted(expected)}")
     for name, shape in expected.items():

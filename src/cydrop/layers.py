@@ -80,6 +80,28 @@ class Layer(Declaration):
         return {key: value for key, value in self.__dict__.items() if key not in ("_alone", "_owner")}
 
 
+class RandomLayer(Layer):
+    """Base of the layers that draw random numbers in training."""
+
+    seed: int | None
+    _rate_name: ClassVar[str] = "rate"  # the option that says how much
+
+    @property
+    def rate_value(self) -> Rate:
+        """The number or schedule of the rate, whatever its name."""
+        value: Rate = getattr(self, self._rate_name)
+        return value
+
+    def rate_at(self, progress: float) -> float:
+        """The rate in force at a progress of training in [0, 1]."""
+        return value_at(self._rate_name, self.rate_value, progress, 0.0, 1.0)
+
+    def config(self) -> dict[str, Any]:
+        options = super().config()
+        options[self._rate_name] = rate_config(self._rate_name, self.rate_value)
+        return options
+
+
 class Activation(Layer):
     """Base of the activations: y = f(z), element by element."""
 
@@ -173,7 +195,7 @@ _VARIANCES = {
 INITIALIZATIONS = {f"{name}_{shape}": (name, shape) for name in _VARIANCES for shape in ("normal", "uniform")}
 
 
-class Dense(Layer):
+class Dense(RandomLayer):
     """A fully connected layer, y = f(x W + b).
 
     Parameters
@@ -190,9 +212,16 @@ class Dense(Layer):
     max_norm : float > 0 or None
         After every update the incoming weights of each unit (a column of W) are scaled down to this Euclidean
         norm (Srivastava et al. 2014, section 5.1).
+    drop_connect : float in [0, 1], or schedule
+        Probability that a weight is dropped in a training step (DropConnect, Wan et al. 2013); every step draws a
+        fresh mask for all rows of the batch, and what it keeps is divided by 1 - drop_connect. `predict` uses the
+        mean weights; `predict_mc` drops weights, or draws the outputs that they lead to from normal distributions
+        of the same mean and variance.
     """
 
-    _options = ("units", "activation", "bias", "weight_init", "max_norm")
+    _options = ("units", "activation", "bias", "weight_init", "max_norm", "drop_connect")
+    _rate_name = "drop_connect"
+    seed = None  # of the masks: the network's
 
     def __init__(
         self,
@@ -202,6 +231,7 @@ class Dense(Layer):
         bias: bool = True,
         weight_init: str = "he_normal",
         max_norm: float | None = None,
+        drop_connect: Rate = 0.0,
     ) -> None:
         self.units = checks.integer("units", units, 1)
         self.activation = resolve_activation(activation)
@@ -209,6 +239,13 @@ class Dense(Layer):
         checks.choice("weight_init", weight_init, INITIALIZATIONS)
         self.weight_init = weight_init
         self.max_norm = None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True)
+        self.drop_connect: Rate = drop_connect if callable(drop_connect) else checks.rate("drop_connect", drop_connect)
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The mask of the weights in the last training forward pass with drop_connect: boolean, shape (inputs, units),
+        True keeps. None before the first."""
+        return _last_mask(self)
 
     def initial_weight(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
         """A fresh weight of shape (fan_in, units)."""
@@ -234,7 +271,7 @@ class Dense(Layer):
         return options
 
 
-class Dropout(Layer):
+class Dropout(RandomLayer):
     """Sets each element to zero with probability `rate` during training (Srivastava et al. 2014).
 
     Parameters
@@ -245,7 +282,8 @@ class Dropout(Layer):
         inverted: what is kept is divided by 1 - rate in training, prediction is the identity.
         vanilla: training does not scale, prediction multiplies by 1 - rate.
     shared : None or "batch"
-        "batch": one mask for all rows of a batch (Graham, Reizenstein and Robinson 2015).
+        "batch": one mask for all rows of a batch (Graham, Reizenstein and Robinson 2015, arXiv 1502.02478). In the
+        training of a large network dropped units are then not computed at all; the result has the same bits.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
         A seed of this layer's own for the masks; None takes the network's.
     """
@@ -263,26 +301,131 @@ class Dropout(Layer):
         self.shared = shared
         self.seed = seeding.as_int(seed)
 
-    def rate_at(self, progress: float) -> float:
-        """The rate in force at a progress of training in [0, 1]."""
-        return value_at("rate", self.rate, progress, 0.0, 1.0)
-
     @property
     def mask(self) -> NDArray[np.bool_] | None:
         """The mask of the last training forward pass of this layer, alone or in a network: boolean, True keeps.
         None before the first."""
-        if self._owner is None:
-            return None
-        network = self._owner()
-        if network is None:
-            return None
-        found: NDArray[np.bool_] | None = network._mask_of(self)
-        return found
+        return _last_mask(self)
 
-    def config(self) -> dict[str, Any]:
-        options = super().config()
-        options["rate"] = rate_config("rate", self.rate)
-        return options
+
+class AlphaDropout(RandomLayer):
+    """Dropout for networks of SELU units (Klambauer et al. 2017, section 3): dropped elements become SELU's lowest
+    value, -1.7581, and a x + b restores mean 0 and variance 1.
+
+    Parameters
+    ----------
+    rate : float in [0, 1], or schedule
+        Probability of *dropping*. 0 is the identity and draws nothing, 1 gives zeros.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        A seed of this layer's own for the masks; None takes the network's.
+    """
+
+    kind: ClassVar[str] = "alpha_dropout"
+    _options = ("rate", "seed")
+
+    def __init__(self, rate: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
+        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        self.seed = seeding.as_int(seed)
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """As for `Dropout`."""
+        return _last_mask(self)
+
+
+class GaussianDropout(RandomLayer):
+    """Multiplies each element by a normal number of mean 1 and variance rate / (1 - rate) in training (Srivastava et
+    al. 2014, section 10): the mean and the variance of inverted dropout. Prediction is the identity.
+
+    Parameters
+    ----------
+    rate : float in [0, 1], or schedule
+        As for `Dropout`. 0 is the identity and draws nothing, 1 gives zeros.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        A seed of this layer's own for the noise; None takes the network's.
+    """
+
+    kind: ClassVar[str] = "gaussian_dropout"
+    _options = ("rate", "seed")
+
+    def __init__(self, rate: Rate = 0.5, *, seed: seeding.Seed = None) -> None:
+        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        self.seed = seeding.as_int(seed)
+
+
+class GaussianNoise(RandomLayer):
+    """Adds a normal number of mean 0 to each element in training (Bishop 1995). Prediction is the identity.
+
+    Parameters
+    ----------
+    std : float >= 0, or schedule
+        Standard deviation, in the units of x. 0 is the identity and draws nothing.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        A seed of this layer's own for the noise; None takes the network's.
+    """
+
+    kind: ClassVar[str] = "gaussian_noise"
+    _options = ("std", "seed")
+    _rate_name = "std"
+
+    def __init__(self, std: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
+        self.std: Rate = std if callable(std) else checks.number("std", std, 0.0)
+        self.seed = seeding.as_int(seed)
+
+    def rate_at(self, progress: float) -> float:
+        """The standard deviation in force at a progress of training in [0, 1]."""
+        return value_at("std", self.std, progress, 0.0)
+
+
+class LayerNorm(Layer):
+    """Normalises each row to mean 0 and variance 1, then weight x + bias (Ba, Kiros and Hinton 2016).
+
+    The variance is the biased one, over the units of the row. The weight, shape (units,), begins at 1, the bias at 0.
+
+    Parameters
+    ----------
+    epsilon : float > 0
+        Added to the variance.
+    """
+
+    kind: ClassVar[str] = "layer_norm"
+    _options = ("epsilon",)
+
+    def __init__(self, *, epsilon: float = 1e-5) -> None:
+        self.epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+
+
+class BatchNorm(Layer):
+    """Normalises each unit over the rows of the batch, then weight x + bias (Ioffe and Szegedy 2015); prediction uses
+    running statistics, which `Network.buffers` shows and files keep.
+
+    The weight, shape (units,), begins at 1, the bias at 0, the running mean at 0, the running variance at 1. A batch
+    of one row is normalised to 0 and leaves the running variance as it is. Dropout before this layer makes the
+    variance in training larger than in prediction (Li et al. 2019): put dropout behind the last BatchNorm.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1]
+        Share of the batch in the running statistics: running = (1 - momentum) running + momentum batch's, PyTorch's
+        meaning of the word (Keras' momentum is 1 minus this one). The batch's variance counts with n - 1.
+    epsilon : float > 0
+        Added to the variance.
+    """
+
+    kind: ClassVar[str] = "batch_norm"
+    _options = ("momentum", "epsilon")
+
+    def __init__(self, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        self.momentum = checks.number("momentum", momentum, 0.0, 1.0)
+        self.epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+
+
+def _last_mask(layer: RandomLayer) -> NDArray[np.bool_] | None:
+    network = None if layer._owner is None else layer._owner()
+    if network is None:
+        return None
+    found: NDArray[np.bool_] | None = network._mask_of(layer)
+    return found
 
 
 def resolve_activation(activation: Any) -> Activation | None:
@@ -294,7 +437,10 @@ def resolve_activation(activation: Any) -> Activation | None:
     return checks.choice("activation", activation, ACTIVATIONS)()
 
 
-KNOWN: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Dropout, *ACTIVATIONS.values())}
+_CLASSES: tuple[type[Layer], ...] = (
+    Dense, Dropout, AlphaDropout, GaussianDropout, GaussianNoise, LayerNorm, BatchNorm, *ACTIVATIONS.values()
+)  # fmt: skip
+KNOWN: dict[str, type[Layer]] = {cls.__name__: cls for cls in _CLASSES}
 
 
 def from_config(config: dict[str, Any]) -> Layer:
@@ -303,6 +449,6 @@ def from_config(config: dict[str, Any]) -> Layer:
     cls = checks.choice("layer", options.pop("layer", None), KNOWN)
     if cls is Dense and options.get("activation") is not None:
         options["activation"] = from_config(options["activation"])
-    if cls is Dropout:
-        options["rate"] = rate_from_config(options["rate"])
+    if issubclass(cls, RandomLayer) and cls._rate_name in options:
+        options[cls._rate_name] = rate_from_config(options[cls._rate_name])
     return cls(**options)

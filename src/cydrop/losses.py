@@ -23,6 +23,11 @@ class Loss(Declaration):
         """The number that the compiled loss takes."""
         return 0.0
 
+    @property
+    def pair(self) -> float:
+        """Weight of the divergence between two passes of the same rows (R-Drop); 0 is one pass."""
+        return 0.0
+
     def columns(self, units: int) -> int:
         """Columns of y for a last layer of `units` units; 0 for class labels."""
         return units
@@ -42,19 +47,32 @@ class CrossEntropy(Loss):
     ----------
     label_smoothing : float in [0, 1)
         The target is (1 - s) onehot(y) + s / k (Szegedy et al. 2016).
+    r_drop : float >= 0
+        R-Drop (Liang et al. 2021): in training every row passes twice, with masks of its own, and the loss is
+        (CE1 + CE2) / 2 + r_drop (KL(p1 | p2) + KL(p2 | p1)) / 2. The paper's equation 4 is twice this, with
+        alpha = 2 r_drop. A step takes twice the time. 0: one pass. Of masks that the whole batch shares both passes
+        see the same.
     """
 
     name = "cross_entropy"
     code = 0
-    _options = ("label_smoothing",)
+    _options = ("label_smoothing", "r_drop")
     label_smoothing: float
+    r_drop: float
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self._declare(label_smoothing=checks.number("label_smoothing", label_smoothing, 0.0, 1.0, high_open=True))
+    def __init__(self, label_smoothing: float = 0.0, r_drop: float = 0.0) -> None:
+        self._declare(
+            label_smoothing=checks.number("label_smoothing", label_smoothing, 0.0, 1.0, high_open=True),
+            r_drop=checks.number("r_drop", r_drop, 0.0),
+        )
 
     @property
     def option(self) -> float:
         return self.label_smoothing
+
+    @property
+    def pair(self) -> float:
+        return self.r_drop
 
     def columns(self, units: int) -> int:
         return 0

@@ -21,9 +21,9 @@ from cydrop._core.engine import Engine, Workspace
 from cydrop._core.memory import aligned
 from cydrop.errors import DivergedError
 from cydrop.history import History
-from cydrop.layers import Dropout, Layer
-from cydrop.monte_carlo import MonteCarlo, Tally
-from cydrop.plan import Plan, make_plan
+from cydrop.layers import Dense, Dropout, Layer, RandomLayer
+from cydrop.monte_carlo import Blocks, LogLikelihood, MonteCarlo, Tally, quantile_levels
+from cydrop.plan import Op, Parameter, Plan, make_plan
 from cydrop.rows import NO_FLOATS, NO_MATRIX, Rows, checked_rows
 from cydrop.schedules import value_at
 from cydrop.xorshift import Xorshift
@@ -33,6 +33,8 @@ Floats = NDArray[np.float32]
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
 PREDICT_ROWS = 252  # rows of a prediction batch: their activations stay in the cache
 SAMPLE_ROWS = 256  # the same with dropout on; masks are keyed by the row in a batch, so that this number is fixed
+STACKED_ROWS = 128  # samples of few rows are stacked to batches of up to so many rows; fixed for the same reason
+SAMPLED_BATCHES = 16  # batches of samples between two looks at the results
 
 FEW_ROWS = 8  # a smaller workspace does for these
 KEPT_SIZES = 4  # kinds and sizes of workspaces that are kept for the next call
@@ -100,7 +102,7 @@ class Network:
         self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
         self._tape: Workspace | None = None
         self._idle: dict[tuple[int, bool, bool], list[Workspace]] = {}
-        self._snapshot: Floats | None = None  # the parameters of the last finished epoch, kept for the next fit
+        self._snapshot: tuple[Floats, Floats] | None = None  # parameters and buffers of the last finished epoch
 
     # Building ---------------------------------------------------------------------------------------------
 
@@ -134,15 +136,17 @@ class Network:
 
     def _allocate(self, plan: Plan) -> None:
         shared = seeding.branch(self._root, seeding.MASKS)
-        for layer, op in plan.dropout_ops:
-            source = shared if layer.seed is None else seeding.sequence(layer.seed)
+        for draw in plan.draws:
+            source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
             key = seeding.words_of(source, 2)
-            plan.ops[op].seed = int(key[0]), int(key[1])
+            draw.source.seed = int(key[0]), int(key[1])
         self._parameters = aligned(plan.arena_size)
         self._gradients = aligned(plan.arena_size)
+        self._buffers = aligned(plan.buffer_size)
         self._engine = Engine(
-            plan.ops, self._parameters, self._gradients, self.loss.code, self.loss.option, self.n_threads
-        )
+            plan.ops, self._parameters, self._gradients, self._buffers, self.loss.code, self.loss.option,
+            self.loss.pair, self.n_threads,
+        )  # fmt: skip
         self._plan = plan
         self._use_optimizer()
 
@@ -178,11 +182,16 @@ class Network:
     def _draw_weights(self) -> None:
         assert self._plan is not None
         views = self.parameters()
-        for number, (layer, op) in enumerate(self._plan.dense_ops):
-            place = self._plan.ops[op].layers[0]
-            views[f"{place}.weight"][...] = layer.initial_weight(
-                self._plan.ops[op].n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
+        for number, (layer, index) in enumerate(self._plan.dense_ops):
+            op = self._plan.ops[index]
+            views[f"{op.layers[0]}.weight"][...] = layer.initial_weight(
+                op.n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
             )
+        for op in self._plan.ops:
+            if op.kind in ("layer_norm", "batch_norm"):
+                views[f"{op.layers[0]}.weight"][...] = 1.0
+        for name, buffer in self.buffers().items():
+            buffer[...] = 1.0 if name.endswith("running_variance") else 0.0
 
     def _built(self, what: str) -> Plan:
         if self._plan is None:
@@ -204,6 +213,7 @@ class Network:
         sample_weight: ArrayLike | None = None,
         callbacks: Sequence[callback_module.Callback] = (),
         verbose: int | None = None,
+        clean_metrics: bool = False,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -227,12 +237,15 @@ class Network:
         verbose : int or None
             0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached),
             None is 1 where a terminal is attached.
+        clean_metrics : bool
+            Whether the history also gets the loss and the metrics of the training rows after each epoch with dropout
+            off, as "clean_loss", "clean_accuracy", ...: what validation values may be compared with.
 
         Returns
         -------
         History
             of all calls so far, also kept as `history`. "loss" is the loss as trained: dropout on, averaged while
-            the weights moved. `evaluate` gives the clean one.
+            the weights moved. `clean_metrics` or `evaluate` gives the clean one.
 
         Raises
         ------
@@ -244,6 +257,7 @@ class Network:
         epochs = checks.integer("epochs", epochs, 1)
         data = self._training_data(X, y, sample_weight, batch_size)
         checks.flag("shuffle", shuffle)
+        checks.flag("clean_metrics", clean_metrics)
         shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
         if self._scheduled():
             self._schedules([step / 100 for step in range(101)])  # raises for values out of range
@@ -260,13 +274,16 @@ class Network:
         self.stop_training = False
         workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
         if self._snapshot is None:
-            self._snapshot = np.empty_like(self._parameters)
+            self._snapshot = np.empty_like(self._parameters), np.empty_like(self._buffers)
         try:
             for callback in shown:
                 callback.on_train_begin(self, epochs)
             for epoch in range(epochs):
-                np.copyto(self._snapshot, self._parameters)
+                np.copyto(self._snapshot[0], self._parameters)
+                np.copyto(self._snapshot[1], self._buffers)
                 metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle)
+                if clean_metrics:
+                    metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
                 if validation is not None:
                     metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
                 self.history.append(metrics)
@@ -302,7 +319,8 @@ class Network:
             )  # fmt: skip
             if diverged:
                 assert self._snapshot is not None
-                np.copyto(self._parameters, self._snapshot)
+                np.copyto(self._parameters, self._snapshot[0])
+                np.copyto(self._buffers, self._snapshot[1])
                 self._clear_moments()
                 raise DivergedError(epoch + 1, batch + 1)
             total += loss
@@ -314,29 +332,30 @@ class Network:
         metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
         if callable(self.optimizer.learning_rate):
             metrics["learning_rate"] = float(learning_rates[-1])
-        for (layer, op), rate in zip(self._built("fit").dropout_ops, rates[-1], strict=True):
-            if callable(layer.rate):
-                metrics[f"{self._place_of(layer, op)}.rate"] = float(rate)
+        for draw, rate in zip(self._built("fit").draws, rates[-1], strict=True):
+            if callable(draw.layer.rate_value):
+                metrics[f"{draw.place}.{draw.layer._rate_name}"] = float(rate)
         metrics["seconds"] = time.perf_counter() - start
         return metrics
 
-    def _place_of(self, layer: Dropout, op: int) -> int:
-        """The place of a dropout layer in the list, for one object used twice as well."""
-        assert self._plan is not None
-        return next(place for place in self._plan.ops[op].layers if self.layers[place] is layer)
+    def _rates_of(self) -> list[RandomLayer]:
+        """The layers with a number that may change, in the order of the plan's draws."""
+        return [
+            layer
+            for layer in self.layers
+            if isinstance(layer, RandomLayer) and not (isinstance(layer, Dense) and layer.drop_connect == 0)
+        ]
 
     def _scheduled(self) -> bool:
         """Whether any rate changes during training."""
-        return callable(self.optimizer.learning_rate) or any(
-            isinstance(layer, Dropout) and callable(layer.rate) for layer in self.layers
-        )
+        return callable(self.optimizer.learning_rate) or any(callable(layer.rate_value) for layer in self._rates_of())
 
     def _schedules(self, progress: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Learning rates, shape (batches,), and dropout rates, shape (batches, dropout layers)."""
-        dropouts = [layer for layer in self.layers if isinstance(layer, Dropout)]
+        """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers)."""
+        layers = self._rates_of()
         learning_rates = [value_at("learning_rate", self.optimizer.learning_rate, p) for p in progress]
-        rates = np.empty((len(progress), len(dropouts)))
-        for column, layer in enumerate(dropouts):
+        rates = np.empty((len(progress), len(layers)))
+        for column, layer in enumerate(layers):
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
 
@@ -416,6 +435,8 @@ class Network:
 
     def _borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
         """A workspace for batches of `rows` rows that nobody uses."""
+        if training and self.loss.pair:
+            rows *= 2  # R-Drop passes every row twice
         try:
             return self._idle[rows, training, masked].pop()
         except (KeyError, IndexError):
@@ -490,14 +511,24 @@ class Network:
 
     def _set_keeps(self, workspace: Workspace) -> None:
         """Vanilla dropout multiplies by 1 - rate in prediction; a scheduled rate by the one at its end."""
-        for layer, op in self._built("predict").dropout_ops:
-            if layer.mode == "vanilla":
-                workspace.set_keep(op, 1.0 - layer.rate_at(1.0))
+        for draw in self._built("predict").draws:
+            if isinstance(draw.layer, Dropout) and draw.layer.mode == "vanilla":
+                workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
 
     def predict_mc(
-        self, X: ArrayLike, samples: int = 100, *, seed: seeding.Seed = None, return_samples: bool = False
+        self,
+        X: ArrayLike,
+        samples: int = 100,
+        *,
+        seed: seeding.Seed = None,
+        return_samples: bool = False,
+        quantiles: ArrayLike | None = None,
+        drop_connect: str = "masks",
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
+
+        What lies before the first layer that draws is computed once. The threads share the samples; the result has
+        the same bits on any number of them.
 
         Parameters
         ----------
@@ -507,30 +538,112 @@ class Network:
             Of the masks; the network's own random state is untouched.
         return_samples : bool
             Whether `.samples` keeps all predictions, shape (samples, n_samples, units).
+        quantiles : array-like of numbers in [0, 1], or None
+            Which quantiles of the samples `.quantiles` holds. Keeps all samples in memory while it computes.
+        drop_connect : "masks" or "moments"
+            How the weights of `Dense(drop_connect=...)` vary: dropped anew in every sample, or their layer's outputs
+            drawn from normal distributions of the same mean and variance (Wan et al. 2013).
 
         Returns
         -------
         MonteCarlo
             with mean, std and, for classifiers, entropy and mutual_information.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable arguments.
         """
-        samples = checks.integer("samples", samples, 1)
         checks.flag("return_samples", return_samples)
+        levels = None if quantiles is None else quantile_levels(quantiles)
+        blocks, rows = self._sampled(X, samples, seed, drop_connect)
+        shape = (len(rows), self._built("predict_mc").n_outputs)
+        keep = return_samples or levels is not None
+        kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
+        tally = Tally(self.loss, shape, self.n_threads)
+        for first, start, block in blocks:
+            tally.add(first, start, block)
+            if kept is not None:
+                kept[first : first + len(block), start : start + block.shape[1]] = block
+        return tally.result(kept if return_samples else None, kept, levels)
+
+    def evaluate_mc(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        samples: int = 100,
+        *,
+        noise_precision: float | None = None,
+        seed: seeding.Seed = None,
+        drop_connect: str = "masks",
+    ) -> dict[str, float]:
+        """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016, equation 8 of the supplement).
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+        samples : int >= 1
+        noise_precision : float > 0 or None
+            For "mse", "mae" and "huber": the precision (1 / variance, in units of 1 / y^2) of the noise in y, without
+            which there is no likelihood. "gaussian_nll" predicts its own.
+        seed, drop_connect
+            As for `predict_mc`.
+
+        Returns
+        -------
+        dict of str to float
+            "log_likelihood": log of the mean over the samples of p(y | x, sample), in nats, the mean over rows; for
+            regression with noise only. "accuracy" of the mean prediction for classifiers; its "rmse" and "mae" for
+            regression.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable arguments.
+        """
+        data = self._training_data(X, y, None, None)
+        if noise_precision is not None:
+            noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
+            if LogLikelihood.is_known(self.loss):
+                raise ValueError(
+                    f"noise_precision is for regression without a predicted variance, not {self.loss.name}"
+                )
+        blocks, rows = self._sampled(data.X, samples, seed, drop_connect)
+        tally = Tally(self.loss, (len(rows), self._built("evaluate_mc").n_outputs), self.n_threads)
+        likelihood = LogLikelihood(self.loss, data, noise_precision)
+        for first, start, block in blocks:
+            tally.add(first, start, block)
+            likelihood.add(start, block)
+        return likelihood.result(samples) | tally.result(None).errors(self.loss, data)
+
+    def _sampled(self, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: str) -> tuple[Blocks, Floats]:
+        """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
+        samples = checks.integer("samples", samples, 1)
+        moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
         source = seeding.sequence(seed)
         rows = self._inputs(X)
+        return self._blocks(rows, samples, source, moments), rows
+
+    def _blocks(self, rows: Floats, samples: int, source: Any, moments: bool) -> Blocks:
         plan = self._built("predict_mc")
-        seeds = seeding.words_of(source, 2 * len(plan.dropout_ops)).reshape(-1, 2)
-        rates = np.array([[layer.rate_at(1.0) for layer, _ in plan.dropout_ops]]).reshape(1, -1)
+        seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
+        rates = self._schedules([1.0])[1]
+        chunks = -(-len(rows) // SAMPLE_ROWS)
+        # a mask of all rows, or of the weights, belongs to one sample: those cannot be stacked
+        alone = any(op.shared or op.connect is not None for op in plan.ops)
         workspace = self._borrow(SAMPLE_ROWS, masked=True)
-        one = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
-        kept = np.empty((samples, *one.shape), dtype=np.float32) if return_samples else None
-        tally = Tally(self.loss, one.shape)
-        for sample in range(samples):
-            self._engine.sample(workspace, rows, one, rates, seeds, sample, True)
-            tally.add(one)
-            if kept is not None:
-                kept[sample] = one
+        for chunk in range(chunks):
+            start = chunk * SAMPLE_ROWS
+            part = rows[start : start + SAMPLE_ROWS]
+            copies = 1 if alone else max(1, STACKED_ROWS // len(part))
+            self._engine.begin_samples(workspace, part, copies, rates, moments)
+            for first in range(0, samples, SAMPLED_BATCHES * copies):
+                count = min(SAMPLED_BATCHES * copies, samples - first)
+                block = np.empty((count, len(part), plan.n_outputs), dtype=np.float32)
+                self._engine.samples(workspace, block, first // copies, chunk, chunks, seeds, True)
+                yield first, start, block
         self._give_back(workspace)
-        return tally.result(kept)
 
     def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """The loss and the metrics with dropout off.
@@ -575,8 +688,8 @@ class Network:
         training : bool
             Whether dropout drops; then `backward` may follow.
         masks : sequence or None
-            One entry a dropout layer: a boolean array (True keeps) of shape (n_samples, units), or (units,) for a
-            layer with shared="batch", or None for a layer that draws.
+            One entry a dropout layer (`Dropout` and `AlphaDropout`): a boolean array (True keeps) of shape
+            (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws.
 
         Returns
         -------
@@ -595,9 +708,9 @@ class Network:
         if self._tape is None or self._tape.capacity != len(rows):
             self._tape = Workspace(self._engine, len(rows), True)
         self._tape.take_back_masks()
-        for mask, (_, op) in zip(given, plan.dropout_ops, strict=True):
+        for mask, draw in zip(given, plan.mask_draws, strict=True):
             if mask is not None:
-                self._tape.give_mask(op, _packed(mask))
+                self._tape.give_mask(draw.op, _packed(mask))
         rates = self._schedules([0.0])[1]
         out = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
         self._engine.forward(self._tape, rows, out, rates)
@@ -607,7 +720,8 @@ class Network:
 
     @staticmethod
     def _checked_masks(masks: Any, plan: Plan, rows: int) -> list[NDArray[np.bool_] | None]:
-        count = len(plan.dropout_ops)
+        draws = plan.mask_draws
+        count = len(draws)
         if masks is None:
             return [None] * count
         if not isinstance(masks, list | tuple) or len(masks) != count:
@@ -616,9 +730,8 @@ class Network:
                 f"{len(masks) if isinstance(masks, list | tuple) else type(masks).__name__}"
             )
         result: list[NDArray[np.bool_] | None] = []
-        for number, (mask, (layer, op)) in enumerate(zip(masks, plan.dropout_ops, strict=True)):
-            units = plan.ops[op].n_out
-            shape = (units,) if layer.shared else (rows, units)
+        for number, (mask, draw) in enumerate(zip(masks, draws, strict=True)):
+            shape = _mask_shape(plan.ops[draw.op], rows)
             result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape))
         return result
 
@@ -664,9 +777,13 @@ class Network:
         calls need not write them here: a large network's go straight to the optimizer."""
         return self._views(self._gradients if self._plan else NO_FLOATS, "gradients")
 
+    def buffers(self) -> OrderedDict[str, Floats]:
+        """Views of what is kept but not trained: `"2.running_mean"`, `"2.running_variance"` of batch normalisation."""
+        plan = self._built("buffers")
+        return _views(self._buffers, plan.buffers)
+
     def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:
-        plan = self._built(what)
-        return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in plan.parameters)
+        return _views(arena, self._built(what).parameters)
 
     # Masks ------------------------------------------------------------------------------------------------
 
@@ -674,7 +791,7 @@ class Network:
         """What it takes to draw the masks of the last training forward pass again."""
         self._last = (self._engine.draws - 1, rows, given, rates)
         for layer in self.layers:
-            if isinstance(layer, Dropout):
+            if isinstance(layer, RandomLayer):
                 layer._owner = weakref.ref(self)
 
     def masks(self) -> list[NDArray[np.bool_]]:
@@ -693,22 +810,29 @@ class Network:
         step, rows, given, rates = self._last
         plan = self._built("masks")
         result = []
-        for number, (layer, op) in enumerate(plan.dropout_ops):
+        for number, draw in enumerate(plan.mask_draws):
             mask = given[number] if given else None
             if mask is None:
-                shape = (plan.ops[op].n_out,) if layer.shared else (rows, plan.ops[op].n_out)
-                mask = _drawn(self._engine.mask_key(op, step), shape, rates[number])
+                key = self._engine.mask_key(draw.op, step)
+                mask = _drawn(key, _mask_shape(plan.ops[draw.op], rows), rates[draw.source.column])
             result.append(mask)
         return result
 
-    def _mask_of(self, layer: Dropout) -> NDArray[np.bool_] | None:
+    def _mask_of(self, layer: RandomLayer) -> NDArray[np.bool_] | None:
+        """The last mask of a layer of this network, the last one of a layer that stands at several places."""
         if self._last is None:
             return None
-        found = None
-        for candidate, mask in zip((entry[0] for entry in self._built("mask").dropout_ops), self.masks(), strict=True):
-            if candidate is layer:
-                found = mask
-        return found
+        plan = self._built("mask")
+        step, _, _, rates = self._last
+        draws = [draw for draw in plan.draws if draw.layer is layer]
+        if not draws:
+            return None
+        if isinstance(layer, Dense):
+            op = plan.ops[draws[-1].op]
+            rate = rates[draws[-1].source.column]
+            return _drawn(self._engine.connect_key(draws[-1].op, step), (op.n_in, op.n_out), rate)
+        found = [mask for draw, mask in zip(plan.mask_draws, self.masks(), strict=True) if draw.layer is layer]
+        return found[-1] if found else None
 
     # Around it --------------------------------------------------------------------------------------------
 
@@ -763,6 +887,14 @@ class Network:
         from cydrop import files
 
         self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle", state["n_threads"]).__dict__)
+
+
+def _views(arena: Floats, parameters: Sequence[Parameter]) -> OrderedDict[str, Floats]:
+    return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in parameters)
+
+
+def _mask_shape(op: Op, rows: int) -> tuple[int, ...]:
+    return (op.n_out,) if op.shared else (rows, op.n_out)
 
 
 def _packed(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -122,6 +122,23 @@ class FlatCos(Schedule):
         return Cosine(self.start, self.end)((progress - self.flat) / (1.0 - self.flat))
 
 
+class Curriculum(Schedule):
+    """`end * (1 - exp(-gamma * progress))`: dropout that sets in with training, steeply first (Morerio et al. 2017).
+
+    Their keep rate is (1 - k) exp(-gamma t) + k with k = 1 - end; gamma 10 is their choice where t counts training.
+    """
+
+    _options = ("end", "gamma")
+    end: float
+    gamma: float
+
+    def __init__(self, end: float, gamma: float = 10.0) -> None:
+        self._declare(end=checks.number("end", end), gamma=checks.number("gamma", gamma, 0.0, low_open=True))
+
+    def __call__(self, progress: float) -> float:
+        return self.end * -math.expm1(-self.gamma * progress)
+
+
 class OneCycle(Schedule):
     """Cosine from `peak / divide` up to `peak` at progress `warm_up`, then down to `peak / final_divide`
     (Smith and Topin 2019)."""
@@ -149,7 +166,7 @@ class OneCycle(Schedule):
 
 Rate: TypeAlias = float | Callable[[float], float]
 
-_KNOWN = {cls.__name__: cls for cls in (Constant, Linear, Step, Exponential, Cosine, FlatCos, OneCycle)}
+_KNOWN = {cls.__name__: cls for cls in (Constant, Linear, Step, Exponential, Cosine, FlatCos, Curriculum, OneCycle)}
 
 
 def from_config(config: dict[str, Any]) -> Schedule:

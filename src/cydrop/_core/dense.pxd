@@ -1,6 +1,6 @@
 """The dense operation and what is fused to it: product, bias, activation, dropout, and all of it backwards."""
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int32_t, uint64_t
 
 from cydrop._core.optimizers cimport Update
 
@@ -32,6 +32,17 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     float* bias_moment1
     float* weight_moment2
     float* bias_moment2
+    const uint64_t* mask        # drop-connect's mask of the weight, NULL: none
+    float scale                 # of what it keeps
+    # where dropped units are left out: the places of the rows and columns at hand in the whole weight (NULL: all are
+    # there), its size, and a row of n_out floats for each thread
+    bint gathered
+    const int32_t* rows_kept
+    const int32_t* cols_kept
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    float* wide
+    Py_ssize_t wide_row
 
 cdef Py_ssize_t scratch_floats(Py_ssize_t rows) noexcept nogil
 cdef void finish_forward(
@@ -41,10 +52,10 @@ cdef void finish_backward(
     const Epilogue* e, Matrix z, Matrix y, Matrix g,
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil
 cdef void dense_forward(
-    Matrix x, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads) noexcept nogil
 cdef void dense_backward_input(
-    Matrix dz, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads) noexcept nogil
 cdef void dense_backward_weight(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,

@@ -18,11 +18,13 @@ same strip of W and of its moments, whose pieces of memory are then long enough 
 """
 
 from cython.parallel cimport prange, threadid
+from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
 from cydrop._core.dropout cimport select_row
-from cydrop._core.optimizers cimport update_rows
+from cydrop._core.gather cimport spread
+from cydrop._core.optimizers cimport is_still, update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
@@ -282,16 +284,16 @@ cdef void product(const Product* p, float* scratch, int n_threads) noexcept nogi
 
 
 cdef void dense_forward(
-    Matrix x, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads
 ) noexcept nogil:
     """y = drop(f(x weight + bias)); z receives x weight + bias (z may be y where nobody needs it later).
 
-    What lies between weight and end may be read.
+    What lies between the weight and end may be read.
     """
     cdef Product p
     p.a = x
-    p.b, p.b_row, p.b_end, p.transposed = weight, n_out, end, False
+    p.b, p.b_row, p.b_end, p.transposed = weight.data, weight.row, end, False
     p.rows, p.depth, p.cols = rows, n_in, n_out
     p.c, p.z, p.y = z, z, y
     p.backward = False
@@ -304,13 +306,13 @@ cdef void dense_forward(
 
 
 cdef void dense_backward_input(
-    Matrix dz, const float* weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
+    Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
 ) noexcept nogil:
     """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
     cdef Product p
     p.a = dz
-    p.b, p.b_row, p.b_end, p.transposed = weight, n_out, end, True
+    p.b, p.b_row, p.b_end, p.transposed = weight.data, weight.row, end, True
     p.rows, p.depth, p.cols = rows, n_out, n_in
     p.c, p.z, p.y = dx, z, y
     p.backward = True
@@ -345,6 +347,8 @@ cdef void bias_unit(
         column_sums(panel, panel_row, rows, TILE_LANES, sums)
     else:
         column_sums(panel, panel_row, rows, TILE_COLS, sums)
+    if to.gathered:
+        return
     if to.update != NULL:
         update_rows(to.update, to.bias + col0, sums, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
                     1, cols, 0, 0)
@@ -352,21 +356,98 @@ cdef void bias_unit(
         memcpy(to.bias_gradient + col0, sums, cols * sizeof(float))
 
 
+cdef inline Py_ssize_t place_of(const int32_t* kept, Py_ssize_t i, Py_ssize_t last, Py_ssize_t whole) noexcept nogil:
+    """Where the part of the whole begins that number i stands for: its own place and the dropped ones behind it; for
+    number 0 also those before it. For the last, the end of the whole."""
+    if i == 0:
+        return 0
+    if i == last:
+        return whole
+    return kept[i] if kept != NULL else i
+
+
+cdef void spread_strip(
+    const Gradient* to, const float* strip, Py_ssize_t strip_row, Py_ssize_t i0, Py_ssize_t some, Py_ssize_t n_in,
+    Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* wide
+) noexcept nogil:
+    """Rows i0..i0+some and columns col0..col0+cols of a gathered gradient, and the zeros of the dropped units around
+    them: to the optimizer, or into the gradient.
+
+        strip   g g g              the weight   0 g 0 0 g g 0     kept
+                                                0 0 0 0 0 0 0     dropped: the moments still decay
+                h h h                           0 h 0 0 h h 0     kept
+
+    `wide` holds zeros but for the columns kept, which every row writes anew.
+    """
+    cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
+    cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
+    cdef Py_ssize_t i = i0, r = place_of(to.rows_kept, i0, n_in, to.n_in), place
+    cdef Py_ssize_t end = place_of(to.rows_kept, i0 + some, n_in, to.n_in)
+    cdef bint kept
+    cdef const float* row
+    while r < end:
+        kept = i < i0 + some and r == (to.rows_kept[i] if to.rows_kept != NULL else i)
+        place = r * to.n_out + first
+        row = wide
+        if kept:
+            row = strip + (i - i0) * strip_row
+            if to.cols_kept != NULL:
+                spread(row, to.cols_kept + col0, cols, first, wide)
+                row = wide
+            i += 1
+        if not kept:
+            row = wide + to.n_out       # zeros
+        if to.update == NULL:
+            memcpy(to.weight_gradient + place, row, width * sizeof(float))
+        elif kept or not is_still(to.update):
+            update_rows(to.update, to.weight + place, row, at(to.weight_moment1, place), at(to.weight_moment2, place),
+                        1, width, 0, 0)
+        r += 1
+
+
+cdef void spread_bias(
+    const Gradient* to, const float* sums, Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* wide
+) noexcept nogil:
+    """The same for a part of the bias."""
+    cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
+    cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
+    cdef const float* row = sums
+    if to.cols_kept != NULL:
+        spread(sums, to.cols_kept + col0, cols, first, wide)
+        row = wide
+    if to.update == NULL:
+        memcpy(to.bias_gradient + first, row, width * sizeof(float))
+    else:
+        update_rows(to.update, to.bias + first, row, at(to.bias_moment1, first), at(to.bias_moment2, first),
+                    1, width, 0, 0)
+
+
+cdef inline void mask_strip(
+    const Gradient* to, float* strip, Py_ssize_t strip_row, Py_ssize_t i0, Py_ssize_t some, Py_ssize_t n_out,
+    Py_ssize_t col0, Py_ssize_t cols
+) noexcept nogil:
+    """Drop-connect: a dropped weight has no gradient."""
+    cdef Py_ssize_t i
+    for i in range(some):
+        select_row(to.mask, (i0 + i) * n_out + col0, strip + i * strip_row, to.scale, strip + i * strip_row, cols)
+
+
 cdef void weight_unit(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
-    Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch
+    Py_ssize_t n_in, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch, float* wide
 ) noexcept nogil:
     """Rows i0..i1 and columns col0..col0+cols of dW, up to STRIP panels, and with i0 = 0 of db."""
     cdef float* panel[STRIP]
     cdef tile_wanted wanted
     cdef float* strip = scratch + panels_floats(rows)         # a row of tiles
-    cdef Py_ssize_t i, j, p, some, place, panel_row = TILE_COLS
+    cdef Py_ssize_t i, j, p, some, place, want, panel_row = TILE_COLS
     cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
-    cdef bint whole = cols == n_out         # then the rows of W lie one behind the other: update them as one
+    cdef bint direct = to.update == NULL and not to.gathered        # the gradient goes where it is wanted at once
+    cdef bint whole = cols == n_out and not to.gathered     # rows of W lie one behind the other: update them as one
     cdef Py_ssize_t strip_row = cols if whole else STRIP * TILE_COLS
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
-    wanted.row = n_out
+    wanted.row = to.n_out if to.gathered else n_out
     if ready:
         panel_row = dz.row
     for p in range(panels):
@@ -376,23 +457,37 @@ cdef void weight_unit(
             panel[p] = scratch + rows * j
             pack(dz.data + col0 + j, dz.row, rows, min(<Py_ssize_t>TILE_COLS, cols - j), panel[p])
         if i0 == 0 and to.bias != NULL:
-            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip)
+            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j)
+    if to.gathered:
+        memset(wide, 0, 2 * to.n_out * sizeof(float))
+        if i0 == 0 and to.bias != NULL:
+            spread_bias(to, strip, col0, cols, n_out, wide)
     i = i0
     while i < i1:
         some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
         place = i * n_out + col0
         for p in range(panels):
             j = p * TILE_COLS
-            if to.update != NULL:
-                wanted.at[0] = to.weight + place + j
-                wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + place + j
-                wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + place + j
-                tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
-                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), &wanted)
-            else:
+            if direct:
                 tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row,
                                 to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), NULL)
-        if to.update != NULL:
+                continue
+            if to.gathered:
+                want = place_of(to.rows_kept, i, n_in, to.n_in) * to.n_out + place_of(to.cols_kept, col0 + j, n_out,
+                                                                                      to.n_out)
+            else:
+                want = place + j
+            wanted.at[0] = to.weight + want
+            wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + want
+            wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + want
+            tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
+                            <int>min(<Py_ssize_t>TILE_COLS, cols - j), &wanted)
+        if to.mask != NULL:
+            mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
+                       n_out, col0, cols)
+        if to.gathered:
+            spread_strip(to, strip, strip_row, i, some, n_in, col0, cols, n_out, wide)
+        elif not direct:
             update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),
                         at(to.weight_moment2, place), 1 if whole else some, some * cols if whole else cols, n_out,
                         strip_row)
@@ -414,13 +509,13 @@ cdef void dense_backward_weight(
     if threads == 1:
         for unit in range(strips):
             col0 = unit * wide
-            weight_unit(x, dz, rows, 0, n_in, n_out, col0, min(wide, n_out - col0), to, scratch)
+            weight_unit(x, dz, rows, 0, n_in, n_out, n_in, col0, min(wide, n_out - col0), to, scratch, to.wide)
         return
     for unit in prange(strips * shares, num_threads=threads, schedule="dynamic"):
         col0 = unit // shares * wide
         i0 = unit % shares * share
-        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, col0, min(wide, n_out - col0), to,
-                    scratch + threadid() * size)
+        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, n_in, col0, min(wide, n_out - col0), to,
+                    scratch + threadid() * size, to.wide + threadid() * to.wide_row)
 
 
 cdef inline void clip_column_block(
@@ -467,15 +562,16 @@ def forward(
 ):
     """y = x weight + bias"""
     cdef Epilogue e
-    cdef Matrix mx, my
+    cdef Matrix mx, my, mw
     cdef float[:] scratch = _scratch(x.shape[0], n_threads)
     memset(&e, 0, sizeof(Epilogue))
     e.scale = 1.0
     e.bias = &bias[0] if bias.shape[0] else NULL
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # a product never writes to its factors
+    mw.data, mw.row = <float*>&weight[0, 0], weight.shape[1]
     my.data, my.row = &y[0, 0], y.shape[1]
     with nogil:
-        dense_forward(mx, &weight[0, 0], &weight[0, 0] + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1],
+        dense_forward(mx, mw, mw.data + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1],
                       y.shape[1], &e, my, my, &scratch[0], n_threads)
 
 
@@ -489,7 +585,7 @@ def backward(
     int n_threads,
 ):
     """dx = dy weight^t, dweight = x^t dy, dbias = sum of the rows of dy"""
-    cdef Matrix mx, mdy, mdx
+    cdef Matrix mx, mdy, mdx, mw
     cdef Gradient to
     cdef Py_ssize_t rows = x.shape[0], n_in = x.shape[1], n_out = dy.shape[1]
     cdef float[:] scratch = _scratch(rows, n_threads)
@@ -500,7 +596,8 @@ def backward(
     mx.data, mx.row = <float*>&x[0, 0], n_in
     mdx.data, mdx.row = &dx[0, 0], n_in
     mdy.data, mdy.row = <float*>&dy[0, 0], n_out
+    mw.data, mw.row = <float*>&weight[0, 0], n_out
     with nogil:
-        dense_backward_input(mdy, &weight[0, 0], &weight[0, 0] + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx,
+        dense_backward_input(mdy, mw, mw.data + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx,
                              &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)

@@ -130,3 +130,42 @@ cdef inline float erfc32(float x) noexcept nogil:
     tail = <float>0.0 if a > <float>10.0 else tail
     tail = <float>2.0 - tail if x < <float>0.0 else tail
     return p if a < <float>1.0 else tail
+
+
+cdef inline float sine_of_eighth(float f) noexcept nogil:
+    """sin(2 pi f) for |f| <= 1/8"""
+    cdef float u = f * f
+    cdef float p = fma32(<float>-7.539356277e+01, u, <float>8.159235355e+01)
+    p = fma32(p, u, <float>-4.134166145e+01)
+    return f * fma32(p, u, <float>6.283185287e+00)
+
+
+cdef inline float cosine_of_eighth(float f) noexcept nogil:
+    """cos(2 pi f) for |f| <= 1/8"""
+    cdef float u = f * f
+    cdef float p = fma32(<float>5.920279622e+01, u, <float>-8.544229798e+01)
+    p = fma32(p, u, <float>6.493931074e+01)
+    p = fma32(p, u, <float>-1.973920863e+01)
+    return fma32(p, u, <float>1.0)
+
+
+cdef inline float sine_of_turns(float turns) noexcept nogil:
+    """sin(2 pi turns) for |turns| <= 1/2: exact quarters are taken off, then sine or cosine of the rest."""
+    cdef float quarters = (fma32(turns, <float>4.0, <float>12582912.0)) - <float>12582912.0
+    cdef float f = fma32(quarters, <float>-0.25, turns)
+    cdef float s = sine_of_eighth(f), c = cosine_of_eighth(f)
+    cdef float a = fabsf(quarters)
+    cdef float odd = -c if quarters < <float>0.0 else c
+    cdef float even = -s if a == <float>2.0 else s
+    return odd if a == <float>1.0 else even
+
+
+cdef inline float cosine_of_turns(float turns) noexcept nogil:
+    """cos(2 pi turns) for |turns| <= 1/2"""
+    cdef float quarters = (fma32(turns, <float>4.0, <float>12582912.0)) - <float>12582912.0
+    cdef float f = fma32(quarters, <float>-0.25, turns)
+    cdef float s = sine_of_eighth(f), c = cosine_of_eighth(f)
+    cdef float a = fabsf(quarters)
+    cdef float odd = s if quarters < <float>0.0 else -s
+    cdef float even = -c if a == <float>2.0 else c
+    return odd if a == <float>1.0 else even

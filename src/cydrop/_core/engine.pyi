@@ -8,7 +8,7 @@ from cydrop.plan import Op
 class Engine:
     n_ops: int
     n_threads: int
-    n_dropouts: int
+    n_rates: int
     draws: int
     updates: int
     def __init__(
@@ -16,8 +16,10 @@ class Engine:
         ops: Sequence[Op],
         parameters: NDArray[np.float32],
         gradients: NDArray[np.float32],
+        buffers: NDArray[np.float32],
         loss_kind: int,
         loss_option: float,
+        loss_pair: float,
         n_threads: int,
     ) -> None: ...
     def set_optimizer(
@@ -33,6 +35,7 @@ class Engine:
         clip_norm: float | None,
     ) -> None: ...
     def mask_key(self, op: int, step: int) -> tuple[int, int]: ...
+    def connect_key(self, op: int, step: int) -> tuple[int, int]: ...
     def train(
         self,
         ws: Workspace,
@@ -56,14 +59,17 @@ class Engine:
         link: bool,
         seconds: float,
     ) -> int: ...
-    def sample(
+    def begin_samples(
+        self, ws: Workspace, x: NDArray[np.float32], copies: int, rates: NDArray[np.float64], moments: bool
+    ) -> None: ...
+    def samples(
         self,
         ws: Workspace,
-        x: NDArray[np.float32],
         out: NDArray[np.float32],
-        rates: NDArray[np.float64],
+        first: int,
+        chunk: int,
+        chunks: int,
         seeds: NDArray[np.uint64],
-        draw: int,
         link: bool,
     ) -> None: ...
     def forward(

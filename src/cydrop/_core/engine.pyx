@@ -4,10 +4,17 @@ An Engine holds the plan's operations and the parameter arena. A Workspace holds
 operation's buffers are laid out in it once, when it is made, so that a step has nothing to set up.
 
     batch:   gather rows -> draw masks -> forward -> loss -> backward (+ optimizer) -> max-norm
-    forward: one operation after the other       y = drop(f(x W + b))  or  y = drop(f(x))
+    forward: one operation after the other       y = drop(f(x W + b))  or  y = drop(f(x)), noise or a norm
+
+A mask that all rows share leaves units out: where a dense operation reads the result, dropped units are not computed.
+Their columns of W, and their rows of the next W, are gathered into smaller matrices, and everything between is the
+ordinary work on smaller matrices (see prepare):
+
+          W0, kept columns        W1, kept rows and columns        W2, kept rows
+    x  ->  [ | |  | ]  -> y0  ->   [ - + - + + ]  -> y1  ->          [ = = ]
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.math cimport isfinite, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -18,9 +25,12 @@ from cydrop._core.dense cimport (
     Epilogue, Gradient, Matrix, clip_columns, dense_backward_input, dense_backward_weight, dense_forward,
     TILE_ROWS, finish_backward, finish_forward, scratch_floats,
 )
-from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
-from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass
-from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena
+from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words, select_row
+from cydrop._core.gather cimport gather, kept_places, spread
+from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass, pair_pass
+from cydrop._core.noise cimport Affine, add_row, alpha_affine, alpha_row, draw_normals, multiply_row
+from cydrop._core.norms cimport Norm, norm_backward, norm_forward
+from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena, update_rows
 from cydrop._core.xorshift cimport StreamKey, stream_key
 
 import numpy
@@ -31,6 +41,7 @@ from cydrop._core.optimizers import spans_of
 cdef extern from "fma.h" nogil:
     double passing_seconds()
     int32_t bits_of(float x)
+    float sqrtf(float x)
     void fetch_line(const void* p)
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
@@ -38,6 +49,13 @@ cdef extern from "fma.h" nogil:
 cdef enum:
     DENSE = 0
     MAP = 1                     # an operation without parameters: y = drop(f(x))
+    GAUSSIAN_DROPOUT = 2
+    GAUSSIAN_NOISE = 3
+    ALPHA_DROPOUT = 4
+    NORM = 5
+
+KINDS = {"dense": DENSE, "map": MAP, "gaussian_dropout": GAUSSIAN_DROPOUT, "gaussian_noise": GAUSSIAN_NOISE,
+         "alpha_dropout": ALPHA_DROPOUT, "layer_norm": NORM, "batch_norm": NORM}
 
 cdef enum:
     SERIAL_PREDICTION = 600000  # multiply-adds of a prediction below which one thread is enough
@@ -49,6 +67,7 @@ cdef enum:
     FETCHED = 16384             # floats of a batch that are asked for ahead
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
     SMALL = 12288               # parameters below which one pass over the cached arenas is the fastest update
+    WEIGHT_BLOCK = 8192         # weights that a thread drops at a time
 
 
 cdef enum:                      # what a step's time went into; for each operation three more, in this order
@@ -62,6 +81,12 @@ cdef enum:                      # what a step's time went into; for each operati
     EACH = 3
 
 
+cdef struct Source:             # what an operation draws from
+    int column                  # of its rate among all rates, -1: it draws nothing
+    uint64_t stream             # number of its random stream
+    StreamKey seed
+
+
 cdef struct Op:
     int kind
     Py_ssize_t n_in
@@ -70,21 +95,47 @@ cdef struct Op:
     Py_ssize_t bias             # the same, -1: none
     int activation
     float alpha
-    int dropout                 # number of the dropout layer, -1: none
-    uint64_t stream             # number of its random stream
+    Source noise                # of its dropout or noise
     bint vanilla                # unscaled in training, scaled in prediction
     bint shared                 # one mask for all rows
-    StreamKey seed              # of the dropout layer's masks
+    bint leaves_out             # and dropped units need not be computed
+    Source connect              # of its dropped weights
     float max_norm              # 0: none
+    Norm norm                   # of a normalisation
 
 
 cdef struct Bound:              # an operation and its memory in one workspace
     Matrix x
     Matrix z                    # what enters the activation
     Matrix y
+    Matrix weight               # the one of this batch
+    const float* weight_end     # it may be read up to here
+    Py_ssize_t n_in             # columns of x in this batch
+    Py_ssize_t n_out            # and of y
     Epilogue epilogue
     uint64_t* mask
     bint given                  # the mask came from the caller
+    float* noise                # normal numbers, of rows one behind the other
+    float deviation             # that they are multiplied by
+    Affine affine               # of alpha dropout
+    bint quiet                  # nothing is drawn: the identity
+    float* mean                 # of a normalisation
+    float* inverse
+    int32_t* kept               # places of the units that a shared mask keeps
+    bint gathered               # y has only those
+    Matrix few_inputs           # memory for what is gathered
+    Matrix few_weights
+    float* few_biases
+    uint64_t* connect_mask      # of the weights, NULL: drop-connect is not in force
+    uint64_t* connect_bits
+    Matrix connected            # the weights that it keeps
+    float connect_scale
+    StreamKey connect_key
+    bint moments                # instead of dropping weights, outputs of the same mean and variance are wanted,
+    bint by_moments             # and drawn in this batch
+    float* squares              # of the weights
+    Matrix x_squares
+    Matrix variance
 
 
 cdef struct Pace:               # are the threads worth it at the moment?
@@ -148,6 +199,17 @@ cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
     return row + 16 if row % 256 == 0 else row
 
 
+cdef Source source_of(given):
+    """From the plan's (column, stream, seed), or None."""
+    cdef Source source
+    memset(&source, 0, sizeof(Source))
+    source.column = -1
+    if given is not None:
+        source.column, source.stream = given.column, given.stream
+        source.seed.k0, source.seed.k1 = given.seed
+    return source
+
+
 cdef class Engine:
     """A plan ready to run.
 
@@ -155,6 +217,7 @@ cdef class Engine:
     ----------
     ops : sequence of cydrop.plan.Op
     parameters, gradients : float32 arenas of the same layout
+    buffers : float32 arena of what is kept but not trained
     loss_kind, loss_option : see losses.pxd
     n_threads : int
     """
@@ -162,8 +225,8 @@ cdef class Engine:
     cdef Op* ops
     cdef readonly int n_ops
     cdef readonly int n_threads
-    cdef readonly int n_dropouts
-    cdef int first_dense        # the lowest operation with parameters
+    cdef readonly int n_rates   # numbers that change: of dropout, noise and drop-connect
+    cdef int first_trained      # the lowest operation with parameters
     cdef bint any_max_norm
     cdef bint has_clip
     cdef double clip_norm
@@ -173,6 +236,7 @@ cdef class Engine:
     cdef float[::1] gradients
     cdef float[::1] moment1
     cdef float[::1] moment2
+    cdef float[::1] buffers     # running statistics
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
     cdef public unsigned long long updates      # optimizer updates so far
@@ -183,37 +247,53 @@ cdef class Engine:
             raise MemoryError
 
     def __init__(
-        self, ops, float[::1] parameters, float[::1] gradients, int loss_kind, float loss_option, int n_threads,
+        self, ops, float[::1] parameters, float[::1] gradients, float[::1] buffers, int loss_kind, float loss_option,
+        float loss_pair, int n_threads,
     ):
         cdef int i
+        cdef Py_ssize_t place
         cdef Op* op
         self.n_ops = len(ops)
         self.n_threads = n_threads
         self.parameters = parameters
         self.gradients = gradients
+        self.buffers = buffers
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         self.loss.kind = loss_kind
         self.loss.option = loss_option
-        self.first_dense = self.n_ops
-        self.n_dropouts = 0
+        self.loss.pair = loss_pair
+        self.first_trained = self.n_ops
+        self.n_rates = 0
         self.any_max_norm = False
         for i in range(self.n_ops):
             op = &self.ops[i]
             given = ops[i]
-            op.kind = DENSE if given.kind == "dense" else MAP
+            op.kind = KINDS[given.kind]
             op.n_in, op.n_out = given.n_in, given.n_out
             op.weight, op.bias = given.weight, given.bias
             op.activation, op.alpha = given.activation, given.alpha
-            op.dropout, op.vanilla, op.shared = given.dropout, given.vanilla, given.shared
-            op.stream = given.stream
-            op.seed.k0, op.seed.k1 = given.seed
+            op.vanilla, op.shared = given.vanilla, given.shared
+            op.noise = source_of(given.noise)
+            op.connect = source_of(given.connect)
+            self.n_rates += (op.noise.column >= 0) + (op.connect.column >= 0)
             op.max_norm = given.max_norm
-            if op.dropout >= 0:
-                self.n_dropouts += 1
-            if op.kind == DENSE and self.first_dense == self.n_ops:
-                self.first_dense = i
+            if op.kind == NORM:
+                op.norm.batch = given.kind == "batch_norm"
+                op.norm.epsilon, op.norm.momentum = given.epsilon, given.momentum
+                op.norm.weight, op.norm.bias = &parameters[op.weight], &parameters[op.bias]
+                if op.norm.batch:
+                    place = given.buffer
+                    op.norm.running_mean = &buffers[place]
+                    op.norm.running_variance = &buffers[place + op.n_out]
+            if op.kind in (DENSE, NORM) and self.first_trained == self.n_ops:
+                self.first_trained = i
             if op.max_norm > 0:
                 self.any_max_norm = True
+        for i in range(self.n_ops - 1):
+            op = &self.ops[i]
+            op.leaves_out = (op.shared and op.kind in (DENSE, MAP) and self.ops[i + 1].kind == DENSE
+                             and op.connect.column < 0 and self.ops[i + 1].connect.column < 0
+                             and parameters.shape[0] > SMALL)
 
     def __dealloc__(self):
         free(self.ops)
@@ -236,7 +316,12 @@ cdef class Engine:
 
     def mask_key(self, int op, unsigned long long step):
         """The key of an operation's masks in training step `step`."""
-        cdef StreamKey key = stream_key(self.ops[op].seed, self.ops[op].stream, step)
+        cdef StreamKey key = stream_key(self.ops[op].noise.seed, self.ops[op].noise.stream, step)
+        return key.k0, key.k1
+
+    def connect_key(self, int op, unsigned long long step):
+        """The key of a dense operation's weight masks in training step `step`."""
+        cdef StreamKey key = stream_key(self.ops[op].connect.seed, self.ops[op].connect.stream, step)
         return key.k0, key.k1
 
     def train(
@@ -255,7 +340,7 @@ cdef class Engine:
     ):
         """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, rows, correct, diverged)."""
         cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
-        cdef Py_ssize_t start, rows, seen = 0, correct = 0
+        cdef Py_ssize_t start, rows, copies, seen = 0, correct = 0
         cdef double begun, now, deadline, loss = 0.0
         cdef LossSum one
         cdef bint diverged = False
@@ -269,11 +354,12 @@ cdef class Engine:
                 start = batch * batch_size
                 rows = min(batch_size, n - start)
                 self.load_batch(ws, x, labels, targets, weights, order, start, rows)
+                copies = 2 if self.loss.pair > 0 else 1         # R-Drop: every row twice, with masks of their own
                 tick(ws.clock, &ws.last_tick, LOADING)
-                self.set_rates(ws, &rates[batch if rates.shape[0] > 1 else 0, 0] if self.n_dropouts else NULL)
-                self.draw_masks(ws, rows, self.draws, NULL)
+                self.set_rates(ws, &rates[batch if rates.shape[0] > 1 else 0, 0] if self.n_rates else NULL)
+                self.prepare(ws, ws.bound, copies * rows, self.draws, self.draws, NULL, ws.threads)
                 tick(ws.clock, &ws.last_tick, DRAWING)
-                self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
+                self.forward_pass(ws, ws.bound, copies * rows, ws.scratch, ws.threads)
                 self.draws += 1
                 one = self.loss_of_batch(ws, rows, True)
                 tick(ws.clock, &ws.last_tick, LOSS_PASS)
@@ -284,7 +370,7 @@ cdef class Engine:
                 correct += one.correct
                 seen += rows
                 self.fetch_batch(x, order, start + rows, min(batch_size, n - start - rows))
-                self.train_step(ws, rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
+                self.train_step(ws, copies * rows, learning_rates[batch if learning_rates.shape[0] > 1 else 0])
                 tick(ws.clock, &ws.last_tick, UPDATING)
                 batch += 1
                 now = passing_seconds()
@@ -366,7 +452,7 @@ cdef class Engine:
         cdef bint straight = self.ops[self.n_ops - 1].kind == DENSE and last.z.data == last.y.data
         bound[0].x.data = <float*>x         # never written: operations only read their x
         bound[0].x.row = x_row
-        self.bind_input(bound)
+        self.whole(bound)
         if straight:                        # the last product may write where the result is wanted
             last.y.data, last.y.row = out, self.ops[self.n_ops - 1].n_out
             last.z = last.y
@@ -376,31 +462,123 @@ cdef class Engine:
             last.y = held
             last.z = held
 
-    def sample(
+    def begin_samples(
         self,
         Workspace ws,
-        const float[:, ::1] x,              # IN
-        float[:, ::1] out,                  # OUT
+        const float[:, ::1] x,              # IN, the rows at hand, up to ws.capacity
+        Py_ssize_t copies,                  # samples that a batch holds: few rows are stacked
         const double[:, ::1] rates,         # IN, one row
-        const uint64_t[:, ::1] seeds,       # IN, a key for each dropout layer
-        unsigned long long draw,            # number of the sample
+        bint moments,                       # drop-connect by its Gaussian moments
+    ):
+        """Computes once what lies before the first drawn number: the head of all samples of these rows.
+
+            x -> op 0 -> op 1 without its dropout -> head        head -> dropout of op 1 -> op 2 -> ... -> a sample
+        """
+        cdef Py_ssize_t rows = x.shape[0], copy, r
+        cdef int i, lane
+        cdef Matrix source
+        cdef Bound* b
+        with nogil:
+            self.set_rates(ws, &rates[0, 0] if self.n_rates else NULL)
+            ws.first = self.first_drawing(ws)
+            ws.copies = copies
+            for i in range(self.n_ops):
+                if self.ops[i].connect.column >= 0:
+                    if moments:
+                        self.square_weights(i, ws.bound[i].squares)
+                    for lane in range(ws.lanes):
+                        b = &ws.bound[lane * self.n_ops + i]
+                        b.moments = moments
+                        b.squares = ws.bound[i].squares
+            ws.bound[0].x.data = <float*>&x[0, 0]       # never written: operations only read their x
+            ws.bound[0].x.row = x.shape[1]
+            self.whole(ws.bound)
+            for i in range(self.n_ops):
+                ws.bound[i].epilogue.scale = 1.0
+            source = ws.bound[0].x
+            ws.head_units = self.ops[0].n_in
+            for i in range(self.n_ops):
+                if i == ws.first and not self.drops_behind(i):
+                    break
+                self.forward_op(ws, ws.bound, i, rows, ws.scratch, self.n_threads)
+                source = ws.bound[i].y
+                ws.head_units = self.ops[i].n_out
+                if i == ws.first:
+                    break
+            for copy in range(copies):
+                for r in range(rows):
+                    memcpy(ws.head.data + (copy * rows + r) * ws.head.row, source.data + r * source.row,
+                           ws.head_units * sizeof(float))
+
+    cdef bint drops_behind(self, int i) noexcept nogil:
+        """Whether an operation's dropout comes behind work that all samples have in common."""
+        return self.ops[i].kind <= MAP and (self.ops[i].connect.column < 0)
+
+    cdef int first_drawing(self, Workspace ws) noexcept nogil:
+        """The lowest operation that draws, n_ops if none does."""
+        cdef int i
+        for i in range(self.n_ops):
+            if self.ops[i].noise.column >= 0 and ws.rates[self.ops[i].noise.column] > 0.0:
+                return i
+            if self.ops[i].connect.column >= 0 and ws.rates[self.ops[i].connect.column] > 0.0:
+                return i
+        return self.n_ops
+
+    def samples(
+        self,
+        Workspace ws,
+        float[:, :, ::1] out,               # OUT, (samples, rows, units): from sample number first * copies on
+        unsigned long long first,           # number of the first batch of samples
+        unsigned long long chunk,           # which rows these are
+        unsigned long long chunks,          # of how many
+        const uint64_t[:, ::1] seeds,       # IN, a key for each rate
         bint link,
     ):
-        """One stochastic prediction (dropout on, the network's own counters untouched)."""
-        cdef Py_ssize_t n = x.shape[0], row = 0, rows, chunk = 0, chunks = (n + ws.capacity - 1) // ws.capacity
+        """Stochastic predictions of the rows of begin_samples, the network's own counters untouched: the threads take
+        turns with batches of samples."""
+        cdef Py_ssize_t samples = out.shape[0], rows = out.shape[1], batches, batch, some
+        cdef int threads
+        cdef const uint64_t* keys = &seeds[0, 0] if self.n_rates else NULL
+        cdef double begun
         with nogil:
-            self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
-            while row < n:
-                rows = min(ws.capacity, n - row)
-                ws.bound[0].x.data = <float*>&x[row, 0]
-                ws.bound[0].x.row = x.shape[1]
-                self.bind_input(ws.bound)
-                self.draw_masks(ws, rows, draw * <uint64_t>chunks + <uint64_t>chunk,
-                                &seeds[0, 0] if self.n_dropouts else NULL)
-                self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
-                self.write_output(ws.bound, rows, &out[row, 0], link)
-                row += rows
-                chunk += 1
+            batches = (samples + ws.copies - 1) // ws.copies
+            begun = passing_seconds()
+            threads = threads_now(&ws.pace, self.n_threads, begun)
+            for batch in prange(batches, num_threads=threads, schedule="dynamic"):
+                some = min(ws.copies, samples - batch * ws.copies)
+                self.sample_batch(ws, threadid(), some * rows, first + <uint64_t>batch, chunk, chunks, keys,
+                                  &out[batch * ws.copies, 0, 0], link)
+            note_pace(&ws.pace, threads, self.n_threads, passing_seconds() - begun, samples * rows, passing_seconds())
+
+    cdef void sample_batch(
+        self, Workspace ws, int lane, Py_ssize_t rows, uint64_t batch, uint64_t chunk, uint64_t chunks,
+        const uint64_t* keys, float* out, bint link
+    ) noexcept nogil:
+        cdef Bound* bound = ws.bound + lane * self.n_ops
+        cdef float* scratch = ws.scratch + lane * scratch_floats(ws.capacity)
+        cdef Bound* b
+        cdef Matrix to
+        cdef Py_ssize_t r
+        cdef int i = ws.first
+        if i == self.n_ops:                 # nothing is drawn
+            to.data, to.row = out, ws.head_units
+            self.copy_rows(ws.head, to, rows, ws.head_units)
+            if link:
+                link_rows(self.loss.kind, out, to.row, rows, to.row)
+            return
+        b = &bound[i]
+        if not self.drops_behind(i):
+            b.x = ws.head
+        self.prepare(ws, bound, rows, batch * chunks + chunk, batch, keys, 1)
+        if self.drops_behind(i):            # the activation is done
+            for r in range(rows):
+                select_row(b.epilogue.mask, r * b.epilogue.mask_row, ws.head.data + r * ws.head.row,
+                           b.epilogue.scale, b.y.data + r * b.y.row, self.ops[i].n_out)
+            i += 1
+        while i < self.n_ops:
+            self.forward_op(ws, bound, i, rows, scratch, 1)
+            i += 1
+        self.write_output(bound, rows, out, link)
 
     def forward(self, Workspace ws, const float[:, ::1] x, float[:, ::1] out, const double[:, ::1] rates):
         """A training forward pass of one batch; masks given to the workspace are used instead of drawn ones."""
@@ -412,9 +590,8 @@ cdef class Engine:
             for r in range(rows):
                 memcpy(held.data + r * held.row, &x[r, 0], x.shape[1] * sizeof(float))
             ws.bound[0].x = held
-            self.bind_input(ws.bound)
-            self.set_rates(ws, &rates[0, 0] if self.n_dropouts else NULL)
-            self.draw_masks(ws, rows, self.draws, NULL)
+            self.set_rates(ws, &rates[0, 0] if self.n_rates else NULL)
+            self.prepare(ws, ws.bound, rows, self.draws, self.draws, NULL, ws.threads)
             self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
             self.write_output(ws.bound, rows, &out[0, 0], False)
             self.draws += 1
@@ -445,14 +622,17 @@ cdef class Engine:
     ) noexcept nogil:
         cdef Py_ssize_t r, n = x.shape[1], columns = targets.shape[1]
         cdef const int64_t* places = &order[start] if order.shape[0] else NULL
-        if places == NULL:
+        if places == NULL and self.loss.pair <= 0:
             ws.bound[0].x.data = <float*>&x[start, 0]       # never written: operations only read their x
             ws.bound[0].x.row = n
         else:
             ws.bound[0].x = ws.batch
             for r in prange(rows, num_threads=ws.threads if rows * n > FEW else 1, schedule="static"):
-                memcpy(ws.batch.data + r * ws.batch.row, &x[places[r], 0], n * sizeof(float))
-        self.bind_input(ws.bound)
+                memcpy(ws.batch.data + r * ws.batch.row, &x[places[r] if places != NULL else start + r, 0],
+                       n * sizeof(float))
+        if self.loss.pair > 0:
+            for r in prange(rows, num_threads=ws.threads if rows * n > FEW else 1, schedule="static"):
+                memcpy(ws.batch.data + (rows + r) * ws.batch.row, ws.batch.data + r * ws.batch.row, n * sizeof(float))
         ws.has_weights = weights.shape[0] > 0
         for r in range(rows):
             if labels.shape[0]:
@@ -478,47 +658,169 @@ cdef class Engine:
                 fetch_line(row + j)
                 j += 16
 
-    cdef void bind_input(self, Bound* bound) noexcept nogil:
-        if self.ops[0].kind == MAP:
-            bound[0].z = bound[0].x
-
     cdef void set_rates(self, Workspace ws, const double* rates) noexcept nogil:
-        """The rates of this batch, in the order of the dropout layers."""
-        cdef int i, found = 0
-        for i in range(self.n_ops):
-            if self.ops[i].dropout >= 0:
-                ws.rates[i] = rates[found]
-                found += 1
+        """The rates of this batch."""
+        cdef int i
+        for i in range(self.n_rates):
+            ws.rates[i] = rates[i]
 
-    cdef void draw_masks(self, Workspace ws, Py_ssize_t rows, uint64_t step, const uint64_t* seeds) noexcept nogil:
-        """The mask pass of every dropout layer. A rate of 0 draws nothing and is the identity."""
-        cdef int i, found = 0
-        cdef Py_ssize_t n
-        cdef double rate
-        cdef StreamKey key
+    cdef void whole(self, Bound* bound) noexcept nogil:
+        """Every operation with all its units and weights, and nothing drawn."""
+        cdef int i
+        cdef Op* op
         cdef Bound* b
         for i in range(self.n_ops):
-            if self.ops[i].dropout < 0:
-                continue
-            b = &ws.bound[i]
-            rate = ws.rates[i]
-            n = self.ops[i].n_out if self.ops[i].shared else rows * self.ops[i].n_out
-            b.epilogue.mask = b.mask
-            b.epilogue.mask_row = 0 if self.ops[i].shared else self.ops[i].n_out
-            b.epilogue.scale = 1.0 if self.ops[i].vanilla or rate >= 1.0 else <float>(1.0 / (1.0 - rate))
-            key = self.ops[i].seed
-            if seeds != NULL:
-                key.k0, key.k1 = seeds[2 * found], seeds[2 * found + 1]
-            found += 1
-            if b.given:
-                continue
-            if rate <= 0.0:
-                b.epilogue.mask = NULL
-            elif rate >= 1.0:
-                memset(b.mask, 0, mask_words(n) * sizeof(uint64_t))
+            op = &self.ops[i]
+            b = &bound[i]
+            b.n_in, b.n_out = op.n_in, op.n_out
+            b.gathered = False
+            b.quiet = True
+            b.by_moments = False
+            b.connect_mask = NULL
+            b.epilogue.mask = NULL
+            if op.kind == DENSE:
+                b.weight.data, b.weight.row = &self.parameters[op.weight], op.n_out
+                b.weight_end = self.parameters_end()
+                b.epilogue.bias = &self.parameters[op.bias] if op.bias >= 0 else NULL
             else:
-                draw_mask(stream_key(key, self.ops[i].stream, step), keep_threshold(rate), b.mask, n,
-                          ws.threads if n > FEW else 1)
+                b.z = b.x
+
+    cdef void prepare(
+        self, Workspace ws, Bound* bound, Py_ssize_t rows, uint64_t step, uint64_t shared_step, const uint64_t* seeds,
+        int threads
+    ) noexcept nogil:
+        """Draws everything that the forward pass of a batch needs. A rate of 0 draws nothing and is the identity."""
+        cdef int i
+        cdef double rate
+        cdef Op* op
+        self.whole(bound)
+        for i in range(self.n_ops):
+            op = &self.ops[i]
+            if op.noise.column >= 0:
+                rate = ws.rates[op.noise.column]
+                if op.kind == GAUSSIAN_DROPOUT or op.kind == GAUSSIAN_NOISE:
+                    self.draw_noise(&bound[i], op, rows, rate, step, seeds, threads)
+                else:
+                    self.draw_dropout(&bound[i], op, rows, rate, shared_step if op.shared else step, seeds, threads)
+            if op.connect.column >= 0 and ws.rates[op.connect.column] > 0.0:
+                self.draw_weights(&bound[i], op, ws.rates[op.connect.column], shared_step, seeds, threads)
+        if ws.training:
+            self.leave_out(bound, threads)
+
+    cdef inline StreamKey key_of(self, const Source* source, uint64_t step, const uint64_t* seeds) noexcept nogil:
+        """The key of this step, or of the caller's seeds."""
+        cdef StreamKey seed = source.seed
+        if seeds != NULL:
+            seed.k0, seed.k1 = seeds[2 * source.column], seeds[2 * source.column + 1]
+        return stream_key(seed, source.stream, step)
+
+    cdef void draw_mask_of(
+        self, StreamKey key, double rate, uint64_t* bits, Py_ssize_t n, int threads
+    ) noexcept nogil:
+        if rate >= 1.0:
+            memset(bits, 0, mask_words(n) * sizeof(uint64_t))
+        else:
+            draw_mask(key, keep_threshold(rate), bits, n, threads if n > FEW else 1)
+
+    cdef void draw_dropout(
+        self, Bound* b, const Op* op, Py_ssize_t rows, double rate, uint64_t step, const uint64_t* seeds, int threads
+    ) noexcept nogil:
+        """The mask of a dropout layer, or of alpha dropout."""
+        cdef Py_ssize_t n = op.n_out if op.shared else rows * op.n_out
+        b.epilogue.mask_row = 0 if op.shared else op.n_out
+        b.affine = alpha_affine(rate)
+        b.quiet = rate <= 0.0 and not b.given
+        if op.kind != ALPHA_DROPOUT:        # its mask is none of the epilogue's
+            b.epilogue.scale = 1.0 if op.vanilla or rate >= 1.0 else <float>(1.0 / (1.0 - rate))
+            if not b.quiet:
+                b.epilogue.mask = b.mask
+        if not (b.quiet or b.given):
+            self.draw_mask_of(self.key_of(&op.noise, step, seeds), rate, b.mask, n, threads)
+
+    cdef void draw_noise(
+        self, Bound* b, const Op* op, Py_ssize_t rows, double rate, uint64_t step, const uint64_t* seeds, int threads
+    ) noexcept nogil:
+        """The normal numbers of Gaussian dropout or noise."""
+        cdef Py_ssize_t n = rows * op.n_out
+        b.quiet = rate <= 0.0
+        if b.quiet:
+            return
+        b.deviation = <float>rate
+        if op.kind == GAUSSIAN_DROPOUT:
+            b.deviation = <float>sqrt(rate / (1.0 - rate)) if rate < 1.0 else <float>-1.0     # below 0: all zeros
+        draw_normals(self.key_of(&op.noise, step, seeds), b.noise, n, threads if n > FEW else 1)
+
+    cdef void draw_weights(
+        self, Bound* b, const Op* op, double rate, uint64_t step, const uint64_t* seeds, int threads
+    ) noexcept nogil:
+        """Drop-connect: this batch's weights."""
+        cdef Py_ssize_t n = op.n_in * op.n_out, i
+        cdef StreamKey key = self.key_of(&op.connect, step, seeds)
+        cdef const float* weight = &self.parameters[op.weight]
+        b.connect_scale = <float>(1.0 / (1.0 - rate)) if rate < 1.0 else <float>1.0
+        if b.moments and rate < 1.0:
+            b.by_moments = True
+            b.deviation = <float>sqrt(rate / (1.0 - rate))
+            b.connect_key = key
+            return
+        self.draw_mask_of(key, rate, b.connect_bits, n, threads)
+        b.connect_mask = b.connect_bits
+        b.weight = b.connected
+        b.weight_end = b.connected.data + n + MARGIN
+        for i in prange(0, n, WEIGHT_BLOCK, num_threads=threads if n > FEW else 1, schedule="static"):
+            select_row(b.connect_bits, i, weight + i, b.connect_scale, b.connected.data + i,
+                       min(<Py_ssize_t>WEIGHT_BLOCK, n - i))
+
+    cdef void square_weights(self, int i, float* squares) noexcept nogil:
+        cdef Py_ssize_t j
+        cdef const float* weight = &self.parameters[self.ops[i].weight]
+        for j in range(self.ops[i].n_in * self.ops[i].n_out):
+            squares[j] = weight[j] * weight[j]
+
+    cdef void leave_out(self, Bound* bound, int threads) noexcept nogil:
+        """Gathers the weights of the units that masks shared by all rows keep; the work that follows is smaller."""
+        cdef int i
+        cdef Op* op
+        cdef Bound* b
+        cdef Bound* below
+        cdef Matrix weight
+        cdef const int32_t* rows_kept
+        cdef const int32_t* cols_kept
+        cdef Py_ssize_t found
+        for i in range(self.n_ops):
+            op = &self.ops[i]
+            b = &bound[i]
+            below = &bound[i - 1] if i > 0 else NULL
+            rows_kept = NULL
+            cols_kept = NULL
+            if op.leaves_out and b.epilogue.mask != NULL:
+                found = kept_places(b.epilogue.mask, op.n_out, b.kept)
+                if found > 0 and 8 * found <= 7 * op.n_out:
+                    b.gathered = True
+                    b.n_out = found
+                    b.epilogue.mask = NULL
+                    bound[i + 1].n_in = found
+                    cols_kept = b.kept
+            if op.kind != DENSE:
+                if b.gathered and (op.activation != IDENTITY and op.activation != RELU):
+                    b.z = b.few_inputs
+                elif b.gathered:
+                    b.z = b.y
+                continue
+            if below != NULL and below.gathered:
+                rows_kept = below.kept
+            if rows_kept == NULL and cols_kept == NULL:
+                continue
+            weight = b.weight
+            b.weight = b.few_weights
+            b.weight.row = (b.n_out + 15) // 16 * 16
+            b.weight_end = b.weight.data + b.n_in * b.weight.row + MARGIN
+            gather(weight, rows_kept, b.n_in, cols_kept, b.n_out, b.weight, threads)
+            if cols_kept != NULL and op.bias >= 0:
+                weight.data = <float*>b.epilogue.bias
+                weight.row = op.n_out
+                b.epilogue.bias = b.few_biases
+                gather_bias(weight.data, cols_kept, b.n_out, b.few_biases)
 
     cdef const float* parameters_end(self) noexcept nogil:
         """Weights may be read up to here, by vectors that hang over."""
@@ -527,19 +829,81 @@ cdef class Engine:
     cdef void forward_pass(
         self, Workspace ws, Bound* bound, Py_ssize_t rows, float* scratch, int threads
     ) noexcept nogil:
-        cdef const float* end = self.parameters_end()
         cdef int i
-        cdef Op* op
-        cdef Bound* b
         for i in range(self.n_ops):
-            op = &self.ops[i]
-            b = &bound[i]
-            if op.kind == DENSE:
-                dense_forward(b.x, &self.parameters[op.weight], end, rows, op.n_in, op.n_out, &b.epilogue, b.z, b.y,
-                              scratch, threads)
-            else:
-                self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, op.n_out, False, threads)
+            self.forward_op(ws, bound, i, rows, scratch, threads)
             tick(ws.clock, &ws.last_tick, FORWARD + EACH * i)
+
+    cdef void forward_op(
+        self, Workspace ws, Bound* bound, int i, Py_ssize_t rows, float* scratch, int threads
+    ) noexcept nogil:
+        cdef const Op* op = &self.ops[i]
+        cdef Bound* b = &bound[i]
+        cdef Matrix source = b.x
+        if op.kind == DENSE:
+            if b.by_moments:
+                self.forward_moments(b, op, rows, scratch)
+                return
+            dense_forward(b.x, b.weight, b.weight_end, rows, b.n_in, b.n_out, &b.epilogue, b.z, b.y, scratch, threads)
+        elif op.kind == MAP:
+            if b.gathered:
+                gather(source, NULL, rows, b.kept, b.n_out, b.z, threads)
+            self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, b.n_out, False, threads)
+        elif op.kind == NORM:
+            norm_forward(&op.norm, b.x, b.y, rows, op.n_out, b.mean, b.inverse, ws.training, threads)
+        else:
+            self.noise_pass(op.kind, b, b.x, b.y, rows, op.n_out, False, threads)
+
+    cdef void forward_moments(self, Bound* b, const Op* op, Py_ssize_t rows, float* scratch) noexcept nogil:
+        """Drop-connect's outputs as normal numbers of the same mean and variance (Wan et al. 2013, section 4):
+        z ~ N(x W + b, rate / (1 - rate) x^2 W^2)."""
+        cdef Epilogue plain
+        cdef Matrix squares
+        cdef Py_ssize_t r, j
+        cdef float* z
+        memset(&plain, 0, sizeof(Epilogue))
+        plain.scale = 1.0
+        squares.data, squares.row = b.squares, op.n_out
+        for r in range(rows):
+            for j in range(op.n_in):
+                b.x_squares.data[r * b.x_squares.row + j] = b.x.data[r * b.x.row + j] * b.x.data[r * b.x.row + j]
+        dense_forward(b.x_squares, squares, b.squares + op.n_in * op.n_out + MARGIN, rows, op.n_in, op.n_out, &plain,
+                      b.variance, b.variance, scratch, 1)
+        plain.bias = b.epilogue.bias
+        dense_forward(b.x, b.weight, b.weight_end, rows, op.n_in, op.n_out, &plain, b.z, b.z, scratch, 1)
+        draw_normals(b.connect_key, b.noise, rows * op.n_out, 1)
+        for r in range(rows):
+            z = b.z.data + r * b.z.row
+            for j in range(op.n_out):
+                z[j] = z[j] + b.deviation * sqrtf(b.variance.data[r * b.variance.row + j]) * b.noise[r * op.n_out + j]
+        finish_forward(&b.epilogue, b.z, b.y, 0, rows, 0, op.n_out, False)
+
+    cdef void noise_pass(
+        self, int kind, const Bound* b, Matrix source, Matrix to, Py_ssize_t rows, Py_ssize_t cols, bint backward,
+        int threads
+    ) noexcept nogil:
+        """Forward from x to y, or backward in place on d loss / d y."""
+        cdef Py_ssize_t r
+        for r in prange(rows, num_threads=threads if rows * cols > FEW else 1, schedule="static"):
+            self.noise_row(kind, b, source.data + r * source.row, to.data + r * to.row, r, cols, backward)
+
+    cdef inline void noise_row(
+        self, int kind, const Bound* b, const float* x, float* y, Py_ssize_t r, Py_ssize_t n, bint backward
+    ) noexcept nogil:
+        if b.quiet or (backward and kind == GAUSSIAN_NOISE):
+            if x != y:
+                memcpy(y, x, n * sizeof(float))
+        elif kind == GAUSSIAN_NOISE:
+            add_row(x, b.noise + r * n, b.deviation, y, n)
+        elif kind == GAUSSIAN_DROPOUT:
+            if b.deviation < <float>0.0:
+                memset(y, 0, n * sizeof(float))
+            else:
+                multiply_row(x, b.noise + r * n, b.deviation, y, n)
+        elif backward:
+            select_row(b.mask, r * n, x, b.affine.scale, y, n)
+        else:
+            alpha_row(b.mask, r * n, x, b.affine, y, n)
 
     cdef void map_pass(
         self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
@@ -547,6 +911,8 @@ cdef class Engine:
     ) noexcept nogil:
         """An epilogue by itself, forward into y or backward in place on g."""
         cdef Py_ssize_t r
+        if backward and e.activation == IDENTITY and e.mask == NULL and e.scale == <float>1.0:
+            return
         if threads == 1 or rows * cols <= FEW:
             if backward:
                 finish_backward(e, z, y, g, 0, rows, 0, cols)
@@ -561,10 +927,14 @@ cdef class Engine:
 
     cdef LossSum loss_of_batch(self, Workspace ws, Py_ssize_t rows, bint with_gradient) noexcept nogil:
         cdef Bound* last = &ws.bound[self.n_ops - 1]
-        return loss_pass(
-            self.loss, last.y.data, last.y.row, rows, self.ops[self.n_ops - 1].n_out,
-            ws.labels, ws.targets, ws.weights if ws.has_weights else NULL,
-            ws.slope[0].data if with_gradient else NULL, ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
+        cdef Py_ssize_t units = self.ops[self.n_ops - 1].n_out
+        cdef const float* weights = ws.weights if ws.has_weights else NULL
+        cdef float* slope = ws.slope[0].data if with_gradient else NULL
+        if self.loss.pair > 0:
+            return pair_pass(self.loss, last.y.data, last.y.row, rows, units, ws.labels, weights, slope,
+                             ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
+        return loss_pass(self.loss, last.y.data, last.y.row, rows, units, ws.labels, ws.targets, weights, slope,
+                         ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
 
     cdef void train_step(self, Workspace ws, Py_ssize_t rows, double learning_rate) noexcept nogil:
         """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
@@ -587,41 +957,72 @@ cdef class Engine:
 
         At operation i, `g` holds d loss / d z of it: the epilogue backwards was fused to the product above.
         """
-        cdef const float* end = self.parameters_end()
         cdef int i = self.n_ops - 1
         cdef Matrix g = ws.slope[0], spare = ws.slope[1], other
         cdef Gradient to
-        cdef Op* op
+        cdef const Op* op
         cdef Bound* b
         cdef Bound* below
         self.map_pass(&ws.bound[i].epilogue, ws.bound[i].z, ws.bound[i].y, g, rows, self.ops[i].n_out, True, ws.threads)
-        while i >= (0 if want_input else self.first_dense):
+        while i >= (0 if want_input else self.first_trained):
             op = &self.ops[i]
             b = &ws.bound[i]
             below = &ws.bound[i - 1] if i > 0 else NULL
             if op.kind == DENSE:
-                if i > self.first_dense or want_input:
+                if i > self.first_trained or want_input:
                     other = spare if i > 0 else dx
                     if below != NULL:
-                        dense_backward_input(g, &self.parameters[op.weight], end, rows, op.n_in, op.n_out,
+                        dense_backward_input(g, b.weight, b.weight_end, rows, b.n_in, b.n_out,
                                              &below.epilogue, below.z, below.y, other, ws.scratch, ws.threads)
                     else:
-                        dense_backward_input(g, &self.parameters[op.weight], end, rows, op.n_in, op.n_out,
+                        dense_backward_input(g, b.weight, b.weight_end, rows, b.n_in, b.n_out,
                                              NULL, other, other, other, ws.scratch, ws.threads)
                     tick(ws.clock, &ws.last_tick, BACKWARD_INPUT + EACH * i)
-                self.gradient_of(op, update, &to)
-                dense_backward_weight(b.x, g, rows, op.n_in, op.n_out, &to, ws.scratch, ws.threads)
+                self.gradient_of(ws, i, update, &to)
+                dense_backward_weight(b.x, g, rows, b.n_in, b.n_out, &to, ws.scratch, ws.threads)
                 tick(ws.clock, &ws.last_tick, BACKWARD_WEIGHT + EACH * i)
                 other = spare
                 spare = g
                 g = other
-            elif below != NULL:
+                i -= 1
+                continue
+            if op.kind == NORM:
+                norm_backward(&op.norm, b.x, g, rows, op.n_out, b.mean, b.inverse, &self.gradients[op.weight],
+                              &self.gradients[op.bias], ws.threads)
+                if update != NULL:
+                    self.update_part(update, op.weight, op.n_out)
+                    self.update_part(update, op.bias, op.n_out)
+            elif op.kind != MAP:
+                self.noise_pass(op.kind, b, g, g, rows, op.n_out, True, ws.threads)
+            elif b.gathered:
+                self.spread_rows(g, b.kept, b.n_out, spare, rows, op.n_out)
+                other = spare
+                spare = g
+                g = other
+            if below != NULL:
                 self.map_pass(&below.epilogue, below.z, below.y, g, rows, op.n_in, True, ws.threads)
-            else:
+            elif want_input:
                 self.copy_rows(g, dx, rows, op.n_in)
             i -= 1
 
-    cdef void gradient_of(self, const Op* op, const Update* update, Gradient* to) noexcept nogil:
+    cdef void spread_rows(
+        self, Matrix source, const int32_t* kept, Py_ssize_t n, Matrix to, Py_ssize_t rows, Py_ssize_t cols
+    ) noexcept nogil:
+        """Rows of kept units become rows of all units, zero where dropped."""
+        cdef Py_ssize_t r
+        for r in range(rows):
+            memset(to.data + r * to.row, 0, cols * sizeof(float))
+            spread(source.data + r * source.row, kept, n, 0, to.data + r * to.row)
+
+    cdef void update_part(self, const Update* update, Py_ssize_t start, Py_ssize_t n) noexcept nogil:
+        """One update of n parameters whose gradient lies in the arena."""
+        update_rows(update, &self.parameters[start], &self.gradients[start],
+                    &self.moment1[start] if self.moment1.shape[0] else NULL,
+                    &self.moment2[start] if self.moment2.shape[0] else NULL, 1, n, 0, 0)
+
+    cdef void gradient_of(self, Workspace ws, int i, const Update* update, Gradient* to) noexcept nogil:
+        cdef const Op* op = &self.ops[i]
+        cdef const Bound* b = &ws.bound[i]
         cdef bint biased = op.bias >= 0
         to.update = update
         to.weight = &self.parameters[op.weight]
@@ -632,6 +1033,13 @@ cdef class Engine:
         to.bias_gradient = &self.gradients[op.bias] if biased else NULL
         to.bias_moment1 = &self.moment1[op.bias] if biased and self.moment1.shape[0] else NULL
         to.bias_moment2 = &self.moment2[op.bias] if biased and self.moment2.shape[0] else NULL
+        to.mask = b.connect_mask
+        to.scale = b.connect_scale
+        to.rows_kept = ws.bound[i - 1].kept if i > 0 and ws.bound[i - 1].gathered else NULL
+        to.cols_kept = b.kept if b.gathered else NULL
+        to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
+        to.n_in, to.n_out = op.n_in, op.n_out
+        to.wide, to.wide_row = ws.wide, ws.wide_row
 
     cdef void update_from_arena(self, int n_threads) noexcept nogil:
         """Clip by the global norm (Pascanu, Mikolov and Bengio 2013), then one pass over the flat arenas."""
@@ -678,12 +1086,13 @@ cdef class Engine:
 cdef class Workspace:
     """The memory of one run of an engine: batches of up to `capacity` rows.
 
-    Training keeps every operation's output (the backward pass reads it); prediction takes turns with two.
+    Training keeps every operation's output (the backward pass reads it); prediction takes turns with two, and
+    masked prediction has what dropout needs as well.
     """
 
     cdef Bound* bound           # the operations, for each lane
     cdef int lanes              # predictions that go on side by side, a thread each
-    cdef double* rates          # one an operation; used where it drops
+    cdef double* rates          # of this batch
     cdef Pace pace
     cdef int threads            # in use at the moment
     cdef double* clock          # seconds in each part of a step, NULL: nobody asks
@@ -701,14 +1110,20 @@ cdef class Workspace:
     cdef double* row_loss
     cdef int32_t* row_correct
     cdef float* scratch
+    cdef float* wide            # two rows of the widest layer, for each thread
+    cdef Py_ssize_t wide_row
+    cdef Matrix head            # of samples: what comes before the first drawn number
+    cdef Py_ssize_t head_units
+    cdef int first              # the operation that draws it
+    cdef Py_ssize_t copies      # samples in a batch
     cdef object memory
     cdef float[:] view
     cdef Py_ssize_t used        # floats laid out so far
 
     def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
-        self.lanes = 1 if training or masked or capacity < LEAST_PIECE else engine.n_threads
+        self.lanes = 1 if training or (capacity < LEAST_PIECE and not masked) else engine.n_threads
         self.bound = <Bound*>calloc(self.lanes * engine.n_ops, sizeof(Bound))
-        self.rates = <double*>calloc(engine.n_ops, sizeof(double))
+        self.rates = <double*>calloc(engine.n_rates + 1, sizeof(double))
         if self.bound == NULL or self.rates == NULL:
             raise MemoryError
 
@@ -760,6 +1175,10 @@ cdef class Workspace:
             self.weights = self.take(self.capacity)
             self.row_loss = <double*>self.take(2 * self.capacity)
             self.row_correct = <int32_t*>self.take(self.capacity)
+            self.wide_row = (2 * widest + 15) // 16 * 16
+            self.wide = self.take(self.wide_row * engine.n_threads)
+        elif self.masked:
+            self.head = self.take_matrix(widest)
         self.scratch = self.take(scratch_floats(self.capacity) * engine.n_threads)
         for lane in range(self.lanes):
             if not self.training:
@@ -771,15 +1190,43 @@ cdef class Workspace:
                 b.y = self.take_matrix(op.n_out) if self.training else turns[i % 2]
                 if i > 0:
                     b.x = self.bound[lane * n + i - 1].y
-                b.z = b.x if op.kind == MAP else b.y
+                b.z = b.y
                 if op.kind == DENSE and op.activation != IDENTITY and op.activation != RELU:
                     b.z = self.take_matrix(op.n_out)
                 b.epilogue.activation = op.activation
                 b.epilogue.alpha = op.alpha
                 b.epilogue.scale = 1.0
-                b.epilogue.bias = &engine.parameters[op.bias] if op.bias >= 0 else NULL
-                if op.dropout >= 0 and (self.masked or self.training):
-                    b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+                if self.masked or self.training:
+                    self.lay_out_drawn(op, b, lane)
+                if op.kind == NORM:
+                    b.mean = self.take(max(self.capacity, op.n_out))
+                    b.inverse = self.take(max(self.capacity, op.n_out))
+                if self.training and op.leaves_out:
+                    b.kept = <int32_t*>self.take(op.n_out)
+                    b.few_biases = self.take(op.n_out + MARGIN)
+                    if op.kind == MAP and op.activation != IDENTITY and op.activation != RELU:
+                        b.few_inputs = self.take_matrix(op.n_out)
+                if self.training and op.kind == DENSE and (op.leaves_out or i > 0 and engine.ops[i - 1].leaves_out):
+                    b.few_weights.data = self.take(op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
+
+    cdef void lay_out_drawn(self, const Op* op, Bound* b, int lane):
+        """Memory for what a batch draws."""
+        cdef Py_ssize_t weights = op.n_in * op.n_out
+        if op.noise.column >= 0:
+            if op.kind == GAUSSIAN_DROPOUT or op.kind == GAUSSIAN_NOISE:
+                b.noise = self.take(self.capacity * op.n_out)
+            else:
+                b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+        if op.connect.column >= 0:
+            b.connect_bits = <uint64_t*>self.take(2 * mask_words(weights))
+            b.connected.data = self.take(weights + MARGIN)
+            b.connected.row = op.n_out
+            if not self.training:       # Gaussian moments
+                b.noise = self.take(self.capacity * op.n_out)
+                b.x_squares = self.take_matrix(op.n_in)
+                b.variance = self.take_matrix(op.n_out)
+                if lane == 0:
+                    b.squares = self.take(weights + MARGIN)
 
     def start_clock(self):
         """From now on the time of training steps is kept, part by part."""
@@ -814,6 +1261,12 @@ cdef class Workspace:
         cdef int i
         for i in range(self.engine.n_ops):
             self.bound[i].given = False
+
+
+cdef inline void gather_bias(const float* bias, const int32_t* kept, Py_ssize_t n, float* to) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        to[j] = bias[kept[j]]
 
 
 cdef inline uint32_t greatest_bits(const float* x, Py_ssize_t n) noexcept nogil:

@@ -13,6 +13,7 @@ cdef enum:
 cdef struct Loss:
     int kind
     float option                # label smoothing, or Huber's delta
+    float pair                  # R-Drop: weight of the divergence between a row's two passes, 0: one pass
 
 cdef struct LossSum:
     double loss                 # the sum over rows of weight * the row's mean loss
@@ -22,4 +23,8 @@ cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
     const int32_t* labels, const float* targets, const float* weights,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads) noexcept nogil
+cdef LossSum pair_pass(
+    Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
+    const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
+    int n_threads) noexcept nogil
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil

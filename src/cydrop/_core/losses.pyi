@@ -14,3 +14,14 @@ def loss(
     n_threads: int,
 ) -> tuple[float, int]: ...
 def link(kind: int, z: NDArray[np.float32], n_threads: int) -> None: ...
+def pair_loss(
+    option: float,
+    pair: float,
+    z: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    dz: NDArray[np.float32],
+    row_loss: NDArray[np.float64],
+    row_correct: NDArray[np.int32],
+    n_threads: int,
+) -> float: ...

@@ -6,6 +6,7 @@
     mae               |z - y|                                                              mean over elements
     huber             d^2 / 2 within delta, delta (|d| - delta / 2) beyond                 mean over elements
     gaussian nll      (s + (y - m)^2 e^-s + log 2 pi) / 2,  z = (m, s), s = log variance   mean over elements
+    R-Drop            (CE(z1) + CE(z2)) / 2 + pair (KL(p1 | p2) + KL(p2 | p1)) / 2         mean over rows
 
 A row's weight multiplies its loss; the mean stays over all rows.
 """
@@ -320,6 +321,69 @@ cdef LossSum loss_pass(
     return total
 
 
+cdef inline double log_softmax(const float* z, Py_ssize_t units, float* logarithms, Py_ssize_t* place) noexcept nogil:
+    """log softmax of a row; returns log sum e^z."""
+    cdef float top = largest(z, units, place)
+    cdef float total = log32(sum_of_exponentials(z, top, units))
+    cdef Py_ssize_t j
+    for j in range(units):
+        logarithms[j] = (z[j] - top) - total
+    return <double>top + <double>total
+
+
+cdef void pair_row(
+    Loss loss, const float* z, const float* z2, Py_ssize_t units, int32_t label, float weight, double share,
+    float* dz, float* dz2, double* total, int32_t* correct
+) noexcept nogil:
+    """Both passes of a row, with log probabilities a and b.
+
+        d CE / d z = p - target,   d (KL(p | q) + KL(q | p)) / d z = p (a - b - KL(p | q)) + p - q
+    """
+    cdef Py_ssize_t place, place2, j
+    cdef float factor = <float>(0.5 * <double>weight * share)
+    cdef float rest = loss.option / <float>units
+    cdef float a, b, p, q, target
+    cdef double log_total = log_softmax(z, units, dz, &place)
+    cdef double log_total2 = log_softmax(z2, units, dz2, &place2)
+    cdef double forth = 0.0, back = 0.0, mean = 0.0
+    for j in range(units):
+        forth += <double>(exp32(dz[j]) * (dz[j] - dz2[j]))
+        back += <double>(exp32(dz2[j]) * (dz2[j] - dz[j]))
+        mean += <double>z[j] + <double>z2[j]
+    correct[0] = place == label
+    total[0] = 0.5 * <double>weight * (
+        log_total + log_total2 - (1.0 - <double>loss.option) * (<double>z[label] + <double>z2[label])
+        - mean * <double>rest + <double>loss.pair * (forth + back))
+    for j in range(units):
+        a = dz[j]
+        b = dz2[j]
+        p = exp32(a)
+        q = exp32(b)
+        target = rest + (<float>1.0 - loss.option if j == label else <float>0.0)
+        dz[j] = factor * (p - target + loss.pair * (p * (a - b - <float>forth) + (p - q)))
+        dz2[j] = factor * (q - target + loss.pair * (q * (b - a - <float>back) + (q - p)))
+
+
+cdef LossSum pair_pass(
+    Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
+    const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
+) noexcept nogil:
+    """R-Drop (Liang et al. 2021): row r of the batch lies in rows r and rows + r of z, passed with two masks."""
+    cdef double share = 1.0 / <double>rows
+    cdef LossSum total
+    cdef Py_ssize_t r
+    for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
+        pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r],
+                 weights[r] if weights != NULL else <float>1.0, share, dz + r * dz_row, dz + (rows + r) * dz_row,
+                 row_loss + r, row_correct + r)
+    total.loss = 0.0
+    total.correct = 0
+    for r in range(rows):
+        total.loss += row_loss[r]
+        total.correct += row_correct[r]
+    return total
+
+
 def loss(
     int kind, float option,
     const float[:, ::1] z,          # IN, raw outputs
@@ -344,6 +408,30 @@ def loss(
             &weights[0] if weights.shape[0] else NULL,
             &dz[0, 0] if dz.shape[0] else NULL, z.shape[1], &row_loss[0], &row_correct[0], n_threads)
     return total.loss / <double>rows, total.correct
+
+
+def pair_loss(
+    float option, float pair,
+    const float[:, ::1] z,          # IN, raw outputs of one pass, then of the other
+    const int32_t[::1] labels,      # IN, of half the rows
+    const float[::1] weights,       # IN, or empty
+    float[:, ::1] dz,               # OUT
+    double[::1] row_loss,           # OUT
+    int32_t[::1] row_correct,       # OUT
+    int n_threads,
+):
+    """R-Drop's mean loss over the rows"""
+    cdef Loss which
+    cdef LossSum total
+    cdef Py_ssize_t rows = labels.shape[0]
+    which.kind = CROSS_ENTROPY
+    which.option = option
+    which.pair = pair
+    with nogil:
+        total = pair_pass(which, &z[0, 0], z.shape[1], rows, z.shape[1], &labels[0],
+                          &weights[0] if weights.shape[0] else NULL, &dz[0, 0], z.shape[1], &row_loss[0],
+                          &row_correct[0], n_threads)
+    return total.loss / <double>rows
 
 
 cdef inline void softmax_row(float* z, Py_ssize_t units) noexcept nogil:

@@ -28,6 +28,12 @@ cdef struct Update:
     float weight_decay          # added to the gradient
     float shrink                # multiplies the weight (decoupled decay)
 
+
+cdef inline bint is_still(const Update* u) noexcept nogil:
+    """Whether parameters with a gradient of 0 stay as they are."""
+    return u.decay == 0.0 and ((u.kind == SGD and u.beta1 == 0.0) or u.kind == ADAGRAD)
+
+
 cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil
 cdef void update_rows(
     const Update* u, float* w, const float* g, float* m, float* v,

@@ -1,0 +1,44 @@
+"""Gaussian noise and alpha dropout: drawing, and the passes over a row that the engine calls."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from cydrop._core.dropout cimport select_row
+from cydrop._core.xorshift cimport StreamKey
+
+
+cdef struct Affine:             # alpha dropout: y = scale (x - base if kept else 0) + floor
+    float scale
+    float base
+    float floor
+
+
+cdef void draw_normals(StreamKey key, float* out, Py_ssize_t n, int n_threads) noexcept nogil
+cdef Affine alpha_affine(double rate) noexcept nogil
+
+
+cdef inline void multiply_row(
+    const float* x, const float* noise, float deviation, float* y, Py_ssize_t n
+) noexcept nogil:
+    """y = x (1 + deviation noise); y may be x."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] = x[j] * (<float>1.0 + deviation * noise[j])
+
+
+cdef inline void add_row(const float* x, const float* noise, float deviation, float* y, Py_ssize_t n) noexcept nogil:
+    """y = x + deviation noise; y may be x."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] = x[j] + deviation * noise[j]
+
+
+cdef inline void alpha_row(
+    const uint64_t* mask, int64_t bit, const float* x, Affine a, float* y, Py_ssize_t n
+) noexcept nogil:
+    """y = scale (x - base if kept else 0) + floor; y may be x."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] = x[j] - a.base
+    select_row(mask, bit, y, a.scale, y, n)
+    for j in range(n):
+        y[j] = y[j] + a.floor

@@ -1,0 +1,20 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def normals(out: NDArray[np.float32], k0: int, k1: int, n_threads: int) -> None: ...
+def gaussian(
+    x: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    out: NDArray[np.float32],
+    deviation: float,
+    multiplicative: bool,
+    n_threads: int,
+) -> None: ...
+def alpha_dropout(
+    x: NDArray[np.float32],
+    bits: NDArray[np.uint64],
+    out: NDArray[np.float32],
+    rate: float,
+    backward: bool,
+    n_threads: int,
+) -> None: ...
