@@ -185,6 +185,54 @@ static inline void bits_to_bytes(uint64_t bits, unsigned char bytes[64]) {
 #endif
 }
 
+/* out = those x[j], j < n <= 64, whose bit is set, one behind the other; returns how many. Up to out[room - 1] anything
+ * may be written: whole vectors are stored where they fit. */
+static inline int take_kept(uint64_t bits, const float *x, float *out, int n, int64_t room) {
+    int found = 0;
+    if (n < 64) bits &= (1ull << n) - 1;
+#if defined(__AVX512F__) && defined(__POPCNT__)
+    for (int j = 0; j < n; j += 16, bits >>= 16) {
+        const int some = __builtin_popcount((unsigned)(bits & 0xFFFF));
+        __m512 v = n - j < 16 ? _mm512_maskz_loadu_ps((__mmask16)((1u << (n - j)) - 1), x + j) : _mm512_loadu_ps(x + j);
+        v = _mm512_maskz_compress_ps((__mmask16)bits, v);
+        if (found + 16 <= room)
+            _mm512_storeu_ps(out + found, v);
+        else
+            _mm512_mask_storeu_ps(out + found, (__mmask16)((1u << some) - 1), v);
+        found += some;
+    }
+#elif defined(__GNUC__)
+    (void)room;
+    for (; bits; bits &= bits - 1) out[found++] = x[__builtin_ctzll(bits)];
+#else
+    (void)room;
+    for (int j = 0; j < n; j++)
+        if ((bits >> j) & 1) out[found++] = x[j];
+#endif
+    return found;
+}
+
+/* the way back: out[j] = bit j ? the next element of x : 0, for j < n <= 64; returns how many were taken */
+static inline int put_kept(uint64_t bits, const float *x, float *out, int n) {
+    int taken = 0;
+#if defined(__AVX512F__) && defined(__POPCNT__)
+    if (n < 64) bits &= (1ull << n) - 1;
+    for (int j = 0; j < n; j += 16, bits >>= 16) {
+        const int some = __builtin_popcount((unsigned)(bits & 0xFFFF));
+        const __m512 v = _mm512_maskz_loadu_ps((__mmask16)((1u << some) - 1), x + taken);
+        const __m512 spread = _mm512_maskz_expand_ps((__mmask16)bits, v);
+        if (n - j < 16)
+            _mm512_mask_storeu_ps(out + j, (__mmask16)((1u << (n - j)) - 1), spread);
+        else
+            _mm512_storeu_ps(out + j, spread);
+        taken += some;
+    }
+#else
+    for (int j = 0; j < n; j++) out[j] = ((bits >> j) & 1) ? x[taken++] : 0.0f;
+#endif
+    return taken;
+}
+
 /* 64 bits that begin at any bit of a mask; the mask has one word to spare at its end */
 static inline uint64_t bits_at(const uint64_t *mask, int64_t bit) {
     const int shift = (int)(bit & 63);

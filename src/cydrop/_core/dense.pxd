@@ -35,10 +35,11 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     const uint64_t* mask        # drop-connect's mask of the weight, NULL: none
     float scale                 # of what it keeps
     # where dropped units are left out: the places of the rows and columns at hand in the whole weight (NULL: all are
-    # there), its size, and a row of n_out floats for each thread
+    # there), its size, the columns' mask, and two rows of n_out floats for each thread
     bint gathered
     const int32_t* rows_kept
     const int32_t* cols_kept
+    const uint64_t* cols_bits
     Py_ssize_t n_in
     Py_ssize_t n_out
     float* wide

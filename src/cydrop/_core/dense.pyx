@@ -28,9 +28,12 @@ from cydrop._core.optimizers cimport is_still, update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
+    enum:
+        TILE_WIDE
     ctypedef struct tile_wanted:
         const float* at[3]
         Py_ssize_t row
+        int rows, wide, seldom
     void tile_of_rows(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
@@ -234,6 +237,7 @@ cdef void product_unit(
     cdef bint ready = not p.transposed and lies_ready(
         p.b + col0, p.b_row, p.depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, p.b_end)
     wanted.row = p.b_row
+    wanted.rows, wanted.wide, wanted.seldom = TILE_ROWS, TILE_WIDE, 2
     while k0 < p.depth:
         deep = min(block, p.depth - k0)
         last = k0 + deep == p.depth
@@ -377,7 +381,7 @@ cdef void spread_strip(
                                                 0 0 0 0 0 0 0     dropped: the moments still decay
                 h h h                           0 h 0 0 h h 0     kept
 
-    `wide` holds zeros but for the columns kept, which every row writes anew.
+    `wide` is a place for a row of the whole weight; behind it lies a row of zeros.
     """
     cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
     cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
@@ -392,7 +396,7 @@ cdef void spread_strip(
         if kept:
             row = strip + (i - i0) * strip_row
             if to.cols_kept != NULL:
-                spread(row, to.cols_kept + col0, cols, first, wide)
+                spread(row, to.cols_bits, first, width, wide)
                 row = wide
             i += 1
         if not kept:
@@ -413,7 +417,7 @@ cdef void spread_bias(
     cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
     cdef const float* row = sums
     if to.cols_kept != NULL:
-        spread(sums, to.cols_kept + col0, cols, first, wide)
+        spread(sums, to.cols_bits, first, width, wide)
         row = wide
     if to.update == NULL:
         memcpy(to.bias_gradient + first, row, width * sizeof(float))
@@ -448,6 +452,10 @@ cdef void weight_unit(
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
     wanted.row = to.n_out if to.gathered else n_out
+    wanted.rows, wanted.wide, wanted.seldom = TILE_ROWS, TILE_WIDE, 2
+    if to.gathered:             # a tile stands for more of the whole weight than its own size
+        wanted.wide = 2
+        wanted.seldom = 0
     if ready:
         panel_row = dz.row
     for p in range(panels):
@@ -459,7 +467,7 @@ cdef void weight_unit(
         if i0 == 0 and to.bias != NULL:
             bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j)
     if to.gathered:
-        memset(wide, 0, 2 * to.n_out * sizeof(float))
+        memset(wide + to.n_out, 0, to.n_out * sizeof(float))
         if i0 == 0 and to.bias != NULL:
             spread_bias(to, strip, col0, cols, n_out, wide)
     i = i0
@@ -473,6 +481,8 @@ cdef void weight_unit(
                                 to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), NULL)
                 continue
             if to.gathered:
+                wanted.rows = <int>(place_of(to.rows_kept, i + some, n_in, to.n_in)
+                                    - place_of(to.rows_kept, i, n_in, to.n_in))
                 want = place_of(to.rows_kept, i, n_in, to.n_in) * to.n_out + place_of(to.cols_kept, col0 + j, n_out,
                                                                                       to.n_out)
             else:

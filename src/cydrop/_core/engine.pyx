@@ -26,7 +26,7 @@ from cydrop._core.dense cimport (
     TILE_ROWS, finish_backward, finish_forward, scratch_floats,
 )
 from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words, select_row
-from cydrop._core.gather cimport gather, kept_places, spread
+from cydrop._core.gather cimport Kept, gather, gather_row, kept_places, spread
 from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass, pair_pass
 from cydrop._core.noise cimport Affine, add_row, alpha_affine, alpha_row, draw_normals, multiply_row
 from cydrop._core.norms cimport Norm, norm_backward, norm_forward
@@ -121,7 +121,8 @@ cdef struct Bound:              # an operation and its memory in one workspace
     bint quiet                  # nothing is drawn: the identity
     float* mean                 # of a normalisation
     float* inverse
-    int32_t* kept               # places of the units that a shared mask keeps
+    int32_t* places             # memory for places of the units that a shared mask keeps
+    Kept kept                   # which are these
     bint gathered               # y has only those
     Matrix few_inputs           # memory for what is gathered
     Matrix few_weights
@@ -784,43 +785,38 @@ cdef class Engine:
         cdef Bound* b
         cdef Bound* below
         cdef Matrix weight
-        cdef const int32_t* rows_kept
-        cdef const int32_t* cols_kept
+        cdef Kept all_rows
         cdef Py_ssize_t found
+        memset(&all_rows, 0, sizeof(Kept))
         for i in range(self.n_ops):
             op = &self.ops[i]
             b = &bound[i]
             below = &bound[i - 1] if i > 0 else NULL
-            rows_kept = NULL
-            cols_kept = NULL
             if op.leaves_out and b.epilogue.mask != NULL:
-                found = kept_places(b.epilogue.mask, op.n_out, b.kept)
+                found = kept_places(b.epilogue.mask, op.n_out, b.places)
                 if found > 0 and 8 * found <= 7 * op.n_out:
                     b.gathered = True
+                    b.kept.bits, b.kept.places, b.kept.units = b.mask, b.places, op.n_out
                     b.n_out = found
                     b.epilogue.mask = NULL
                     bound[i + 1].n_in = found
-                    cols_kept = b.kept
             if op.kind != DENSE:
                 if b.gathered and (op.activation != IDENTITY and op.activation != RELU):
                     b.z = b.few_inputs
                 elif b.gathered:
                     b.z = b.y
                 continue
-            if below != NULL and below.gathered:
-                rows_kept = below.kept
-            if rows_kept == NULL and cols_kept == NULL:
+            if b.n_in == op.n_in and b.n_out == op.n_out:
                 continue
             weight = b.weight
             b.weight = b.few_weights
             b.weight.row = (b.n_out + 15) // 16 * 16
             b.weight_end = b.weight.data + b.n_in * b.weight.row + MARGIN
-            gather(weight, rows_kept, b.n_in, cols_kept, b.n_out, b.weight, threads)
-            if cols_kept != NULL and op.bias >= 0:
-                weight.data = <float*>b.epilogue.bias
-                weight.row = op.n_out
+            gather(weight, &below.kept if b.n_in < op.n_in else &all_rows, b.n_in,
+                   &b.kept if b.gathered else &all_rows, b.n_out, b.weight, threads)
+            if b.gathered and op.bias >= 0:
+                gather_row(b.epilogue.bias, &b.kept, op.n_out, b.few_biases)
                 b.epilogue.bias = b.few_biases
-                gather_bias(weight.data, cols_kept, b.n_out, b.few_biases)
 
     cdef const float* parameters_end(self) noexcept nogil:
         """Weights may be read up to here, by vectors that hang over."""
@@ -840,6 +836,7 @@ cdef class Engine:
         cdef const Op* op = &self.ops[i]
         cdef Bound* b = &bound[i]
         cdef Matrix source = b.x
+        cdef Kept every
         if op.kind == DENSE:
             if b.by_moments:
                 self.forward_moments(b, op, rows, scratch)
@@ -847,7 +844,8 @@ cdef class Engine:
             dense_forward(b.x, b.weight, b.weight_end, rows, b.n_in, b.n_out, &b.epilogue, b.z, b.y, scratch, threads)
         elif op.kind == MAP:
             if b.gathered:
-                gather(source, NULL, rows, b.kept, b.n_out, b.z, threads)
+                memset(&every, 0, sizeof(Kept))
+                gather(source, &every, rows, &b.kept, b.n_out, b.z, threads)
             self.map_pass(&b.epilogue, b.z, b.y, b.y, rows, b.n_out, False, threads)
         elif op.kind == NORM:
             norm_forward(&op.norm, b.x, b.y, rows, op.n_out, b.mean, b.inverse, ws.training, threads)
@@ -995,7 +993,7 @@ cdef class Engine:
             elif op.kind != MAP:
                 self.noise_pass(op.kind, b, g, g, rows, op.n_out, True, ws.threads)
             elif b.gathered:
-                self.spread_rows(g, b.kept, b.n_out, spare, rows, op.n_out)
+                self.spread_rows(g, b.kept.bits, spare, rows, op.n_out)
                 other = spare
                 spare = g
                 g = other
@@ -1006,13 +1004,12 @@ cdef class Engine:
             i -= 1
 
     cdef void spread_rows(
-        self, Matrix source, const int32_t* kept, Py_ssize_t n, Matrix to, Py_ssize_t rows, Py_ssize_t cols
+        self, Matrix source, const uint64_t* bits, Matrix to, Py_ssize_t rows, Py_ssize_t cols
     ) noexcept nogil:
         """Rows of kept units become rows of all units, zero where dropped."""
         cdef Py_ssize_t r
         for r in range(rows):
-            memset(to.data + r * to.row, 0, cols * sizeof(float))
-            spread(source.data + r * source.row, kept, n, 0, to.data + r * to.row)
+            spread(source.data + r * source.row, bits, 0, cols, to.data + r * to.row)
 
     cdef void update_part(self, const Update* update, Py_ssize_t start, Py_ssize_t n) noexcept nogil:
         """One update of n parameters whose gradient lies in the arena."""
@@ -1035,8 +1032,9 @@ cdef class Engine:
         to.bias_moment2 = &self.moment2[op.bias] if biased and self.moment2.shape[0] else NULL
         to.mask = b.connect_mask
         to.scale = b.connect_scale
-        to.rows_kept = ws.bound[i - 1].kept if i > 0 and ws.bound[i - 1].gathered else NULL
-        to.cols_kept = b.kept if b.gathered else NULL
+        to.rows_kept = ws.bound[i - 1].places if i > 0 and ws.bound[i - 1].gathered else NULL
+        to.cols_kept = b.places if b.gathered else NULL
+        to.cols_bits = b.mask
         to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
         to.n_in, to.n_out = op.n_in, op.n_out
         to.wide, to.wide_row = ws.wide, ws.wide_row
@@ -1202,7 +1200,7 @@ cdef class Workspace:
                     b.mean = self.take(max(self.capacity, op.n_out))
                     b.inverse = self.take(max(self.capacity, op.n_out))
                 if self.training and op.leaves_out:
-                    b.kept = <int32_t*>self.take(op.n_out)
+                    b.places = <int32_t*>self.take(op.n_out)
                     b.few_biases = self.take(op.n_out + MARGIN)
                     if op.kind == MAP and op.activation != IDENTITY and op.activation != RELU:
                         b.few_inputs = self.take_matrix(op.n_out)
@@ -1261,12 +1259,6 @@ cdef class Workspace:
         cdef int i
         for i in range(self.engine.n_ops):
             self.bound[i].given = False
-
-
-cdef inline void gather_bias(const float* bias, const int32_t* kept, Py_ssize_t n, float* to) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        to[j] = bias[kept[j]]
 
 
 cdef inline uint32_t greatest_bits(const float* x, Py_ssize_t n) noexcept nogil:

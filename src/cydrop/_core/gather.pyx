@@ -12,7 +12,11 @@ from libc.string cimport memcpy
 
 from cydrop._core.dense cimport Matrix
 
+cdef extern from "fma.h" nogil:
+    void fetch_line(const void* p)
+
 cdef enum:
+    AHEAD = 2                   # rows
     FEW = 32768                 # elements below which one thread is enough
 
 
@@ -25,24 +29,31 @@ cdef Py_ssize_t kept_places(const uint64_t* bits, Py_ssize_t n, int32_t* places)
     return found
 
 
-cdef inline void gather_row(const float* source, const int32_t* places, Py_ssize_t n, float* to) noexcept nogil:
-    cdef Py_ssize_t j
-    if places == NULL:
-        memcpy(to, source, n * sizeof(float))
-        return
-    for j in range(n):
-        to[j] = source[places[j]]
+cdef inline const float* row_of(Matrix source, const Kept* rows_kept, Py_ssize_t i) noexcept nogil:
+    return source.data + (rows_kept.places[i] if rows_kept.places != NULL else i) * source.row
+
+
+cdef inline void fetch_row(const float* row, Py_ssize_t n) noexcept nogil:
+    """Asks for a row that will be wanted soon: the processor does not foresee which rows are kept."""
+    cdef Py_ssize_t j = 0
+    while j < n:
+        fetch_line(row + j)
+        j += 16
 
 
 cdef void gather(
-    Matrix source, const int32_t* rows_kept, Py_ssize_t rows, const int32_t* cols_kept, Py_ssize_t cols,
-    Matrix to, int n_threads
+    Matrix source, const Kept* rows_kept, Py_ssize_t rows, const Kept* cols_kept, Py_ssize_t cols, Matrix to,
+    int n_threads
 ) noexcept nogil:
-    """to[i, j] = source[rows_kept[i], cols_kept[j]]; NULL keeps all."""
+    """to = source[rows kept][:, columns kept]"""
     cdef Py_ssize_t i
     for i in prange(rows, num_threads=n_threads if rows * cols > FEW else 1, schedule="static"):
-        gather_row(source.data + (rows_kept[i] if rows_kept != NULL else i) * source.row, cols_kept, cols,
-                   to.data + i * to.row)
+        if i + AHEAD < rows:
+            fetch_row(row_of(source, rows_kept, i + AHEAD), source.row)
+        if cols_kept.places != NULL:
+            gather_row(row_of(source, rows_kept, i), cols_kept, to.row, to.data + i * to.row)
+        else:
+            memcpy(to.data + i * to.row, row_of(source, rows_kept, i), cols * sizeof(float))
 
 
 def kept(const uint64_t[::1] bits, int32_t[::1] places):
@@ -52,14 +63,28 @@ def kept(const uint64_t[::1] bits, int32_t[::1] places):
 
 def gathered(
     const float[:, ::1] source,     # IN
-    const int32_t[::1] rows_kept,   # IN
-    const int32_t[::1] cols_kept,   # IN
+    const uint64_t[::1] row_bits,   # IN, the masks
+    const uint64_t[::1] col_bits,   # IN
+    int32_t[::1] row_places,        # OUT, places for all rows
+    int32_t[::1] col_places,        # OUT
     float[:, ::1] to,               # OUT
     int n_threads,
 ):
-    """to = source[rows_kept][:, cols_kept]"""
+    """to = source[rows kept][:, columns kept]"""
     cdef Matrix a, b
+    cdef Kept rows, cols
     a.data, a.row = <float*>&source[0, 0], source.shape[1]     # only read
     b.data, b.row = &to[0, 0], to.shape[1]
+    rows.bits, rows.places, rows.units = &row_bits[0], &row_places[0], source.shape[0]
+    cols.bits, cols.places, cols.units = &col_bits[0], &col_places[0], source.shape[1]
     with nogil:
-        gather(a, &rows_kept[0], rows_kept.shape[0], &cols_kept[0], cols_kept.shape[0], b, n_threads)
+        kept_places(rows.bits, rows.units, &row_places[0])
+        kept_places(cols.bits, cols.units, &col_places[0])
+        gather(a, &rows, to.shape[0], &cols, to.shape[1], b, n_threads)
+
+
+def spread_row(const float[::1] source, const uint64_t[::1] bits, Py_ssize_t first, float[::1] to):
+    """to = the units from `first` on of a row whose kept ones among these are `source`"""
+    if to.shape[0]:
+        with nogil:
+            spread(&source[0], &bits[0], first, to.shape[0], &to[0])

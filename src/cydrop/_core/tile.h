@@ -80,6 +80,8 @@ typedef float tile_vec;
 #endif
 
 #define TILE_COLS (2 * TILE_LANES)
+#define LINE_FLOATS 16 /* of a cache line */
+#define TILE_WIDE (TILE_COLS > LINE_FLOATS) /* lines of a row of a tile, as a power of 2 */
 
 #if !defined(TILE_MASKS)
 /* the first n < TILE_LANES lanes */
@@ -101,11 +103,13 @@ static inline void tile_store_some(float *p, tile_vec v, int n) {
 #define TILE_INLINE static inline
 #endif
 
-/* Memory that will be wanted soon: three rectangles of TILE_ROWS x TILE_COLS. A line of each is asked for every fourth
- * k, so that the memory works beside the arithmetic; all at once they would block it. NULL: nothing is wanted. */
+/* Memory that will be wanted soon: three rectangles of `rows` rows and 2^wide cache lines. At every k that is a
+ * multiple of 2^seldom a line of each is asked for, so that the memory works beside the arithmetic; all at once they
+ * would block it. NULL: nothing is wanted. */
 typedef struct {
     const float *at[3];
     ptrdiff_t row;
+    int rows, wide, seldom;
 } tile_wanted;
 
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
@@ -122,6 +126,7 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
         acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
                                           : tile_load_some(from + last * TILE_LANES, edge);
     }
+    const ptrdiff_t fetched = wanted ? (ptrdiff_t)wanted->rows << (wanted->wide + wanted->seldom) : 0;
     for (ptrdiff_t k = 0; k < depth; k++) {
         tile_vec b[2];
         for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
@@ -130,8 +135,9 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
-        if (wanted && (k & 3) == 0 && k < 8 * TILE_ROWS) {
-            const ptrdiff_t line = k >> 2, place = (line >> 1) * wanted->row + (line & 1) * (TILE_COLS / 2);
+        if (wanted && (k & ((1 << wanted->seldom) - 1)) == 0 && k < fetched) {
+            const ptrdiff_t line = k >> wanted->seldom, in_row = line & ((1 << wanted->wide) - 1);
+            const ptrdiff_t place = (line >> wanted->wide) * wanted->row + in_row * LINE_FLOATS;
             fetch_line(wanted->at[0] + place);
             fetch_line(wanted->at[1] + place);
             fetch_line(wanted->at[2] + place);
