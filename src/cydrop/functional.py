@@ -8,6 +8,7 @@ products can be many times slower than either alone.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from cydrop._core import activations as _activations
 from cydrop._core import dense as _dense
 from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
+from cydrop._core import noise as _noise
+from cydrop._core import norms as _norms
 from cydrop._core import relu as _relu
 from cydrop.layers import ELU, GELU, SELU, LeakyReLU, Sigmoid, SiLU, Softplus, Tanh
 from cydrop.rows import NO_MATRIX, checked_rows
@@ -145,6 +148,118 @@ def dropout_backward(
     return out
 
 
+def gaussian_dropout(
+    x: ArrayLike, rate: float = 0.5, *, training: bool = True, noise: ArrayLike | None = None,
+    seed: seeding.Seed = None, return_noise: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Gaussian dropout, y = x (1 + sqrt(rate / (1 - rate)) e) (Srivastava et al. 2014, section 10). Its backward pass
+    is itself, with the noise that was returned.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    rate : float in [0, 1]
+        0 is the identity, 1 gives zeros.
+    training : bool
+        False is the identity.
+    noise : array-like of the shape of x, or None
+        e, standard normal; None draws it.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Of the drawn noise.
+    return_noise : bool
+    n_threads : int
+
+    Returns
+    -------
+    y : ndarray of float32
+    noise : ndarray of float32
+        With return_noise=True only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a rate outside [0, 1], noise of another shape, and unusable arrays.
+    """
+    rate = checks.rate("rate", rate)
+    deviation = math.sqrt(rate / (1 - rate)) if rate < 1 else math.inf
+    return _noisy(x, deviation, True, training, noise, seed, return_noise, n_threads)
+
+
+def gaussian_noise(
+    x: ArrayLike, std: float = 0.1, *, training: bool = True, noise: ArrayLike | None = None,
+    seed: seeding.Seed = None, return_noise: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Gaussian noise, y = x + std e. `std` is the standard deviation, in the units of x; see `gaussian_dropout`."""
+    std = checks.number("std", std, 0.0)
+    return _noisy(x, std, False, training, noise, seed, return_noise, n_threads)
+
+
+def _noisy(
+    x: ArrayLike, deviation: float, multiplicative: bool, training: bool, noise: ArrayLike | None, seed: seeding.Seed,
+    return_noise: bool, n_threads: int,
+) -> Any:  # fmt: skip
+    count = threads.resolve(n_threads)
+    given = _floats("x", x)
+    if noise is None:
+        e = np.empty(given.shape, dtype=np.float32)
+        _noise.normals(e.reshape(-1), *seeding.key(seed), count)
+    else:
+        e = _floats("noise", noise)
+        if e.shape != given.shape:
+            raise ValueError(f"noise must have the shape of x, {given.shape}, got {e.shape}")
+    y = np.zeros(given.shape, dtype=np.float32)
+    if not training or deviation == 0:
+        y[...] = given
+    elif deviation < math.inf:
+        _noise.gaussian(given.reshape(-1), e.reshape(-1), y.reshape(-1), deviation, multiplicative, count)
+    return (y, e) if return_noise else y
+
+
+def alpha_dropout(
+    x: ArrayLike, rate: float = 0.1, *, training: bool = True, mask: ArrayLike | None = None,
+    seed: seeding.Seed = None, return_mask: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Alpha dropout for SELU networks (Klambauer et al. 2017): y = a (x if kept else -1.7581) + b, with a and b such
+    that inputs of mean 0 and variance 1 keep both.
+
+    Parameters
+    ----------
+    As for `dropout`; outside training the identity.
+
+    Returns
+    -------
+    y : ndarray of float32
+    mask : ndarray of bool
+        With return_mask=True only.
+    """
+    rate = checks.rate("rate", rate)
+    count = threads.resolve(n_threads)
+    given = _floats("x", x)
+    keep = np.ones(given.shape, dtype=np.bool_) if mask is None else checks.mask("mask", mask, given.shape)
+    y = given.copy()
+    if training and (rate > 0 or mask is not None):
+        bits = np.zeros(_dropout.words_of(given.size), dtype=np.uint64)
+        if mask is None:
+            _dropout.mask(bits, given.size, rate, *(seeding.key(seed) if rate < 1 else (0, 0)), count)
+            _dropout.unpack(bits, keep.reshape(-1).view(np.uint8))
+        else:
+            _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
+        _noise.alpha_dropout(given.reshape(-1), bits, y.reshape(-1), rate, False, count)
+    return (y, keep) if return_mask else y
+
+
+def alpha_dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, *, n_threads: int = 1) -> Floats:
+    """Alpha dropout backward: dx = a dy where the mask keeps, else 0. See `dropout_backward`."""
+    rate = checks.rate("rate", rate)
+    slope = _floats("dy", dy)
+    keep = checks.mask("mask", mask, slope.shape)
+    bits = np.zeros(_dropout.words_of(slope.size), dtype=np.uint64)
+    _dropout.pack(keep.reshape(-1).view(np.uint8), bits)
+    dx = np.empty(slope.shape, dtype=np.float32)
+    _noise.alpha_dropout(slope.reshape(-1), bits, dx.reshape(-1), rate, True, threads.resolve(n_threads))
+    return dx
+
+
 def _result(out: Any, shape: tuple[int, ...]) -> Floats:
     """`out`, or a new array where it is None."""
     if out is None:
@@ -168,6 +283,93 @@ def _floats(name: str, value: ArrayLike) -> Floats:
     """Like checks.floats, but NaN and infinity pass: a stateless function shows them in its result."""
     given = checks.array(name, value)
     return np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
+
+
+# Normalisation -----------------------------------------------------------------------------------------------
+
+
+def layer_norm(
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> Floats:
+    """Layer normalisation (Ba, Kiros and Hinton 2016): y = weight (x - mean) / sqrt(variance + epsilon) + bias, with
+    the mean and the (biased) variance of each row.
+
+    Parameters
+    ----------
+    x : array-like, shape (n, units)
+    weight, bias : array-like, shape (units,)
+    epsilon : float > 0
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32, shape (n, units)
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not fit and unusable arrays.
+    """
+    return _norm(False, x, weight, bias, epsilon, n_threads)[0]
+
+
+def layer_norm_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> tuple[Floats, Floats, Floats]:
+    """Layer normalisation backward: (dx, dweight, dbias), dy and x of shape (n, units)."""
+    return _norm_backward(False, dy, x, weight, epsilon, n_threads)
+
+
+def batch_norm(
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> Floats:
+    """Batch normalisation in training (Ioffe and Szegedy 2015): the mean and the (biased) variance of each column over
+    the rows of the batch. See `layer_norm`."""
+    return _norm(True, x, weight, bias, epsilon, n_threads)[0]
+
+
+def batch_norm_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> tuple[Floats, Floats, Floats]:
+    """Batch normalisation backward, in training: (dx, dweight, dbias), dy and x of shape (n, units)."""
+    return _norm_backward(True, dy, x, weight, epsilon, n_threads)
+
+
+def _norm(
+    batch: bool, x: ArrayLike, weight: ArrayLike, bias: ArrayLike, epsilon: float, n_threads: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """y, and what the backward pass needs: the checked x, means and 1 / deviations."""
+    given = _two_dimensional("x", x)
+    rows, units = given.shape
+    scale, shift = _floats("weight", weight), _floats("bias", bias)
+    if scale.shape != (units,) or shift.shape != (units,):
+        raise ValueError(f"weight and bias must have shape {(units,)}, got {scale.shape} and {shift.shape}")
+    epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+    y = np.empty(given.shape, dtype=np.float32)
+    mean, inverse = (np.empty(max(rows, units), dtype=np.float32) for _ in range(2))
+    running_mean, running_variance = (np.zeros(units if batch else 0, dtype=np.float32) for _ in range(2))
+    if given.size:
+        _norms.forward(
+            batch, epsilon, 0.0, given, scale, shift, y, mean, inverse, running_mean, running_variance, True,
+            threads.resolve(n_threads),
+        )  # fmt: skip
+    return y, given, mean, inverse
+
+
+def _norm_backward(
+    batch: bool, dy: ArrayLike, x: ArrayLike, weight: ArrayLike, epsilon: float, n_threads: int
+) -> tuple[Floats, Floats, Floats]:
+    _, given, mean, inverse = _norm(batch, x, weight, np.zeros(np.shape(weight)), epsilon, n_threads)
+    slope = np.array(_two_dimensional("dy", dy))
+    if slope.shape != given.shape:
+        raise ValueError(f"dy and x must have the same shape, got {slope.shape} and {given.shape}")
+    scale = _floats("weight", weight)
+    dweight, dbias = (np.zeros(given.shape[1], dtype=np.float32) for _ in range(2))
+    if given.size:
+        _norms.backward(
+            batch, given, scale, mean, inverse, slope, dweight, dbias, threads.resolve(n_threads)
+        )  # fmt: skip
+    return slope, dweight, dbias
 
 
 # Activations -------------------------------------------------------------------------------------------------
@@ -434,6 +636,41 @@ def cross_entropy(
     """
     loss = losses.CrossEntropy(label_smoothing)
     return _loss(loss, "logits", logits, y, sample_weight, return_grad, n_threads)
+
+
+def r_drop(
+    logits: ArrayLike, logits2: ArrayLike, y: ArrayLike, *, weight: float = 1.0,
+    sample_weight: ArrayLike | None = None, label_smoothing: float = 0.0, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """R-Drop (Liang et al. 2021): (CE1 + CE2) / 2 + weight (KL(p1 | p2) + KL(p2 | p1)) / 2 of two passes of the same
+    rows with different masks, the mean over rows, in nats.
+
+    Parameters
+    ----------
+    logits, logits2 : array-like, shape (n, k)
+    y, sample_weight, label_smoothing, return_grad, n_threads
+        As for `cross_entropy`.
+    weight : float >= 0
+        Of the divergence; the paper's alpha is twice this.
+
+    Returns
+    -------
+    loss : float
+    grad, grad2 : ndarrays of float32, shape (n, k), with return_grad=True only
+    """
+    first, second = _two_dimensional("logits", logits), _two_dimensional("logits2", logits2)
+    rows, units = first.shape
+    if second.shape != first.shape or first.size == 0:
+        raise ValueError(f"logits and logits2 must have the same shape, not empty, got {first.shape}, {second.shape}")
+    loss = losses.CrossEntropy(label_smoothing, weight)
+    data = checked_rows(loss, units, first, y, sample_weight, rows)
+    grad = np.empty((2 * rows, units), dtype=np.float32)
+    value = _losses.pair_loss(
+        label_smoothing, loss.pair, np.concatenate([first, second]), data.labels, data.weights, grad, np.empty(rows),
+        np.empty(rows, dtype=np.int32), threads.resolve(n_threads),
+    )  # fmt: skip
+    return (value, grad[:rows], grad[rows:]) if return_grad else value
 
 
 def binary_cross_entropy(

@@ -328,7 +328,7 @@ class Network:
         self._epochs += 1
         rows = len(data.X)
         last = rows - (batches - 1) * data.batch_size
-        self._remember(last, [], list(rates[-1]))
+        self._remember(last * self._passes, [], list(rates[-1]))
         metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
         if callable(self.optimizer.learning_rate):
             metrics["learning_rate"] = float(learning_rates[-1])
@@ -358,6 +358,11 @@ class Network:
         for column, layer in enumerate(layers):
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
+
+    @property
+    def _passes(self) -> int:
+        """How often a training step passes each row: R-Drop does so twice, one behind the other."""
+        return 2 if self.loss.pair else 1
 
     def _hit_rate(self, hits: int, rows: int) -> dict[str, float]:
         if isinstance(self.loss, losses.CrossEntropy):
@@ -430,13 +435,13 @@ class Network:
                 raise DivergedError(self._epochs + 1, batch + 1)
             total += loss
         self._give_back(workspace)
-        self._remember(len(data.X) - (data.batches - 1) * data.batch_size, [], list(rates[0]))
+        last = len(data.X) - (data.batches - 1) * data.batch_size
+        self._remember(last * self._passes, [], list(rates[0]))
         return total / len(data.X)
 
     def _borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
         """A workspace for batches of `rows` rows that nobody uses."""
-        if training and self.loss.pair:
-            rows *= 2  # R-Drop passes every row twice
+        rows *= self._passes if training else 1
         try:
             return self._idle[rows, training, masked].pop()
         except (KeyError, IndexError):
@@ -796,7 +801,8 @@ class Network:
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The masks of the last training forward pass: one boolean array a dropout layer, True keeps, of shape
-        (n_samples, units), or (units,) for a layer with shared="batch".
+        (n_samples, units), or (units,) for a layer with shared="batch". With R-Drop the rows of the first pass are
+        followed by those of the second.
 
         They are not kept but drawn again, from the seed and the number of the step.
 

@@ -123,6 +123,84 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "i
     return dx
 
 
+def normal_noise(key: tuple[int, int], n: int) -> NDArray[np.float64]:
+    """Standard normal numbers 0..n-1 of a stream (Box and Muller 1958), in float64."""
+    blocks = -(-n // BLOCK)
+    words = xorshift_words(*block_lanes(key, blocks), draws=BLOCK // 2 // LANES).transpose(
+        1, 0, 2
+    )  # (blocks, draws, 16)
+    radius = np.sqrt(-2.0 * np.log((words >> np.uint64(33)).astype(np.float32) * 2.0**-31 + 2.0**-32))
+    angle = 2.0 * math.pi * 2.0**-32 * (words & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)  # 16 cosines, then 16 sines
+    result: NDArray[np.float64] = pairs.reshape(-1)[:n]
+    return result
+
+
+def _noise(x: Array, noise: ArrayLike | None, seed: Any) -> Array:
+    from cydrop import seeding
+
+    e = normal_noise(seeding.key(seed), x.size).reshape(x.shape) if noise is None else np.asarray(noise)
+    return e.astype(x.dtype)
+
+
+def gaussian_dropout(
+    x: ArrayLike, rate: float = 0.5, *, training: bool = True, noise: ArrayLike | None = None, seed: Any = None,
+    return_noise: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """x (1 + sqrt(rate / (1 - rate)) e), e standard normal; zeros at rate 1."""
+    x = _real(x)
+    e = _noise(x, noise, seed)
+    factor = 1 + math.sqrt(rate / (1 - rate)) * e if rate < 1 else np.zeros(x.shape)
+    y = (x * factor if training and rate > 0 else x.copy()).astype(x.dtype)
+    return (y, e) if return_noise else y
+
+
+def gaussian_noise(
+    x: ArrayLike, std: float = 0.1, *, training: bool = True, noise: ArrayLike | None = None, seed: Any = None,
+    return_noise: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """x + std e, e standard normal."""
+    x = _real(x)
+    e = _noise(x, noise, seed)
+    y = (x + std * e if training else x.copy()).astype(x.dtype)
+    return (y, e) if return_noise else y
+
+
+def alpha_affine(rate: float) -> tuple[float, float, float]:
+    """(a, b, alpha') of alpha dropout."""
+    low = -SELU_SCALE * SELU_ALPHA
+    a = 1.0 / math.sqrt((1.0 - rate) * (1.0 + rate * low**2))
+    return a, -a * rate * low, low
+
+
+def alpha_dropout(
+    x: ArrayLike, rate: float = 0.1, *, training: bool = True, mask: ArrayLike | None = None, seed: Any = None,
+    return_mask: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """a (x if kept else alpha') + b; zeros at rate 1."""
+    from cydrop import seeding
+
+    x = _real(x)
+    kept = np.ones(x.shape, dtype=bool)
+    y = x.copy()
+    if training:
+        kept = keep_mask(seeding.key(seed), x.size, rate).reshape(x.shape) if mask is None else np.asarray(mask, bool)
+        if rate < 1:
+            a, b, low = alpha_affine(rate)
+            y = np.where(kept, a * x + b, a * low + b).astype(x.dtype)
+        else:
+            y = np.zeros_like(x)
+    return (y, kept) if return_mask else y
+
+
+def alpha_dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, *, n_threads: int = 1) -> Array:
+    """a dy where kept, else 0"""
+    dy = _real(dy)
+    a = alpha_affine(rate)[0] if rate < 1 else 0.0
+    dx: Array = np.where(np.asarray(mask, bool), dy * dy.dtype.type(a), dy.dtype.type(0))
+    return dx
+
+
 def _scale(rate: float, mode: str) -> float:
     return 1.0 if mode == "vanilla" or rate >= 1 else 1.0 / (1.0 - rate)
 
@@ -263,6 +341,46 @@ def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads:
     return dy @ _real(weight).T, _real(x).T @ dy, dy.sum(axis=0)
 
 
+# Normalisation: y = weight (x - mean) / sqrt(variance + epsilon) + bias -----------------------------------------
+
+
+def layer_norm(x: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1) -> Array:
+    """Mean and variance of each row."""
+    return _normalised(_real(x), 1, epsilon) * _real(weight) + _real(bias)
+
+
+def layer_norm_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> tuple[Array, Array, Array]:
+    """dx, dweight, dbias"""
+    return _norm_backward(_real(dy), _real(x), _real(weight), 1, epsilon)
+
+
+def batch_norm(x: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1) -> Array:
+    """Mean and variance of each column, over the rows of the batch."""
+    return _normalised(_real(x), 0, epsilon) * _real(weight) + _real(bias)
+
+
+def batch_norm_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
+) -> tuple[Array, Array, Array]:
+    """dx, dweight, dbias"""
+    return _norm_backward(_real(dy), _real(x), _real(weight), 0, epsilon)
+
+
+def _normalised(x: Array, axis: int, epsilon: float) -> Array:
+    y: Array = (x - x.mean(axis=axis, keepdims=True)) / np.sqrt(x.var(axis=axis, keepdims=True) + epsilon)
+    return y
+
+
+def _norm_backward(dy: Array, x: Array, weight: Array, axis: int, epsilon: float) -> tuple[Array, Array, Array]:
+    xh = _normalised(x, axis, epsilon)
+    h = dy * weight
+    centred = h - h.mean(axis=axis, keepdims=True) - xh * (h * xh).mean(axis=axis, keepdims=True)
+    dx: Array = centred / np.sqrt(x.var(axis=axis, keepdims=True) + epsilon)
+    return dx, (dy * xh).sum(axis=0), dy.sum(axis=0)
+
+
 # Losses: the mean over rows (cross-entropy) or over elements, and its gradient -------------------------------
 
 
@@ -293,6 +411,31 @@ def cross_entropy(
     q = np.full((n, k), label_smoothing / k, dtype=z.dtype)
     q[np.arange(n), np.asarray(y)] += 1 - label_smoothing
     return _finish(log_total - (q * z).sum(axis=1), softmax(z) - q, n, sample_weight, return_grad)
+
+
+def r_drop(
+    logits: ArrayLike, logits2: ArrayLike, y: ArrayLike, *, weight: float = 1.0,
+    sample_weight: ArrayLike | None = None, label_smoothing: float = 0.0, return_grad: bool = False,
+    n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """(CE1 + CE2) / 2 + weight (KL(p1 | p2) + KL(p2 | p1)) / 2"""
+    z = [_real(logits), _real(logits2)]
+    n, k = z[0].shape
+    q = np.full((n, k), label_smoothing / k, dtype=z[0].dtype)
+    q[np.arange(n), np.asarray(y)] += 1 - label_smoothing
+    logs = [a - a.max(axis=1, keepdims=True) for a in z]
+    logs = [a - np.log(np.exp(a).sum(axis=1, keepdims=True)) for a in logs]
+    p = [np.exp(a) for a in logs]
+    divergence = [(p[i] * (logs[i] - logs[1 - i])).sum(axis=1) for i in (0, 1)]
+    entropy = [-(q * a).sum(axis=1) for a in logs]
+    slopes = [
+        (p[i] - q + weight * (p[i] * (logs[i] - logs[1 - i] - divergence[i][:, None]) + p[i] - p[1 - i])) / 2
+        for i in (0, 1)
+    ]
+    rows = (sum(entropy) + weight * sum(divergence)) / 2
+    loss, first = _finish(rows, slopes[0], n, sample_weight, True)
+    second = _finish(rows, slopes[1], n, sample_weight, True)[1]
+    return (loss, first, second) if return_grad else loss
 
 
 def _columns(z: Array, y: ArrayLike) -> Array:
