@@ -128,8 +128,10 @@ class LogLikelihood:
         """Predictions of some samples for the rows from `start` on."""
         if self.known:
             rows = slice(start, start + block.shape[1])
-            logs = np.logaddexp.reduce(self._log_density(block.astype(np.float64), rows), axis=0)
-            self.total[rows] = np.logaddexp(self.total[rows], logs)
+            logs = self._log_density(block.astype(np.float64), rows)
+            top = logs.max(axis=0)
+            some = top + np.log(np.exp(logs - top).sum(axis=0))
+            self.total[rows] = np.logaddexp(self.total[rows], some)
 
     def _log_density(self, p: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
         """log p(y | sample), shape (samples, rows)."""
