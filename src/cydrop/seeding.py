@@ -79,10 +79,16 @@ class _FreshKeys:
             first, second = words(None, 2)
             self._entropy = int(first), int(second)
         self._used += 1
-        return (
-            (self._entropy[0] + self._used * 0x9E3779B97F4A7C15) % 2**64,
-            (self._entropy[1] + self._used * 0xD1B54A32D192ED03) % 2**64,
-        )
+        # both words are hashed: with a counter added alone, half of a lane's seed comes back in the next call
+        return _mix64(self._entropy[0] + self._used), _mix64(self._entropy[1] + self._used)
+
+
+def _mix64(z: int) -> int:
+    """SplitMix64's finaliser, as `cydrop.reference.mix64`."""
+    z = (z + 0x9E3779B97F4A7C15) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return z ^ (z >> 31)
 
 
 _fresh = _FreshKeys()
