@@ -100,6 +100,39 @@ def test_200_steps_of_784_512_512_10_are_the_golden_bits_on_1_2_3_4_and_7_thread
     assert run(simd, LARGE_SCRIPT).stdout.split() == 5 * [LARGE_GOLDEN]
 
 
+KINDS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np, hashlib
+from test_same_bits import digest
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
+for n_threads in (1, 3):
+    layers = [
+        cd.GaussianNoise(0.1), cd.Dense(150), cd.BatchNorm(), cd.ReLU(), cd.Dropout(0.5, shared="batch"),
+        cd.Dense(130, activation="selu"), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3), cd.LayerNorm(),
+        cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110), cd.ReLU(), cd.Dropout(0.3, shared="batch"), cd.Dense(10),
+    ]
+    loss = cd.losses.CrossEntropy(label_smoothing=0.05, r_drop=0.5)
+    net = cd.Network(layers, loss=loss, optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
+    net.fit(X, y, epochs=3, batch_size=64, verbose=0)
+    print(digest(net))
+    for how in ("masks", "moments"):
+        mc = net.predict_mc(X, 9, seed=1, drop_connect=how, return_samples=True)
+        print(hashlib.sha256(mc.samples.tobytes() + mc.std.tobytes()).hexdigest())
+"""
+
+KINDS_GOLDEN = [
+    "97c5eb63ab9617a39c379a327bdd9adea4bdce21dacee0c77c743ef3d42e6ef7",  # the weights
+    "bd3b4cbc76d5ece139ae71613703dc0376dbd9bd81c1cdf2fcbfb71a1aeaa942",  # samples by masks
+    "1fe384620b1d27c00f61d630f1e076810681827aa2c1addf165dbfa27bd57199",  # samples by moments
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_every_kind_of_dropout_and_norm_has_its_golden_bits(simd):
+    assert run(simd, KINDS_SCRIPT).stdout.split() == 2 * KINDS_GOLDEN
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"
