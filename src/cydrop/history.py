@@ -12,9 +12,9 @@ class History:
     ----------
     metrics : dict of str to list of float
         One value an epoch: `loss` (as trained: dropout on, averaged while the weights moved), `accuracy` for
-        classifiers, `val_loss`, `val_accuracy` with validation data, `clean_loss`, `clean_accuracy` of the training rows
-        with dropout off (`fit(clean_metrics=True)`), `learning_rate` and the rate of each scheduled layer (`"2.rate"`,
-        `"0.std"`, `"1.drop_connect"`, by its place in the list; its last value in the epoch), `seconds`.
+        classifiers, `val_loss`, `val_accuracy` with validation data, `clean_loss`, `clean_accuracy` of the training
+        rows with dropout off (`fit(clean_metrics=True)`), `learning_rate` and the rate of each scheduled layer
+        (`"2.rate"`, `"0.std"`, `"1.drop_connect"`, by its place in the list; its last value in the epoch), `seconds`.
     """
 
     def __init__(self, metrics: dict[str, list[float]] | None = None) -> None:
