@@ -729,9 +729,10 @@ cdef class Engine:
         """The mask of a dropout layer, or of alpha dropout."""
         cdef Py_ssize_t n = op.n_out if op.shared else rows * op.n_out
         b.epilogue.mask_row = 0 if op.shared else op.n_out
-        b.affine = alpha_affine(rate)
         b.quiet = rate <= 0.0 and not b.given
-        if op.kind != ALPHA_DROPOUT:        # its mask is none of the epilogue's
+        if op.kind == ALPHA_DROPOUT:
+            b.affine = alpha_affine(rate)
+        else:
             b.epilogue.scale = 1.0 if op.vanilla or rate >= 1.0 else <float>(1.0 / (1.0 - rate))
             if not b.quiet:
                 b.epilogue.mask = b.mask
