@@ -338,8 +338,7 @@ def test_scores_of_random_masks_are_standard_normal(bench, name):
 def test_the_long_run_refuses_unseeded_calls_whose_keys_are_counted(bench, monkeypatch):
     class Counted(seeding._FreshKeys):
         def next(self):
-            self._used += 1
-            return counted_key(self._entropy, self._used)
+            return counted_key(self._entropy, next(self._calls))
 
     monkeypatch.setattr(seeding, "_FreshKeys", Counted)
     tests = {title: test for title, _, test in bench.independence()}

@@ -6,6 +6,7 @@ of a network's seed are its root; weights, shuffles and masks each have branches
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -72,15 +73,15 @@ class _FreshKeys:
 
     def renew(self) -> None:
         self._entropy: tuple[int, int] | None = None
-        self._used = 0
+        self._calls = itertools.count(1)  # next() on it is atomic: two threads never get the same number
 
     def next(self) -> tuple[int, int]:
         if self._entropy is None:
             first, second = words(None, 2)
             self._entropy = int(first), int(second)
-        self._used += 1
+        call = next(self._calls)
         # both words are hashed: with a counter added alone, half of a lane's seed comes back in the next call
-        return _mix64(self._entropy[0] + self._used), _mix64(self._entropy[1] + self._used)
+        return _mix64(self._entropy[0] + call), _mix64(self._entropy[1] + call)
 
 
 def _mix64(z: int) -> int:
