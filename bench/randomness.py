@@ -15,6 +15,7 @@ the masks themselves, at rate 0.5.
 
 import argparse
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -271,7 +272,7 @@ def next_seed(masks: Masks, i: int) -> tuple[Words, Words]:
 def next_call(masks: Masks, i: int) -> tuple[Words, Words]:
     """Two calls of `functional.dropout` without a seed."""
     keys = seeding._FreshKeys()
-    keys._entropy, keys._used = seeding.key(masks.seed), 2 * i
+    keys._entropy, keys._calls = seeding.key(masks.seed), itertools.count(2 * i + 1)
     return masks.of_key(keys.next()), masks.of_key(keys.next())
 
 
