@@ -152,7 +152,7 @@ def test_the_likelihood_of_classes_is_that_of_the_mean_probability(net, rng):
     assert result["accuracy"] == np.mean(p.argmax(axis=1) == y)
 
 
-def test_the_likelihood_of_regression_is_the_papers_equation_8(rng):
+def test_the_likelihood_of_regression_is_the_papers_formula(rng):
     X, y = rng.standard_normal((300, 5)), rng.standard_normal(300)
     net = cd.Network([cd.Dense(30), cd.ReLU(), cd.Dropout(0.2), cd.Dense(1)], loss="mse", seed=1)
     net.fit(X, y, epochs=3, verbose=0)

@@ -49,7 +49,7 @@ class CrossEntropy(Loss):
         The target is (1 - s) onehot(y) + s / k (Szegedy et al. 2016).
     r_drop : float >= 0
         R-Drop (Liang et al. 2021): in training every row passes twice, with masks of its own, and the loss is
-        (CE1 + CE2) / 2 + r_drop (KL(p1 | p2) + KL(p2 | p1)) / 2. The paper's equation 4 is twice this, with
+        (CE1 + CE2) / 2 + r_drop (KL(p1 | p2) + KL(p2 | p1)) / 2. The paper's loss is twice this, with
         alpha = 2 r_drop. A step takes twice the time. 0: one pass. Of masks that the whole batch shares both passes
         see the same.
     """

@@ -582,7 +582,7 @@ class Network:
         seed: seeding.Seed = None,
         drop_connect: str = "masks",
     ) -> dict[str, float]:
-        """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016, equation 8 of the supplement).
+        """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016).
 
         Parameters
         ----------
