@@ -239,7 +239,7 @@ class Dense(RandomLayer):
         checks.choice("weight_init", weight_init, INITIALIZATIONS)
         self.weight_init = weight_init
         self.max_norm = None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True)
-        self.drop_connect: Rate = drop_connect if callable(drop_connect) else checks.rate("drop_connect", drop_connect)
+        self.drop_connect = _checked_rate("drop_connect", drop_connect)
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -293,7 +293,7 @@ class Dropout(RandomLayer):
     def __init__(
         self, rate: Rate = 0.5, *, mode: str = "inverted", shared: str | None = None, seed: seeding.Seed = None
     ) -> None:
-        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        self.rate = _checked_rate("rate", rate)
         checks.choice("mode", mode, {"inverted": 0, "vanilla": 0})
         self.mode = mode
         if shared is not None:
@@ -324,7 +324,7 @@ class AlphaDropout(RandomLayer):
     _options = ("rate", "seed")
 
     def __init__(self, rate: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
-        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        self.rate = _checked_rate("rate", rate)
         self.seed = seeding.as_int(seed)
 
     @property
@@ -349,7 +349,7 @@ class GaussianDropout(RandomLayer):
     _options = ("rate", "seed")
 
     def __init__(self, rate: Rate = 0.5, *, seed: seeding.Seed = None) -> None:
-        self.rate: Rate = rate if callable(rate) else checks.rate("rate", rate)
+        self.rate = _checked_rate("rate", rate)
         self.seed = seeding.as_int(seed)
 
 
@@ -418,6 +418,11 @@ class BatchNorm(Layer):
     def __init__(self, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
         self.momentum = checks.number("momentum", momentum, 0.0, 1.0)
         self.epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+
+
+def _checked_rate(name: str, rate: Rate) -> Rate:
+    """A probability, or a schedule, whose values are checked as they come."""
+    return rate if callable(rate) else checks.rate(name, rate)
 
 
 def _last_mask(layer: RandomLayer) -> NDArray[np.bool_] | None:

@@ -90,7 +90,8 @@ class Network:
         self.layers = list(layers)
         if not self.layers:
             raise ValueError("layers is empty: a network needs at least one layer")
-        make_plan(self.layers, 1)  # raises for what is not a layer
+        # raises for what is not a layer; those whose rate may change, in the order of every plan
+        self._drawing = [draw.layer for draw in make_plan(self.layers, 1).draws]
         self.loss = losses.resolve(loss)
         self._optimizer = optimizers.resolve(optimizer)
         self.n_threads = threads.resolve(n_threads)
@@ -338,24 +339,15 @@ class Network:
         metrics["seconds"] = time.perf_counter() - start
         return metrics
 
-    def _rates_of(self) -> list[RandomLayer]:
-        """The layers with a number that may change, in the order of the plan's draws."""
-        return [
-            layer
-            for layer in self.layers
-            if isinstance(layer, RandomLayer) and not (isinstance(layer, Dense) and layer.drop_connect == 0)
-        ]
-
     def _scheduled(self) -> bool:
         """Whether any rate changes during training."""
-        return callable(self.optimizer.learning_rate) or any(callable(layer.rate_value) for layer in self._rates_of())
+        return callable(self.optimizer.learning_rate) or any(callable(layer.rate_value) for layer in self._drawing)
 
     def _schedules(self, progress: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers)."""
-        layers = self._rates_of()
         learning_rates = [value_at("learning_rate", self.optimizer.learning_rate, p) for p in progress]
-        rates = np.empty((len(progress), len(layers)))
-        for column, layer in enumerate(layers):
+        rates = np.empty((len(progress), len(self._drawing)))
+        for column, layer in enumerate(self._drawing):
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
 
@@ -638,11 +630,12 @@ class Network:
         # a mask of all rows, or of the weights, belongs to one sample: those cannot be stacked
         alone = any(op.shared or op.connect is not None for op in plan.ops)
         workspace = self._borrow(SAMPLE_ROWS, masked=True)
+        self._engine.use_moments(workspace, moments)
         for chunk in range(chunks):
             start = chunk * SAMPLE_ROWS
             part = rows[start : start + SAMPLE_ROWS]
             copies = 1 if alone else max(1, STACKED_ROWS // len(part))
-            self._engine.begin_samples(workspace, part, copies, rates, moments)
+            self._engine.begin_samples(workspace, part, copies, rates)
             for first in range(0, samples, SAMPLED_BATCHES * copies):
                 count = min(SAMPLED_BATCHES * copies, samples - first)
                 block = np.empty((count, len(part), plan.n_outputs), dtype=np.float32)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._core.xorshift import mixed
+
 if TYPE_CHECKING:
     Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator | None
 else:
@@ -81,15 +83,7 @@ class _FreshKeys:
             self._entropy = int(first), int(second)
         call = next(self._calls)
         # both words are hashed: with a counter added alone, half of a lane's seed comes back in the next call
-        return _mix64(self._entropy[0] + call), _mix64(self._entropy[1] + call)
-
-
-def _mix64(z: int) -> int:
-    """SplitMix64's finaliser, as `cydrop.reference.mix64`."""
-    z = (z + 0x9E3779B97F4A7C15) % 2**64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
-    return z ^ (z >> 31)
+        return mixed((self._entropy[0] + call) % 2**64), mixed((self._entropy[1] + call) % 2**64)
 
 
 _fresh = _FreshKeys()

@@ -132,9 +132,8 @@ cdef struct Bound:              # an operation and its memory in one workspace
     Matrix connected            # the weights that it keeps
     float connect_scale
     StreamKey connect_key
-    bint moments                # instead of dropping weights, outputs of the same mean and variance are wanted,
-    bint by_moments             # and drawn in this batch
-    float* squares              # of the weights
+    bint by_moments             # instead of dropping weights, outputs of the same mean and variance are drawn
+    float* squares              # of the weights, the same for all lanes
     Matrix x_squares
     Matrix variance
 
@@ -463,34 +462,37 @@ cdef class Engine:
             last.y = held
             last.z = held
 
+    def use_moments(self, Workspace ws, bint moments):
+        """Whether the following samples draw drop-connect's outputs from their Gaussian moments; if so, squares the
+        weights as they are now."""
+        cdef int i
+        ws.moments = moments
+        if moments:
+            for i in range(self.n_ops):
+                if self.ops[i].connect.column >= 0:
+                    self.square_weights(i, ws.bound[i].squares)
+
     def begin_samples(
         self,
         Workspace ws,
         const float[:, ::1] x,              # IN, the rows at hand, up to ws.capacity
         Py_ssize_t copies,                  # samples that a batch holds: few rows are stacked
         const double[:, ::1] rates,         # IN, one row
-        bint moments,                       # drop-connect by its Gaussian moments
     ):
         """Computes once what lies before the first drawn number: the head of all samples of these rows.
 
             x -> op 0 -> op 1 without its dropout -> head        head -> dropout of op 1 -> op 2 -> ... -> a sample
         """
         cdef Py_ssize_t rows = x.shape[0], copy, r
-        cdef int i, lane
+        cdef int i, stop
         cdef Matrix source
-        cdef Bound* b
         with nogil:
             self.set_rates(ws, &rates[0, 0] if self.n_rates else NULL)
             ws.first = self.first_drawing(ws)
             ws.copies = copies
-            for i in range(self.n_ops):
-                if self.ops[i].connect.column >= 0:
-                    if moments:
-                        self.square_weights(i, ws.bound[i].squares)
-                    for lane in range(ws.lanes):
-                        b = &ws.bound[lane * self.n_ops + i]
-                        b.moments = moments
-                        b.squares = ws.bound[i].squares
+            stop = ws.first
+            if stop < self.n_ops and self.drops_behind(stop):
+                stop += 1
             ws.bound[0].x.data = <float*>&x[0, 0]       # never written: operations only read their x
             ws.bound[0].x.row = x.shape[1]
             self.whole(ws.bound)
@@ -498,14 +500,10 @@ cdef class Engine:
                 ws.bound[i].epilogue.scale = 1.0
             source = ws.bound[0].x
             ws.head_units = self.ops[0].n_in
-            for i in range(self.n_ops):
-                if i == ws.first and not self.drops_behind(i):
-                    break
+            for i in range(stop):
                 self.forward_op(ws, ws.bound, i, rows, ws.scratch, self.n_threads)
                 source = ws.bound[i].y
                 ws.head_units = self.ops[i].n_out
-                if i == ws.first:
-                    break
             for copy in range(copies):
                 for r in range(rows):
                     memcpy(ws.head.data + (copy * rows + r) * ws.head.row, source.data + r * source.row,
@@ -513,7 +511,7 @@ cdef class Engine:
 
     cdef bint drops_behind(self, int i) noexcept nogil:
         """Whether an operation's dropout comes behind work that all samples have in common."""
-        return self.ops[i].kind <= MAP and (self.ops[i].connect.column < 0)
+        return self.ops[i].kind in (DENSE, MAP) and self.ops[i].connect.column < 0
 
     cdef int first_drawing(self, Workspace ws) noexcept nogil:
         """The lowest operation that draws, n_ops if none does."""
@@ -704,7 +702,7 @@ cdef class Engine:
                 else:
                     self.draw_dropout(&bound[i], op, rows, rate, shared_step if op.shared else step, seeds, threads)
             if op.connect.column >= 0 and ws.rates[op.connect.column] > 0.0:
-                self.draw_weights(&bound[i], op, ws.rates[op.connect.column], shared_step, seeds, threads)
+                self.draw_weights(&bound[i], op, ws.rates[op.connect.column], ws.moments, shared_step, seeds, threads)
         if ws.training:
             self.leave_out(bound, threads)
 
@@ -753,14 +751,14 @@ cdef class Engine:
         draw_normals(self.key_of(&op.noise, step, seeds), b.noise, n, threads if n > FEW else 1)
 
     cdef void draw_weights(
-        self, Bound* b, const Op* op, double rate, uint64_t step, const uint64_t* seeds, int threads
+        self, Bound* b, const Op* op, double rate, bint moments, uint64_t step, const uint64_t* seeds, int threads
     ) noexcept nogil:
         """Drop-connect: this batch's weights."""
         cdef Py_ssize_t n = op.n_in * op.n_out, i
         cdef StreamKey key = self.key_of(&op.connect, step, seeds)
         cdef const float* weight = &self.parameters[op.weight]
         b.connect_scale = <float>(1.0 / (1.0 - rate)) if rate < 1.0 else <float>1.0
-        if b.moments and rate < 1.0:
+        if moments and rate < 1.0:
             b.by_moments = True
             b.deviation = <float>sqrt(rate / (1.0 - rate))
             b.connect_key = key
@@ -1115,6 +1113,7 @@ cdef class Workspace:
     cdef Py_ssize_t head_units
     cdef int first              # the operation that draws it
     cdef Py_ssize_t copies      # samples in a batch
+    cdef bint moments           # drop-connect by its Gaussian moments
     cdef object memory
     cdef float[:] view
     cdef Py_ssize_t used        # floats laid out so far
@@ -1196,7 +1195,7 @@ cdef class Workspace:
                 b.epilogue.alpha = op.alpha
                 b.epilogue.scale = 1.0
                 if self.masked or self.training:
-                    self.lay_out_drawn(op, b, lane)
+                    self.lay_out_drawn(op, b, &self.bound[i], lane)
                 if op.kind == NORM:
                     b.mean = self.take(max(self.capacity, op.n_out))
                     b.inverse = self.take(max(self.capacity, op.n_out))
@@ -1208,8 +1207,8 @@ cdef class Workspace:
                 if self.training and op.kind == DENSE and (op.leaves_out or i > 0 and engine.ops[i - 1].leaves_out):
                     b.few_weights.data = self.take(op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
 
-    cdef void lay_out_drawn(self, const Op* op, Bound* b, int lane):
-        """Memory for what a batch draws."""
+    cdef void lay_out_drawn(self, const Op* op, Bound* b, const Bound* first, int lane):
+        """Memory for what a batch draws; `first` is the operation in lane 0."""
         cdef Py_ssize_t weights = op.n_in * op.n_out
         if op.noise.column >= 0:
             if op.kind == GAUSSIAN_DROPOUT or op.kind == GAUSSIAN_NOISE:
@@ -1224,8 +1223,7 @@ cdef class Workspace:
                 b.noise = self.take(self.capacity * op.n_out)
                 b.x_squares = self.take_matrix(op.n_in)
                 b.variance = self.take_matrix(op.n_out)
-                if lane == 0:
-                    b.squares = self.take(weights + MARGIN)
+                b.squares = self.take(weights + MARGIN) if lane == 0 else first.squares
 
     def start_clock(self):
         """From now on the time of training steps is kept, part by part."""

@@ -294,6 +294,18 @@ cdef void loss_rows(
         r += 1
 
 
+cdef inline LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil:
+    """In order, whichever thread computed them."""
+    cdef LossSum total
+    cdef Py_ssize_t r
+    total.loss = 0.0
+    total.correct = 0
+    for r in range(rows):
+        total.loss += row_loss[r]
+        total.correct += row_correct[r]
+    return total
+
+
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
     const int32_t* labels, const float* targets, const float* weights,
@@ -301,7 +313,6 @@ cdef LossSum loss_pass(
 ) noexcept nogil:
     cdef Py_ssize_t r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
     cdef double share = 1.0 / <double>rows
-    cdef LossSum total
     if loss.kind != CROSS_ENTROPY:
         share = share / <double>columns
     if n_threads == 1 or rows * units <= FEW:
@@ -313,12 +324,7 @@ cdef LossSum loss_pass(
                       labels + r if labels != NULL else NULL, targets + r * columns if targets != NULL else NULL,
                       columns, weights + r if weights != NULL else NULL, share,
                       dz + r * dz_row if dz != NULL else NULL, dz_row, row_loss + r, row_correct + r)
-    total.loss = 0.0
-    total.correct = 0
-    for r in range(rows):
-        total.loss += row_loss[r]
-        total.correct += row_correct[r]
-    return total
+    return sum_of_rows(row_loss, row_correct, rows)
 
 
 cdef inline double log_softmax(const float* z, Py_ssize_t units, float* logarithms, Py_ssize_t* place) noexcept nogil:
@@ -370,18 +376,12 @@ cdef LossSum pair_pass(
 ) noexcept nogil:
     """R-Drop (Liang et al. 2021): row r of the batch lies in rows r and rows + r of z, passed with two masks."""
     cdef double share = 1.0 / <double>rows
-    cdef LossSum total
     cdef Py_ssize_t r
     for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
         pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r],
                  weights[r] if weights != NULL else <float>1.0, share, dz + r * dz_row, dz + (rows + r) * dz_row,
                  row_loss + r, row_correct + r)
-    total.loss = 0.0
-    total.correct = 0
-    for r in range(rows):
-        total.loss += row_loss[r]
-        total.correct += row_correct[r]
-    return total
+    return sum_of_rows(row_loss, row_correct, rows)
 
 
 def loss(

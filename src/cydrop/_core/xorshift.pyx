@@ -139,6 +139,11 @@ cdef class Xorshift:
             set_word(&self.lanes, i, total[i])
 
 
+def mixed(uint64_t z):
+    """SplitMix64's finaliser of a word."""
+    return mix64(z)
+
+
 # The normal quantile of Wichura (1988, algorithm AS 241, PPND16), relative error 1e-16. Only + - * / and
 # sqrt on doubles, each rounded once, so that every machine draws the same numbers.
 
