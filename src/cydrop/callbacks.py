@@ -1,20 +1,30 @@
 """Callbacks: what happens between the epochs of `fit`.
 
-A callback gets the network and the values of the epoch that has ended. It may set `network.stop_training`.
+A callback gets the network and the values of the epoch that has ended. It may set `network.stop_training`, and
+assign `network.optimizer` to go on with another learning rate.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cydrop import checks
+from cydrop.history import lower_is_better
+from cydrop.schedules import Scaled
+
+ALL_LINES = 100  # epochs of which each gets its line of progress
+LINE_SECONDS = 0.1  # between two lines of more epochs
 
 
 class Callback:
@@ -27,7 +37,38 @@ class Callback:
         """After every epoch."""
 
     def on_train_end(self, network: Any) -> None:
-        """After the last epoch, and also when training was interrupted or diverged."""
+        """After the last epoch, and also when training was interrupted, diverged, or another callback failed."""
+
+
+@contextmanager
+def told(callbacks: Sequence[Callback], network: Any, epochs: int) -> Iterator[None]:
+    """Tells callbacks of the beginning and, whatever happens in between, those that have begun of the end.
+
+    The error that training or a callback raised first goes on; what others raise after it becomes a note of it. Only
+    an interrupt outranks an error.
+    """
+    begun: list[Callback] = []
+    error: BaseException | None = None
+    try:
+        for callback in callbacks:
+            callback.on_train_begin(network, epochs)
+            begun.append(callback)
+        yield
+    except BaseException as first:
+        error = first
+    for callback in begun:
+        try:
+            callback.on_train_end(network)
+        except BaseException as another:
+            if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
+                error = another
+            else:
+                error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: no circle that keeps the data in memory
 
 
 def monitored(metrics: dict[str, float], name: str) -> float:
@@ -38,6 +79,25 @@ def monitored(metrics: dict[str, float], name: str) -> float:
     return metrics[name]
 
 
+class _Best:
+    """The best value of a metric so far. NaN is never better."""
+
+    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        self.monitor = monitor
+        self.sign = 1.0 if lower_is_better(monitor, mode) else -1.0
+        self.min_delta = checks.number("min_delta", min_delta, 0.0)
+        self.forget()
+
+    def forget(self) -> None:
+        self.value = self.sign * math.inf
+
+    def is_beaten_by(self, metrics: dict[str, float]) -> bool:
+        return self.sign * monitored(metrics, self.monitor) < self.sign * self.value - self.min_delta
+
+    def take(self, metrics: dict[str, float]) -> None:
+        self.value = monitored(metrics, self.monitor)
+
+
 def _state(network: Any) -> dict[str, NDArray[np.float32]]:
     """What predictions depend on: parameters and running statistics."""
     return {**network.parameters(), **network.buffers()}
@@ -46,97 +106,240 @@ def _state(network: Any) -> dict[str, NDArray[np.float32]]:
 class EarlyStopping(Callback):
     """Stops when a metric has not improved for `patience` epochs (Prechelt 1998).
 
+    The best epoch is put back at the end of `fit`, whether training was stopped, ran out of epochs, was interrupted
+    or failed (as in Keras 3; Keras 2 did so only after a stop). What is put back is all that predictions depend on:
+    parameters and running statistics. The optimizer's moments and the random state stay those of the last step, as
+    in Keras; `Checkpoint(monitor=...)` keeps everything.
+
     Parameters
     ----------
     monitor : str
-        A metric of the history; one whose name ends in "accuracy" shall grow, every other shall fall.
+        A metric of the history. NaN counts as no improvement.
     patience : int >= 1
     restore_best : bool
-        Whether the parameters of the best epoch are put back at the end.
+        Whether the best epoch is put back.
     min_delta : float >= 0
         The least change that counts as an improvement.
+    mode : "auto", "min" or "max"
+        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+
+    Attributes
+    ----------
+    best : float
+        The best value of the last call of `fit`.
+    best_epoch : int
+        Its epoch, counted from 1 over all calls of `fit`; 0 where there was none.
     """
 
     def __init__(
-        self, monitor: str = "val_loss", patience: int = 10, restore_best: bool = True, min_delta: float = 0.0
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        restore_best: bool = True,
+        min_delta: float = 0.0,
+        mode: str = "auto",
     ) -> None:
+        self._best = _Best(monitor, mode, min_delta)
         self.monitor = monitor
         self.patience = checks.integer("patience", patience, 1)
         self.restore_best = checks.flag("restore_best", restore_best)
-        self.min_delta = checks.number("min_delta", min_delta, 0.0)
         self._forget()
 
+    @property
+    def best(self) -> float:
+        return self._best.value
+
     def _forget(self) -> None:
-        self.best, self.best_epoch, self._waited = math.inf, 0, 0
-        self._best_parameters: dict[str, NDArray[np.float32]] | None = None
+        self._best.forget()
+        self.best_epoch, self._waited = 0, 0
+        self._best_state: dict[str, NDArray[np.float32]] | None = None
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
         self._forget()
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        value = monitored(metrics, self.monitor)
-        sign = -1.0 if self.monitor.endswith("accuracy") else 1.0
-        if sign * value < self.best - self.min_delta:
-            self.best, self.best_epoch, self._waited = sign * value, epoch, 0
+        if self._best.is_beaten_by(metrics):
             if self.restore_best:
-                self._best_parameters = {name: array.copy() for name, array in _state(network).items()}
+                self._best_state = {name: array.copy() for name, array in _state(network).items()}
+            self._best.take(metrics)
+            self.best_epoch, self._waited = epoch, 0
         else:
             self._waited += 1
             if self._waited >= self.patience:
                 network.stop_training = True
 
     def on_train_end(self, network: Any) -> None:
-        if self._best_parameters is not None:
+        try:
+            self._put_back(network)
+        except KeyboardInterrupt:  # a second Ctrl-C: not half of the best epoch and half of the last
+            self._put_back(network)
+            raise
+        finally:
+            self._best_state = None
+
+    def _put_back(self, network: Any) -> None:
+        if self._best_state is not None:
             for name, array in _state(network).items():
-                array[...] = self._best_parameters[name]
-            self._best_parameters = None
+                array[...] = self._best_state[name]
+
+
+class ReduceLROnPlateau(Callback):
+    """Multiplies the learning rate by `factor` when a metric has not improved for `patience` epochs.
+
+    The counting is Keras's: `patience` epochs without an improvement of more than `min_delta` (absolute) reduce the
+    rate; PyTorch's scheduler waits for one more and, unless told otherwise, measures relative to the best value. In
+    the `cooldown` epochs after a reduction nothing counts as waiting, as in PyTorch (Keras's counts the last of them).
+    Like theirs it forgets at the beginning of `fit` what it has seen.
+
+    The optimizer keeps its moments. The reduced rate stays when `fit` ends, and is saved with the network. A learning
+    rate that is a schedule is scaled as a whole, and becomes `schedules.Scaled(schedule, factor)`. The history gets
+    "learning_rate", that of each epoch's last step.
+
+    With `EarlyStopping`, give that the greater patience.
+
+    Parameters
+    ----------
+    monitor : str
+        A metric of the history. NaN counts as no improvement.
+    factor : float in (0, 1)
+    patience : int >= 1
+    min_delta : float >= 0
+        The change of the metric that an improvement must exceed.
+    cooldown : int >= 0
+        Epochs after a reduction before waiting begins again.
+    min_learning_rate : float >= 0
+        The rate is not reduced below it. For a schedule: not below it at the present epoch's end.
+    mode : "auto", "min" or "max"
+        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_learning_rate: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        self._best = _Best(monitor, mode, min_delta)
+        self.monitor = monitor
+        self.factor = checks.number("factor", factor, 0.0, 1.0, low_open=True, high_open=True)
+        self.patience = checks.integer("patience", patience, 1)
+        self.cooldown = checks.integer("cooldown", cooldown, 0)
+        self.min_learning_rate = checks.number("min_learning_rate", min_learning_rate, 0.0)
+        self._waited, self._resting = 0, 0
+
+    def on_train_begin(self, network: Any, epochs: int) -> None:
+        self._best.forget()
+        self._waited, self._resting = 0, 0
+        if not callable(network.optimizer.learning_rate):
+            network.history.begin("learning_rate", network.optimizer.learning_rate)
+
+    def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
+        if self._best.is_beaten_by(metrics):
+            self._best.take(metrics)
+            self._waited = 0
+        else:
+            self._waited += 1
+        if self._resting:
+            self._resting -= 1
+            self._waited = 0
+        if self._waited >= self.patience:
+            self._reduce(network, metrics)
+
+    def _reduce(self, network: Any, metrics: dict[str, float]) -> None:
+        rate = network.optimizer.learning_rate
+        now = metrics["learning_rate"] if callable(rate) else rate
+        if now > self.min_learning_rate:
+            reduced = max(now * self.factor, self.min_learning_rate)
+            chosen = Scaled(rate, reduced / now) if callable(rate) else reduced
+            network.optimizer = network.optimizer.with_learning_rate(chosen)
+            self._waited, self._resting = 0, self.cooldown
 
 
 class Checkpoint(Callback):
     """Saves the network after every epoch, or after those in which `monitor` improved.
 
-    The file is written beside its place and then renamed: it is always whole.
+    The file is written beside its place and then renamed: it is always whole, also after Ctrl-C. It holds what
+    `Network.save` writes, the optimizer's moments included. Without `monitor` it is the last finished epoch, whatever
+    `EarlyStopping` puts back into the network afterwards. With `monitor`, the best value is kept over calls of `fit`,
+    so that a further call replaces the file only by something better; a new training needs a new object.
 
     Parameters
     ----------
     path : str or path-like
     monitor : str or None
+        A metric of the history. NaN counts as no improvement.
+    mode : "auto", "min" or "max"
+        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
     """
 
-    def __init__(self, path: str | os.PathLike[str], monitor: str | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str = "auto") -> None:
         self.path = os.fspath(path)
         self.monitor = monitor
-        self._best = math.inf
+        self._best = None if monitor is None else _Best(monitor, mode)
+
+    def on_train_begin(self, network: Any, epochs: int) -> None:
+        # what would fail after the first epoch shall fail before it
+        folder = os.path.dirname(self.path) or "."
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"Checkpoint cannot write {self.path!r}: there is no folder {folder!r}")
+        for part in (*network.layers, network.loss, network.optimizer):
+            part.config()
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        if self.monitor is not None:
-            sign = -1.0 if self.monitor.endswith("accuracy") else 1.0
-            value = sign * monitored(metrics, self.monitor)
-            if value >= self._best:
-                return
-            self._best = value
-        network.save(self.path)
+        if self._best is None:
+            network.save(self.path)
+        elif self._best.is_beaten_by(metrics):
+            network.save(self.path)
+            self._best.take(metrics)
 
 
 class CSVLogger(Callback):
-    """Writes the metrics as CSV, a row an epoch; an existing file is replaced when training begins.
+    """Writes the metrics as CSV, a row an epoch, each as soon as the epoch has ended.
+
+    The columns are "epoch" and the metrics of the first epoch. A metric that begins later gets no column, one that
+    ends is nan.
 
     Parameters
     ----------
     path : str or path-like
+        Opened when training begins.
+    append : bool
+        Whether to go on behind the rows of a file that is there, in its columns, instead of replacing it: for a
+        further call of `fit`.
+
+    Raises
+    ------
+    OSError
+        By `fit`, before training begins: when the file cannot be opened.
+    ValueError
+        By `fit`, before training begins: with `append`, for a file that does not begin with "epoch".
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         self.path = os.fspath(path)
+        self.append = checks.flag("append", append)
         self._file: TextIO | None = None
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
-        self._file = open(self.path, "w", newline="", encoding="utf-8")  # noqa: SIM115
-        self._names: list[str] = []
+        there = ""
+        if self.append and os.path.exists(self.path):
+            with open(self.path, newline="", encoding="utf-8") as file:
+                there = file.read()
+        header = next(csv.reader(io.StringIO(there)), [])
+        if header and header[0] != "epoch":
+            raise ValueError(
+                f"CSVLogger cannot append to {self.path!r}: its first column is {header[0]!r}, not 'epoch'"
+            )
+        self._names = header[1:]
+        self._file = open(self.path, "a" if self.append else "w", newline="", encoding="utf-8")  # noqa: SIM115
+        if there and not there.endswith("\n"):
+            self._file.write("\r\n")
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        import csv
-
         assert self._file is not None
         writer = csv.writer(self._file)
         if not self._names:
@@ -154,6 +357,9 @@ class CSVLogger(Callback):
 class ProgressBar(Callback):
     """A line an epoch, or a tqdm bar where tqdm is installed and a terminal is attached.
 
+    Both show the losses, the accuracies and how many rows a second were trained on (validation not counted). Of more
+    than 100 epochs at most ten lines a second are printed, and always the last.
+
     Parameters
     ----------
     file : text stream or None
@@ -163,32 +369,43 @@ class ProgressBar(Callback):
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
         self._bar: Any = None
+        self._held: str | None = None
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
         self._epochs, self._done = epochs, 0
+        self._printed, self._held = -math.inf, None
         stream = self.file if self.file is not None else sys.stderr
-        if stream.isatty():
+        if is_terminal(stream):
             try:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=epochs, unit="epoch", file=stream)
+            self._bar = tqdm(total=epochs, unit="epoch", file=stream, dynamic_ncols=True)
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         self._done += 1
-        text = "  ".join(
-            f"{name} {value:.4f}" if name != "seconds" else f"{value:.2f} s"
-            for name, value in metrics.items()
-            if name in ("loss", "accuracy", "rmse", "val_loss", "val_accuracy", "val_rmse", "seconds")
-        )
+        shown = ("loss", "accuracy", "rmse", "val_loss", "val_accuracy", "val_rmse")
+        parts = [f"{name} {metrics[name]:.4f}" for name in metrics if name in shown]
+        speed = f"{network.training_rows / max(metrics['seconds'], 1e-9):,.0f} rows/s"
         if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.set_postfix_str("  ".join([*parts, speed]), refresh=False)
             self._bar.update()
-        else:
-            width = len(str(self._epochs))
-            print(f"epoch {self._done:>{width}}/{self._epochs}  {text}", file=self.file, flush=True)
+            return
+        width = len(str(self._epochs))
+        count = f"epoch {self._done:>{width}}/{self._epochs}"
+        self._held = "  ".join([count, *parts, f"{metrics['seconds']:.2f} s", speed])
+        now = time.monotonic()
+        if self._epochs <= ALL_LINES or self._done == self._epochs or now - self._printed >= LINE_SECONDS:
+            self._print()
+            self._printed = now
+
+    def _print(self) -> None:
+        if self._held is not None:
+            print(self._held, file=self.file, flush=True)
+            self._held = None
 
     def on_train_end(self, network: Any) -> None:
+        self._print()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -225,9 +442,14 @@ class LambdaCallback(Callback):
             self._end(network)
 
 
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream, or what stands in its place (a notebook's, None), is a terminal."""
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
 def for_verbose(verbose: Any) -> list[Callback]:
     """The progress callback of `fit(verbose=...)`: None shows progress where a terminal is attached, 0 is silent."""
     if verbose is None:
-        return [ProgressBar()] if sys.stdout is not None and sys.stdout.isatty() else []
+        return [ProgressBar()] if is_terminal(sys.stdout) else []
     level = int(verbose) if isinstance(verbose, bool) else checks.integer("verbose", verbose, 0)
     return [ProgressBar()] if level else []

@@ -65,6 +65,8 @@ class Network:
         The epochs of all calls of `fit` so far.
     stop_training : bool
         Set by a callback, ends `fit` after the epoch.
+    training_rows : int
+        Rows of an epoch of the last call of `fit`, without those kept for validation; 0 before.
 
     Examples
     --------
@@ -97,6 +99,7 @@ class Network:
         self.n_threads = threads.resolve(n_threads)
         self.history = History()
         self.stop_training = False
+        self.training_rows = 0
         self._root = tuple(int(word) for word in seeding.words(seed, 4))
         self._plan: Plan | None = None
         self._epochs = 0  # finished epochs of all calls of fit: the branch of the next shuffle
@@ -153,13 +156,20 @@ class Network:
 
     @property
     def optimizer(self) -> optimizers.Optimizer:
-        """The optimizer. Assigning another goes on with its settings; one of another kind begins with fresh moments."""
+        """The optimizer. Assigning another goes on with its settings; one of another kind begins with fresh moments.
+
+        `net.optimizer = net.optimizer.with_learning_rate(1e-4)` changes the learning rate alone. From then on the
+        history has "learning_rate".
+        """
         return self._optimizer
 
     @optimizer.setter
     def optimizer(self, optimizer: str | optimizers.Optimizer) -> None:
         chosen = optimizers.resolve(optimizer)
         same_kind = type(chosen) is type(self._optimizer) and chosen.used_moments() == self._optimizer.used_moments()
+        before = self._optimizer.learning_rate
+        if len(self.history) and not callable(before) and chosen.learning_rate != before:
+            self.history.begin("learning_rate", before)
         self._optimizer = chosen
         if self._plan is not None:
             self._use_optimizer(keep_moments=same_kind)
@@ -236,8 +246,8 @@ class Network:
             Multiplies each row's loss.
         callbacks : sequence of callbacks
         verbose : int or None
-            0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached),
-            None is 1 where a terminal is attached.
+            0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached; of
+            more than 100 epochs at most ten lines a second), None is 1 where a terminal is attached.
         clean_metrics : bool
             Whether the history also gets the loss and the metrics of the training rows after each epoch with dropout
             off, as "clean_loss", "clean_accuracy", ...: what validation values may be compared with.
@@ -254,6 +264,10 @@ class Network:
             For unusable arguments, before anything is changed.
         DivergedError
             When the loss stops being finite; the parameters are those of the last finished epoch.
+        KeyboardInterrupt
+            After Ctrl-C, which is answered between two steps. The network is as after the last finished step and can
+            be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every
+            error, the callbacks are told of the end first, so that `EarlyStopping` puts the best epoch back.
         """
         epochs = checks.integer("epochs", epochs, 1)
         data = self._training_data(X, y, sample_weight, batch_size)
@@ -273,29 +287,28 @@ class Network:
         self.build(data.X.shape[1])
 
         self.stop_training = False
+        self.training_rows = len(data.X)
         workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
         if self._snapshot is None:
             self._snapshot = np.empty_like(self._parameters), np.empty_like(self._buffers)
         try:
-            for callback in shown:
-                callback.on_train_begin(self, epochs)
-            for epoch in range(epochs):
-                np.copyto(self._snapshot[0], self._parameters)
-                np.copyto(self._snapshot[1], self._buffers)
-                metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle)
-                if clean_metrics:
-                    metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
-                if validation is not None:
-                    metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
-                self.history.append(metrics)
-                for callback in shown:
-                    callback.on_epoch_end(self, self._epochs, metrics)
-                if self.stop_training:
-                    break
+            with callback_module.told(shown, self, epochs):
+                for epoch in range(epochs):
+                    np.copyto(self._snapshot[0], self._parameters)
+                    np.copyto(self._snapshot[1], self._buffers)
+                    metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle)
+                    if clean_metrics:
+                        metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
+                    if validation is not None:
+                        metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
+                    self._epochs += 1  # here, so that an interrupted validation leaves it in step with the history
+                    self.history.append(metrics)
+                    for callback in shown:
+                        callback.on_epoch_end(self, self._epochs, metrics)
+                    if self.stop_training:
+                        break
         finally:
             self._give_back(workspace)
-            for callback in shown:
-                callback.on_train_end(self)
             if self.n_threads > 1:
                 cpu.rest()
         return self.history
@@ -311,6 +324,7 @@ class Network:
         learning_rates, rates = self._schedules(
             [(epoch * batches + batch) / (epochs * batches) for batch in range(batches)] if self._scheduled() else [0.0]
         )
+        rows = len(data.X)
         total, correct = 0.0, 0
         batch = 0
         while batch < batches:
@@ -324,14 +338,12 @@ class Network:
                 np.copyto(self._buffers, self._snapshot[1])
                 self._clear_moments()
                 raise DivergedError(epoch + 1, batch + 1)
+            last = min(data.batch_size, rows - (batch - 1) * data.batch_size)
+            self._remember(last * self._passes, [], list(rates[min(batch, len(rates)) - 1]))
             total += loss
             correct += hits
-        self._epochs += 1
-        rows = len(data.X)
-        last = rows - (batches - 1) * data.batch_size
-        self._remember(last * self._passes, [], list(rates[-1]))
         metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
-        if callable(self.optimizer.learning_rate):
+        if callable(self.optimizer.learning_rate) or "learning_rate" in self.history.metrics:
             metrics["learning_rate"] = float(learning_rates[-1])
         for draw, rate in zip(self._built("fit").draws, rates[-1], strict=True):
             if callable(draw.layer.rate_value):

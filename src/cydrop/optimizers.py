@@ -7,7 +7,7 @@ gradient (AdamW: shrinks the weight instead); as in PyTorch it applies to all pa
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from cydrop import checks, schedules
 from cydrop.declaration import Declaration
@@ -39,6 +39,10 @@ class Optimizer(Declaration):
 
     def used_moments(self) -> tuple[bool, bool]:
         return self.moments
+
+    def with_learning_rate(self, learning_rate: Rate) -> Self:
+        """The same optimizer with another learning rate; assigned to `Network.optimizer` it keeps the moments."""
+        return type(self)(**(self.options() | {"learning_rate": learning_rate}))
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""

@@ -164,14 +164,44 @@ class OneCycle(Schedule):
         return Cosine(self.peak, self.peak / self.final_divide)((progress - self.warm_up) / rest if rest > 0 else 1.0)
 
 
+class Scaled(Schedule):
+    """Another schedule, or a function of one's own, times `factor`; what `callbacks.ReduceLROnPlateau` makes of one."""
+
+    _options = ("base", "factor")
+    base: Callable[[float], float]
+    factor: float
+
+    def __init__(self, base: Callable[[float], float], factor: float) -> None:
+        if not callable(base):
+            raise TypeError(f"base must be a schedule or a function of progress, got {base!r} ({type(base).__name__})")
+        factor = checks.number("factor", factor)
+        if isinstance(base, Scaled):
+            base, factor = base.base, base.factor * factor
+        self._declare(base=base, factor=factor)
+
+    def __call__(self, progress: float) -> float:
+        return self.factor * self.base(progress)
+
+    def config(self) -> dict[str, Any]:
+        if not isinstance(self.base, Schedule):
+            raise ValueError(
+                "the base of a Scaled schedule is a function of your own, which a file cannot hold; use one of "
+                "cydrop.schedules"
+            )
+        return super().config() | {"base": self.base.config()}
+
+
 Rate: TypeAlias = float | Callable[[float], float]
 
-_KNOWN = {cls.__name__: cls for cls in (Constant, Linear, Step, Exponential, Cosine, FlatCos, Curriculum, OneCycle)}
+_CLASSES = (Constant, Linear, Step, Exponential, Cosine, FlatCos, Curriculum, OneCycle, Scaled)
+_KNOWN: dict[str, type[Schedule]] = {cls.__name__: cls for cls in _CLASSES}
 
 
 def from_config(config: dict[str, Any]) -> Schedule:
     """The schedule that `Schedule.config` described."""
     options = dict(config)
+    if "base" in options:
+        options["base"] = from_config(options["base"])
     return checks.choice("schedule", options.pop("schedule", None), _KNOWN)(**options)
 
 
