@@ -1,0 +1,544 @@
+"""The estimators: scikit-learn's results where they do the same, and what they add."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn import neural_network
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import log_loss, r2_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import cydrop as cd
+from cydrop.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y, X_test, y_test = cd.datasets.load_optdigits()
+    return X[:1000], y[:1000], X_test[:500], y_test[:500]
+
+
+@pytest.fixture
+def table(rng):
+    """Rows, labels of three classes, and two targets that follow from the rows."""
+    X = rng.standard_normal((240, 5))
+    score = X @ rng.standard_normal((5, 3)) + 0.1 * rng.standard_normal((240, 3))
+    return X, score.argmax(axis=1), np.tanh(score[:, :2])
+
+
+# The same as scikit-learn ---------------------------------------------------------------------------------
+
+
+def trained_from_the_same_weights(ours, theirs, X, y, sample_weight=None):
+    """Both go on for some epochs from scikit-learn's first weights."""
+    arguments = {} if sample_weight is None else {"sample_weight": sample_weight}
+    for estimator in (theirs, ours):
+        estimator.set_params(max_iter=1, warm_start=True)
+        estimator.fit(X, y, **arguments)
+    for mine, other in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        assert mine.shape == other.shape
+        mine[...] = other
+    for estimator in (theirs, ours):
+        estimator.set_params(max_iter=15)
+        estimator.loss_curve_.clear()
+        estimator.best_loss_ = np.inf
+        estimator.fit(X, y, **arguments)
+
+
+SOLVERS = [
+    {"solver": "adam"},
+    {"solver": "sgd", "learning_rate_init": 0.05},
+    {"solver": "sgd", "learning_rate_init": 0.05, "nesterovs_momentum": False, "momentum": 0.5},
+    {"solver": "sgd", "learning_rate_init": 0.1, "learning_rate": "invscaling", "power_t": 0.1},
+    {"solver": "sgd", "learning_rate_init": 0.05, "learning_rate": "adaptive", "n_iter_no_change": 1, "tol": 0.02},
+]
+SHARED = {"hidden_layer_sizes": (12, 7), "alpha": 0.0, "shuffle": False, "batch_size": 40, "random_state": 0}
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])
+@pytest.mark.parametrize("problem", ["classes", "two classes", "labels", "one target", "two targets"])
+def test_training_goes_as_in_scikit_learn(problem, activation, solver, table):
+    X, classes, targets = table
+    X = X.astype(np.float32).astype(np.float64)
+    y = {
+        "classes": classes, "two classes": classes == 1, "labels": (targets > 0).astype(int),
+        "one target": targets[:, 0], "two targets": targets,
+    }[problem]  # fmt: skip
+    kind = "MLPRegressor" if "target" in problem else "MLPClassifier"
+    options = SHARED | {"activation": activation} | solver
+    ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[kind](**options)
+    theirs = getattr(neural_network, kind)(**options)
+    trained_from_the_same_weights(ours, theirs, X, y)
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=2e-4)
+    for mine, other in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=5e-3, atol=1e-3)
+    if kind == "MLPClassifier":
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-3)
+        np.testing.assert_allclose(ours.predict_log_proba(X), np.log(theirs.predict_proba(X)), atol=1e-2)
+    assert (ours.predict(X) == theirs.predict(X)).mean() > 0.99 or kind == "MLPRegressor"
+    assert ours.score(X, y) == pytest.approx(theirs.score(X, y), abs=5e-3)
+    for name in ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_the_penalty_shrinks_weights_as_in_scikit_learn(table):
+    X, y, _ = table
+    options = SHARED | {"alpha": 5.0, "batch_size": 240, "hidden_layer_sizes": (20,)}
+    ours, theirs = MLPClassifier(**options), neural_network.MLPClassifier(**options)
+    trained_from_the_same_weights(ours, theirs, X, y)
+    for mine, other in zip(ours.coefs_, theirs.coefs_, strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-3)
+
+
+def test_weights_of_rows_count_as_in_scikit_learn(table, rng):
+    X, _, targets = table
+    weight = rng.random(240) * 7
+    options = SHARED | {"batch_size": 240, "solver": "sgd", "learning_rate_init": 0.1}
+    ours, theirs = MLPRegressor(**options), neural_network.MLPRegressor(**options)
+    trained_from_the_same_weights(ours, theirs, X, targets[:, 0], weight)
+    for mine, other in zip(ours.coefs_, theirs.coefs_, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_lbfgs_finds_what_scikit_learns_finds(kind, table):
+    X, y, targets = table
+    y = y if kind == "MLPClassifier" else targets[:, 0]
+    options = {"solver": "lbfgs", "hidden_layer_sizes": (), "alpha": 1.0, "max_iter": 2000, "random_state": 0}
+    ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[kind](**options).fit(X, y)
+    theirs = getattr(neural_network, kind)(**options).fit(X, y)
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-3)
+    outputs = "predict_proba" if kind == "MLPClassifier" else "predict"
+    np.testing.assert_allclose(getattr(ours, outputs)(X), getattr(theirs, outputs)(X), atol=5e-3)
+
+
+def test_every_parameter_of_scikit_learns_estimators_is_there():
+    for ours, theirs in (
+        (MLPClassifier, neural_network.MLPClassifier), (MLPRegressor, neural_network.MLPRegressor),
+    ):  # fmt: skip
+        mine, other = ours().get_params(), theirs().get_params()
+        assert {name: mine.get(name, "not there") for name in other} == other
+
+
+# Data of every kind ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [["no", "yes", "maybe"], [3, 7, -2], [0.5, 1.5, 7.0], ["a", "b", "a"], [True, False, True]],
+    ids=str,
+)
+def test_labels_may_be_of_any_type(labels, table):
+    X, classes, _ = table
+    y = np.array(labels)[classes]
+    if y.dtype.kind == "f":
+        y = y.astype(object).astype(str)  # scikit-learn takes fractions for a regression's targets
+    model = MLPClassifier(random_state=0, max_iter=60).fit(X, y)
+    assert model.classes_.tolist() == sorted(set(y.tolist()))
+    assert model.predict(X).dtype == y.dtype
+    assert model.score(X, y) > 0.8
+    proba = model.predict_proba(X)
+    assert proba.shape == (240, len(model.classes_))
+    np.testing.assert_allclose(proba.sum(axis=1), 1.0, rtol=1e-14)
+    np.testing.assert_array_equal(model.classes_[proba.argmax(axis=1)], model.predict(X))
+    np.testing.assert_allclose(model.predict_log_proba(X), np.log(proba), atol=1e-4)
+    assert log_loss(y, proba) < 0.6
+
+
+def test_a_single_class_is_always_predicted(table):
+    X, _, _ = table
+    model = MLPClassifier(random_state=0, max_iter=5).fit(X, ["only"] * 240)
+    assert set(model.predict(X)) == {"only"}
+    assert (model.predict_proba(X) == 1.0).all()
+    assert (model.predict_log_proba(X) == 0.0).all()
+    assert (model.decision_function(X) == 0.0).all()
+    assert model.predict_mc(X, 3).mean.shape == (240, 1)
+
+
+def test_data_frames_and_their_names(table):
+    X, y, _ = table
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = MLPClassifier(random_state=0, max_iter=20).fit(frame, pd.Series(y, dtype="category"))
+    assert model.feature_names_in_.tolist() == list("abcde")
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[list("edcba")])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(X)
+
+
+@pytest.mark.parametrize("make", [sparse.csr_array, sparse.csr_matrix, sparse.csc_array])
+def test_sparse_rows_give_the_same_bits_as_dense_ones(make, digits, monkeypatch):
+    X, y, X_test, _ = digits
+    model = MLPClassifier((20,), random_state=0, max_iter=4, dropout=0.2)
+    models = [clone(model).fit(form(X), y) for form in (make, np.array)]
+    monkeypatch.setattr("cydrop.sklearn.SPARSE_CHUNK", 64 * 100)
+    np.testing.assert_array_equal(models[0].predict_proba(make(X_test)), models[1].predict_proba(X_test))
+    np.testing.assert_array_equal(models[0].predict_mc(make(X_test), 3).mean, models[1].predict_mc(X_test, 3).mean)
+
+
+def test_several_labels_at_once(table):
+    X, _, targets = table
+    y = (targets > 0).astype(int)
+    model = MLPClassifier(random_state=0, max_iter=100, dropout=0.1, early_stopping=True).fit(X, y)
+    assert model.predict(X).shape == model.predict_proba(X).shape == (240, 2)
+    assert model.score(X, y) > 0.8
+    mc = model.predict_mc(X, 10)
+    assert mc.mean.shape == mc.std.shape == mc.entropy.shape == (240, 2)
+    np.testing.assert_array_equal(MLPClassifier(max_iter=3).fit(X, sparse.csr_array(y)).classes_, [0, 1])
+    with pytest.raises(ValueError, match=r"y of shape \(240, 2\) has several columns of classes"):
+        MLPClassifier().fit(X, y + np.arange(2))
+
+
+@pytest.mark.parametrize("shape", [(240,), (240, 1), (240, 2)])
+def test_predictions_have_the_shape_of_the_targets(shape, table):
+    X, _, targets = table
+    y = targets[:, : np.prod(shape) // 240].reshape(shape)
+    model = MLPRegressor(random_state=0, max_iter=100, dropout=0.05, early_stopping=True, learning_rate_init=0.01)
+    if shape == (240, 1):
+        with pytest.warns(UserWarning, match="column-vector y"):
+            model.fit(X, y)
+        shape = (240,)
+    else:
+        model.fit(X, y)
+    assert model.predict(X).shape == shape
+    assert model.predict(X).dtype == np.float64
+    mc = model.predict_mc(X, 20, return_samples=True, quantiles=[0.1, 0.5, 0.9])
+    assert mc.mean.shape == mc.std.shape == shape
+    assert mc.quantiles.shape == (3, *shape)
+    assert mc.samples.shape == (20, *shape)
+    np.testing.assert_allclose(mc.quantiles[1], np.median(mc.samples, axis=0), rtol=1e-6)
+    assert model.score(X, y) > 0.7
+    assert model.best_validation_score_ == max(model.validation_scores_)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber"])
+def test_losses_of_the_regressor(loss, table):
+    X, _, targets = table
+    assert MLPRegressor(loss=loss, random_state=0, max_iter=150).fit(X, targets).score(X, targets) > 0.8
+
+
+# Weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": [0.2, 0.5], "early_stopping": True, "max_norm": 2.0}], ids=str)
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_of_rows_in_one_batch_weights_and_repetitions_give_the_same_bits(kind, options, table, rng):
+    X, y, _ = (part[:60] for part in table)
+    weight = rng.integers(0, 3, 60)
+    order = rng.permutation(weight.sum())
+    one = kind(random_state=0, max_iter=30, **options).fit(X, y, sample_weight=weight)
+    two = kind(random_state=0, max_iter=30, **options).fit(X.repeat(weight, axis=0)[order], y.repeat(weight)[order])
+    for mine, other in zip(one.coefs_, two.coefs_, strict=True):
+        assert mine.tobytes() == other.tobytes()
+
+
+def test_rows_of_weight_zero_are_as_if_they_were_not_there(digits):
+    X, y, X_test, _ = digits
+    weight = (np.arange(len(X)) % 3 > 0).astype(float)
+    one = MLPClassifier((20,), random_state=0, max_iter=3).fit(X, y, sample_weight=weight)
+    two = MLPClassifier((20,), random_state=0, max_iter=3).fit(X[weight > 0], y[weight > 0])
+    np.testing.assert_array_equal(one.predict_proba(X_test), two.predict_proba(X_test))
+
+
+def test_balanced_classes_raise_the_recall_of_the_rare_one(rng):
+    X = np.concatenate([rng.standard_normal((570, 2)), rng.standard_normal((30, 2)) + 1.3])
+    y = np.array(["common"] * 570 + ["rare"] * 30)
+    plain = MLPClassifier(random_state=0).fit(X, y)
+    balanced = MLPClassifier(random_state=0, class_weight="balanced").fit(X, y)
+    given = MLPClassifier(random_state=0, class_weight={"common": 600 / 1140, "rare": 10.0}).fit(X, y)
+    rare = y == "rare"
+    assert (balanced.predict(X[rare]) == "rare").mean() > (plain.predict(X[rare]) == "rare").mean() + 0.3
+    np.testing.assert_allclose(given.predict_proba(X), balanced.predict_proba(X), atol=1e-3)
+
+
+# Training --------------------------------------------------------------------------------------------------
+
+
+def test_dropout_closes_the_gap_between_training_and_test(digits):
+    X, y, X_test, y_test = digits
+    X, y = X[:300], y[:300]
+    gaps = []
+    for dropout in (0.0, 0.5):
+        model = MLPClassifier((200,), random_state=0, dropout=dropout, max_iter=150).fit(X, y)
+        gaps.append(log_loss(y_test, model.predict_proba(X_test)) - log_loss(y, model.predict_proba(X)))
+    assert gaps[1] < gaps[0]
+
+
+def test_the_parameters_of_dropout_make_the_layers():
+    X, y = np.eye(8), np.arange(8) % 3
+    schedule = cd.schedules.Linear(1.0, 0.5)
+
+    def stack(**options):
+        model = MLPClassifier((6, 4), max_iter=1, random_state=0, **options).fit(X, y)
+        return [repr(layer) for layer in model.network_.layers]
+
+    def kinds(**options):
+        return " ".join(layer.split("(")[0] for layer in stack(**options))
+
+    assert kinds() == "Dense Dense Dense"
+    assert kinds(dropout=0.3) == "Dense Dropout Dense Dropout Dense"
+    assert kinds(dropout=[0.1, 0, 0.5]) == "Dropout Dense Dense Dropout Dense"
+    assert "rate=0.3, mode='vanilla'" in stack(dropout=0.3, dropout_mode="vanilla")[1]
+    assert ["max_norm=3.0" in layer for layer in stack(max_norm=3.0)] == [True, True, False]
+    model = MLPClassifier((6,), dropout=0.4, dropout_schedule=schedule, max_iter=4, random_state=0).fit(X, y)
+    np.testing.assert_allclose(model.network_.history.metrics["1.rate"], [0.4, 0.35, 0.3, 0.25])
+
+
+def test_early_stopping_keeps_the_weights_of_the_best_epoch(digits):
+    X, y, _, _ = digits
+    model = MLPClassifier((30,), random_state=0, early_stopping=True, max_iter=300, learning_rate_init=0.01).fit(X, y)
+    assert model.n_iter_ == len(model.validation_scores_) == len(model.loss_curve_) < 300
+    assert model.best_loss_ is None
+    assert model.best_validation_score_ == max(model.validation_scores_)
+
+
+def test_the_same_random_state_gives_the_same_bits_on_any_number_of_threads(digits):
+    X, y, X_test, _ = digits
+    found = [
+        MLPClassifier((300,), random_state=5, dropout=0.5, max_iter=3, n_threads=n).fit(X, y).predict_proba(X_test)
+        for n in (1, 2, 3)
+    ]
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    other = MLPClassifier((300,), random_state=6, dropout=0.5, max_iter=3).fit(X, y).predict_proba(X_test)
+    assert (other != found[0]).any()
+    state = np.random.RandomState(5)
+    once, again = (MLPClassifier(random_state=state, max_iter=2).fit(X, y) for _ in range(2))
+    assert (once.coefs_[0] != again.coefs_[0]).any()
+
+
+def test_partial_fit_goes_on_pass_by_pass(digits):
+    X, y, X_test, y_test = digits
+    model = MLPClassifier((50,), random_state=0, dropout=0.1)
+    with pytest.raises(ValueError, match="classes must be given in the first call of partial_fit"):
+        model.partial_fit(X, y)
+    model.partial_fit(X[y < 5], y[y < 5], classes=np.arange(10))
+    for _ in range(30):
+        model.partial_fit(X, y)
+    assert len(model.loss_curve_) == 31
+    assert model.t_ == 30 * len(X) + (y < 5).sum()
+    assert model.score(X_test, y_test) > 0.9
+    with pytest.raises(ValueError, match="y has classes"):
+        model.partial_fit(X, y + 1)
+    with pytest.raises(ValueError, match="are not those of the calls before"):
+        model.partial_fit(X, y, classes=np.arange(3))
+    assert not hasattr(MLPClassifier(solver="lbfgs"), "partial_fit")
+    regressor = MLPRegressor(random_state=0, batch_size=50)
+    for _ in range(60):
+        regressor.partial_fit(X, y)
+    assert regressor.score(X, y) > 0.7
+    with pytest.raises(ValueError, match="y has shape"):
+        regressor.partial_fit(X, np.stack([y, y], axis=1))
+
+
+def test_warm_start_goes_on_and_a_fresh_fit_begins_anew(digits):
+    X, y, _, _ = digits
+    model = MLPClassifier((20,), random_state=0, max_iter=3, warm_start=True).fit(X, y)
+    first = model.loss_
+    model.fit(X, y)
+    assert model.loss_ < first
+    assert len(model.loss_curve_) == 6
+    with pytest.raises(ValueError, match="another network than the fitted one"):
+        model.set_params(dropout=0.3).fit(X, y)
+    model.set_params(warm_start=False).fit(X, y)
+    assert len(model.loss_curve_) == 3
+
+
+def test_training_that_did_not_converge_warns(digits):
+    X, y, _, _ = digits
+    with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as seen:
+        MLPClassifier(max_iter=2).fit(X, y)
+    assert seen[0].filename == __file__
+
+
+def test_an_interrupt_leaves_a_fitted_estimator(digits, monkeypatch):
+    X, y, X_test, _ = digits
+    calls = []
+
+    def epoch(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    original = cd.Network._train_epoch
+    monkeypatch.setattr(cd.Network, "_train_epoch", epoch)
+    model = MLPClassifier(random_state=0)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model.fit(X, y)
+    assert model.n_iter_ == 2
+    assert model.predict(X_test).shape == (500,)
+
+
+# Inside other tools ----------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_of_numbers_and_categories(rng):
+    frame = pd.DataFrame({"size": rng.normal(50, 10, 300), "town": rng.choice(["A", "B", "C"], 300)})
+    price = frame["size"] * 100 + frame["town"].map({"A": 0, "B": 1000, "C": 2500}).astype(float)
+    columns = ColumnTransformer(
+        [("numbers", StandardScaler(), ["size"]), ("categories", OneHotEncoder(sparse_output=True), ["town"])],
+        sparse_threshold=1.0,
+    )
+    network = MLPRegressor(random_state=0, max_iter=300, learning_rate_init=0.01)
+    model = make_pipeline(columns, TransformedTargetRegressor(network, transformer=StandardScaler()))
+    assert model.fit(frame, price).score(frame, price) > 0.98
+
+
+def test_grid_search_in_two_processes_and_cross_validation(digits):
+    X, y, _, _ = digits
+    model = make_pipeline(StandardScaler(), MLPClassifier((30,), batch_size=32, random_state=0, max_iter=15))
+    grid = {"mlpclassifier__dropout": [0.0, 0.5], "mlpclassifier__dropout_schedule": [None, cd.schedules.Linear(1, 0)]}
+    search = GridSearchCV(model, grid, cv=2, n_jobs=2).fit(X, y)
+    assert search.best_score_ > 0.85
+    alone = GridSearchCV(model, grid, cv=2).fit(X, y)
+    np.testing.assert_array_equal(alone.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"])
+    assert cross_val_score(model, X, y, cv=2, scoring="neg_log_loss").shape == (2,)
+
+
+def test_calibration(digits):
+    X, y, X_test, y_test = digits
+    model = CalibratedClassifierCV(MLPClassifier((30,), random_state=0, batch_size=32, max_iter=30, dropout=0.2), cv=2)
+    model.fit(X, y)
+    assert model.score(X_test, y_test) > 0.85
+    np.testing.assert_allclose(model.predict_proba(X_test).sum(axis=1), 1.0)
+
+
+def test_copies_and_files_predict_the_same_bits(digits, tmp_path):
+    X, y, X_test, _ = digits
+    model = MLPClassifier((30,), random_state=0, max_iter=5, dropout=0.2).fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    for copy in (joblib.load(tmp_path / "model.joblib"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copy.predict_proba(X_test), model.predict_proba(X_test))
+        np.testing.assert_array_equal(copy.set_params(warm_start=True).fit(X, y).coefs_[0], _continued(model, X, y))
+    model.network_.save(tmp_path / "net.safetensors")
+    proba = cd.load(tmp_path / "net.safetensors").predict(X_test)
+    np.testing.assert_allclose(proba, model.predict_proba(X_test), atol=1e-6)
+    with pytest.raises(NotFittedError):
+        clone(model).predict(X_test)
+    assert not hasattr(clone(model), "coefs_")
+    json.dumps(model.predict_proba(X_test)[0, 0])  # float64 is a float
+
+
+def _continued(model, X, y):
+    copy = pickle.loads(pickle.dumps(model)).set_params(warm_start=True)
+    return copy.fit(X, y).coefs_[0]
+
+
+def test_monte_carlo_of_a_classifier(digits):
+    X, y, X_test, _ = digits
+    model = MLPClassifier((60,), random_state=0, max_iter=20, dropout=0.5).fit(X, y)
+    mc = model.predict_mc(X_test, 50, return_samples=True, quantiles=[0.5])
+    assert mc.mean.shape == mc.std.shape == (500, 10)
+    assert mc.samples.shape == (50, 500, 10)
+    np.testing.assert_allclose(mc.mean, mc.samples.mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(mc.mean, model.predict_mc(X_test, 50).mean)
+    assert (model.predict_mc(X_test, 50, seed=1).mean != mc.mean).any()
+    two = MLPClassifier((60,), random_state=0, max_iter=20, dropout=0.5).fit(X, y == 3)
+    mc = two.predict_mc(X_test, 50, return_samples=True, quantiles=[0.05, 0.95])
+    assert mc.mean.shape == mc.std.shape == (500, 2)
+    assert mc.entropy.shape == mc.mutual_information.shape == (500,)
+    np.testing.assert_allclose(mc.mean.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(mc.std, mc.samples.std(axis=0), atol=1e-5)
+    np.testing.assert_allclose(mc.quantiles, np.quantile(mc.samples, [0.05, 0.95], axis=0), atol=1e-6)
+
+
+def test_the_score_of_early_stopping_is_scikit_learns(table):
+    X, _, targets = table
+    model = MLPRegressor(random_state=0, max_iter=3, early_stopping=True, learning_rate_init=0.01)
+    split = []
+    original = MLPRegressor._split
+    model._split = lambda *arguments: split.append(original(model, *arguments)) or split[0]
+    model.fit(X, targets)
+    best = split[0][1]
+    weights = np.arange(1.0, len(best.X) + 1)
+    output = model.network_.predict(best.X)
+    best.weight = weights
+    assert model._judged(output, best)[0] == pytest.approx(r2_score(best.target, output, sample_weight=weights))
+
+
+# What goes wrong -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.5}, r"dropout must be in \[0, 1\], got 1.5"),
+        ({"dropout": [0.1]}, "dropout must be a number or a list of 2 rates"),
+        ({"dropout": "half"}, "dropout must be a number"),
+        ({"dropout_mode": "upside down"}, "dropout_mode='upside down' is not known"),
+        ({"dropout_schedule": 0.5}, "dropout_schedule must be None or a function"),
+        ({"solver": "lbfgs", "dropout": 0.5}, "solver='lbfgs' needs a loss that is the same in every call"),
+        ({"solver": "lbgfs"}, "solver='lbgfs' is not known; known are 'adam', 'sgd', 'lbfgs'"),
+        ({"activation": "reLU"}, "activation='reLU' is not known"),
+        ({"hidden_layer_sizes": 10.0}, "hidden_layer_sizes must be an integer, got 10.0"),
+        ({"hidden_layer_sizes": (10, 0)}, "hidden_layer_sizes must be at least 1, got 0"),
+        ({"max_iter": 0}, "max_iter must be at least 1"),
+        ({"batch_size": "all"}, "batch_size must be an integer, got 'all'"),
+        ({"alpha": -1}, "alpha must be a finite number of at least 0"),
+        ({"learning_rate_init": 0}, "learning_rate_init must be a finite number above 0"),
+        ({"beta_1": 1.0}, r"beta_1 must be in \[0, 1\)"),
+        ({"max_norm": 0}, "max_norm must be"),
+        ({"n_threads": 0}, "n_threads must be at least 1"),
+        ({"early_stopping": "yes"}, "early_stopping must be True or False"),
+        ({"random_state": "seed"}, "seed"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_are_named(options, message, table):
+    X, y, _ = table
+    with pytest.raises((ValueError, TypeError), match=message):
+        MLPClassifier(**options).fit(X, y)
+
+
+def test_wrong_data_is_named(table):
+    X, y, _ = table
+    with pytest.raises(ValueError, match="sample_weight must not be negative"):
+        MLPClassifier().fit(X, y, sample_weight=np.where(y == 0, -1, 1))
+    with pytest.raises(ValueError, match=r"partial_fit does not support dropout_schedule"):
+        MLPClassifier(dropout=0.5, dropout_schedule=cd.schedules.Linear(1, 0)).partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="class_weight='balanced' needs all rows at once"):
+        MLPClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="NaN"):
+        MLPClassifier().fit(np.where(X > 2, np.nan, X), y)
+    with pytest.raises(ValueError, match=r"early_stopping=True .* needs 2 different rows for validation"):
+        MLPClassifier(early_stopping=True).fit(X[:2], y[:2])
+
+
+def test_the_core_never_imports_scikit_learn(tmp_path):
+    program = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("sklearn", "scipy", "joblib", "pandas"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+import numpy as np, cydrop as cd
+from cydrop import callbacks, datasets, files, functional, losses, optimizers, reference, schedules
+net = cd.Network([cd.Dense(4, activation="relu"), cd.Dropout(0.5), cd.Dense(2)], seed=0)
+X = np.eye(4); y = [0, 1, 0, 1]
+net.fit(X, y, epochs=2, validation_data=(X, y), callbacks=[callbacks.EarlyStopping()], verbose=0)
+net.predict_mc(X, 5); net.evaluate_mc(X, y, 5); net.save("net"); cd.load("net").summary(); cd.show_config()
+try:
+    import cydrop.sklearn
+except ImportError as error:
+    assert 'pip install "cydrop[sklearn]"' in str(error), error
+else:
+    raise AssertionError("cydrop.sklearn was imported without scikit-learn")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
