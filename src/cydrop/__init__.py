@@ -37,7 +37,7 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, functional, onnx, reference
+    from cydrop import datasets, exchange, functional, onnx, reference
     from cydrop.files import load
 
 __version__ = "0.1.0"
@@ -71,6 +71,7 @@ __all__ = [
     "Xorshift",
     "callbacks",
     "datasets",
+    "exchange",
     "functional",
     "load",
     "losses",
@@ -86,7 +87,7 @@ def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
-    if name in ("datasets", "functional", "onnx", "reference"):
+    if name in ("datasets", "exchange", "functional", "onnx", "reference"):
         return importlib.import_module(f"cydrop.{name}")
     if name == "load":
         return importlib.import_module("cydrop.files").load
