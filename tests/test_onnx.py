@@ -238,6 +238,7 @@ DRAWING = {
     "gaussian": lambda: [cd.Dense(20), cd.ReLU(), cd.GaussianDropout(0.4)],
     "noise": lambda: [cd.GaussianNoise(0.5), cd.Dense(20), cd.Tanh()],
     "drop connect": lambda: [cd.Dense(20, activation="relu", drop_connect=0.5)],
+    "drop connect, schedule": lambda: [cd.Dense(20, activation="relu", drop_connect=cd.schedules.Linear(0.0, 0.6))],
     "all zeros": lambda: [cd.Dense(20), cd.ReLU(), cd.Dropout(1.0)],
     "all zeros, vanilla": lambda: [cd.Dense(20), cd.ReLU(), cd.Dropout(1.0, mode="vanilla")],
     "all zeros, alpha": lambda: [cd.Dense(20), cd.SELU(), cd.AlphaDropout(1.0)],
