@@ -37,7 +37,7 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, functional, plot, reference
+    from cydrop import datasets, exchange, functional, onnx, plot, reference, sklearn
     from cydrop.files import load
 
 __version__ = "0.1.0"
@@ -71,9 +71,11 @@ __all__ = [
     "Xorshift",
     "callbacks",
     "datasets",
+    "exchange",
     "functional",
     "load",
     "losses",
+    "onnx",
     "optimizers",
     "plot",
     "reference",
@@ -86,7 +88,7 @@ def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
-    if name in ("datasets", "functional", "plot", "reference"):
+    if name in ("datasets", "exchange", "functional", "onnx", "plot", "reference", "sklearn"):
         return importlib.import_module(f"cydrop.{name}")
     if name == "load":
         return importlib.import_module("cydrop.files").load

@@ -1,0 +1,468 @@
+"""Networks from and to other libraries: PyTorch's `Sequential` and its state dict, scikit-learn's MLP.
+
+Names in a state dict are numbered as the modules of the Sequential that `to_torch` makes. A dense layer with an
+activation is two modules there, every other layer is one:
+
+    [Dense(64, activation="relu"), Dropout(0.5), Dense(10)]
+     Linear 0, ReLU 1              Dropout 2     Linear 3        ->   0.weight  0.bias  3.weight  3.bias
+
+State dicts are plain arrays, so that neither side needs the other's library installed. PyTorch's weight of a linear
+layer is (units, inputs), cydrop's (inputs, units).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop import checks, losses, optimizers, seeding
+from cydrop.layers import (
+    ACTIVATIONS,
+    Activation,
+    AlphaDropout,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Layer,
+    LayerNorm,
+    resolve_activation,
+)
+from cydrop.network import Network
+from cydrop.schedules import Rate
+
+Floats = NDArray[np.float32]
+
+COUNTER = ".num_batches_tracked"  # of BatchNorm1d; cydrop keeps no such count
+LINEAR_FROM = 20.0  # PyTorch's Softplus is the identity above; e^-20 is below the precision of float32 there
+
+_ACTIVATIONS = {cls.__name__: cls for cls in ACTIVATIONS.values()}  # PyTorch's classes have the same names
+_SKLEARN_ACTIVATIONS = {"identity": None, "relu": "relu", "tanh": "tanh", "logistic": "sigmoid"}
+_SKLEARN_LOSSES = {"softmax": "cross_entropy", "logistic": "binary_cross_entropy", "identity": "mse"}
+
+
+# State dicts -------------------------------------------------------------------------------------------------
+
+
+def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
+    """Weights and running statistics under PyTorch's names and in its layout.
+
+    Parameters
+    ----------
+    net : Network
+        Built. Layers that PyTorch does not have are no obstacle: they have no weights, but a number.
+
+    Returns
+    -------
+    OrderedDict of str to ndarray
+        Copies. float32: "0.weight" (units, inputs) and "0.bias" (units,) of a dense layer; "weight" and "bias" of a
+        normalisation, of BatchNorm also "running_mean", "running_var" and, int64, "num_batches_tracked", which is 0
+        because cydrop does not count it. Numbers are those of the Sequential that `to_torch` makes: a dense layer with
+        an activation takes two.
+
+    Raises
+    ------
+    RuntimeError
+        For a network that is not built.
+
+    Examples
+    --------
+    >>> import cydrop as cd
+    >>> net = cd.Network([cd.Dense(8, activation="relu"), cd.Dropout(0.5), cd.Dense(3)], seed=0).build(4)
+    >>> {name: array.shape for name, array in cd.exchange.to_state_dict(net).items()}
+    {'0.weight': (8, 4), '0.bias': (8,), '3.weight': (3, 8), '3.bias': (3,)}
+
+    In PyTorch, `module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})`.
+    """
+    _check_network(net)
+    net._built("a state dict")
+    views = {**net.parameters(), **net.buffers()}
+    result: OrderedDict[str, NDArray[Any]] = OrderedDict()
+    for name, ours in _names(net.layers).items():
+        if name.endswith(COUNTER):
+            result[name] = np.array(0, dtype=np.int64)
+        else:
+            result[name] = np.array(views[ours].T, order="C")  # of a vector .T is itself
+    return result
+
+
+def load_state_dict(net: Network, state_dict: Mapping[str, Any]) -> None:
+    """Takes over weights and running statistics from a state dict with the names and the layout of PyTorch.
+
+    Parameters
+    ----------
+    net : Network
+        Of the same layers; where it is not built, the number of features is that of the first weight. The optimizer's
+        moments begin anew, random state and history stay.
+    state_dict : mapping of str to array-like
+        As `to_state_dict` has it: PyTorch tensors, NumPy arrays (from a safetensors file, for example) or lists, of
+        any precision. "num_batches_tracked" is not used and may be left out.
+
+    Raises
+    ------
+    ValueError
+        Names all that are missing or unexpected, have a wrong shape or are not finite; the network is unchanged.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cydrop as cd
+    >>> net = cd.Network([cd.Dense(1)], loss="mse")
+    >>> cd.exchange.load_state_dict(net, {"0.weight": [[1.0, 2.0]], "0.bias": [0.5]})
+    >>> net.predict([[10.0, 100.0]])
+    array([[210.5]], dtype=float32)
+    """
+    _check_network(net)
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
+    _load(net, state_dict, "state_dict")
+
+
+def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
+    """`what` is the argument that errors name."""
+    names = _names(net.layers)
+    wanted = {name: ours for name, ours in names.items() if not name.endswith(COUNTER)}
+    problems = [f"{name} is missing" for name in wanted if name not in state_dict]
+    problems += [f"{name} is unexpected" for name in state_dict if name not in names]
+    arrays: dict[str, Floats] = {}
+    for name in wanted:
+        if name in state_dict:
+            try:
+                arrays[name] = _floats(name, state_dict[name])
+            except (ValueError, TypeError) as error:
+                problems.append(str(error))
+    n_features = _n_features(net, wanted, arrays)
+    if n_features is not None:
+        plan = net._checked_plan(n_features)
+        shapes = {parameter.name: parameter.shape[::-1] for parameter in [*plan.parameters, *plan.buffers]}
+        for name, array in arrays.items():
+            if array.shape != shapes[wanted[name]]:
+                problems.append(f"{name} must have shape {shapes[wanted[name]]}, got {array.shape}")
+    elif not wanted:
+        problems.append("the network has no weights that say how many columns X has: call build(n_features) first")
+    for name, array in arrays.items():
+        if name.endswith(".running_var") and (array < 0).any():
+            problems.append(f"{name} must not be negative, got {array.min()}")
+    if problems:
+        raise ValueError(f"{what} does not fit the network: {'; '.join(problems)}")
+    assert n_features is not None
+    net.build(n_features)
+    views = {**net.parameters(), **net.buffers()}
+    for name, ours in wanted.items():
+        views[ours][...] = arrays[name].T
+    net._clear_moments()
+
+
+def _names(layers: list[Layer]) -> dict[str, str]:
+    """The names in a state dict of these layers, in PyTorch's order, each with cydrop's name of it."""
+    names: dict[str, str] = {}
+    number = 0
+    for place, layer in enumerate(layers):
+        if isinstance(layer, Dense | LayerNorm | BatchNorm):
+            names[f"{number}.weight"] = f"{place}.weight"
+            if not isinstance(layer, Dense) or layer.bias:
+                names[f"{number}.bias"] = f"{place}.bias"
+        if isinstance(layer, BatchNorm):
+            names[f"{number}.running_mean"] = f"{place}.running_mean"
+            names[f"{number}.running_var"] = f"{place}.running_variance"
+            names[f"{number}{COUNTER}"] = f"{place}{COUNTER}"
+        number += 2 if isinstance(layer, Dense) and layer.activation is not None else 1
+    return names
+
+
+def _n_features(net: Network, wanted: dict[str, str], arrays: dict[str, Floats]) -> int | None:
+    """Columns of X: the last axis of the first weight, be it a linear layer's or a normalisation's."""
+    if net._plan is not None:
+        return net._plan.n_features
+    first = arrays.get(next(iter(wanted), ""))
+    if first is None:
+        return None
+    return first.shape[-1] or 1 if first.ndim else 1  # without a column its shape is wrong, and named below
+
+
+def _floats(name: str, value: Any) -> Floats:
+    """A finite float32 array from a tensor, an array or a list."""
+    if hasattr(value, "detach"):  # a PyTorch tensor: on any device, of any precision
+        value = value.detach().cpu().float().numpy()
+    elif getattr(getattr(value, "dtype", None), "name", None) == "bfloat16":  # no number to NumPy's own casts
+        value = value.astype(np.float32)
+    return checks.floats(name, value)
+
+
+def _check_network(net: Any) -> None:
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
+
+
+# PyTorch -----------------------------------------------------------------------------------------------------
+
+
+def to_torch(net: Network) -> Any:
+    """The network as a `torch.nn.Sequential` in eval mode.
+
+    Its outputs are the raw ones, those of `Network.forward`, before the loss's link: PyTorch's losses take logits.
+    For probabilities append `torch.nn.Softmax(dim=1)` or `torch.nn.Sigmoid()`. A rate that follows a schedule stands
+    at its end. PyTorch's random state is left as it is. ::
+
+        module = cd.exchange.to_torch(net)
+        probabilities = torch.softmax(module(torch.from_numpy(X)), dim=1)     # net.predict(X)
+
+    Parameters
+    ----------
+    net : Network
+        Built, usually trained.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        With copies of the weights.
+
+    Raises
+    ------
+    ImportError
+        Without PyTorch (`pip install torch`).
+    RuntimeError
+        For a network that is not built.
+    ValueError
+        For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", GaussianDropout,
+        GaussianNoise, and Dense with max_norm or drop_connect.
+    """
+    state_dict = to_state_dict(net)
+    _check_torch_has(net.layers)
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        raise ImportError("to_torch needs PyTorch: pip install torch") from None
+    width = net._built("to_torch").n_features
+    modules: list[Any] = []
+    with torch.random.fork_rng(devices=[]):  # modules draw weights, which are replaced below
+        for layer in net.layers:
+            modules += _modules(torch.nn, layer, width)
+            width = layer.units if isinstance(layer, Dense) else width
+    sequential = torch.nn.Sequential(*modules)
+    sequential.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
+    return sequential.eval()
+
+
+def _check_torch_has(layers: list[Layer]) -> None:
+    for place, layer in enumerate(layers):
+        missing = None
+        if isinstance(layer, Dense):
+            missing = "max_norm" if layer.max_norm is not None else "drop_connect" if layer.drop_connect != 0 else None
+        elif isinstance(layer, Dropout):
+            missing = 'mode="vanilla"' if layer.mode == "vanilla" else 'shared="batch"' if layer.shared else None
+        elif not isinstance(layer, Activation | AlphaDropout | LayerNorm | BatchNorm):
+            missing = type(layer).__name__
+        if missing is not None:
+            raise ValueError(
+                f"layers[{place}] is {layer!r}: PyTorch has no module for {missing}; make a network without it and "
+                "take the weights over with to_state_dict and load_state_dict"
+            )
+
+
+def _modules(nn: Any, layer: Layer, width: int) -> list[Any]:
+    """One or two modules for a layer with inputs of `width` columns."""
+    if isinstance(layer, Dense):
+        linear = nn.Linear(width, layer.units, bias=layer.bias)
+        return [linear] if layer.activation is None else [linear, *_modules(nn, layer.activation, layer.units)]
+    if isinstance(layer, BatchNorm):
+        return [nn.BatchNorm1d(width, eps=layer.epsilon, momentum=layer.momentum)]
+    if isinstance(layer, LayerNorm):
+        return [nn.LayerNorm(width, eps=layer.epsilon)]
+    if isinstance(layer, Dropout | AlphaDropout):
+        return [getattr(nn, type(layer).__name__)(p=layer.rate_at(1.0))]
+    return [getattr(nn, type(layer).__name__)(**layer.options())]
+
+
+def from_torch(
+    module: Any,
+    *,
+    loss: str | losses.Loss,
+    optimizer: str | optimizers.Optimizer = "adam",
+    seed: seeding.Seed = None,
+    n_threads: int | None = None,
+) -> Network:
+    """A network with the layers and the weights of a `torch.nn.Sequential`.
+
+    The modules may be Linear, ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Dropout, AlphaDropout,
+    BatchNorm1d and LayerNorm over the last axis, in nested Sequentials too; Identity, and Flatten at the beginning
+    (X then is 2-D already), are left out. ::
+
+        net = cd.exchange.from_torch(module, loss="cross_entropy")
+        net.predict(X)                      # torch.softmax(module.eval()(torch.from_numpy(X)), dim=1)
+
+    Parameters
+    ----------
+    module : torch.nn.Sequential
+        In training or eval mode, on any device.
+    loss : str or loss object
+        As for `Network`; the module does not say what it is trained with. The loss brings the last link: a Softmax or
+        LogSoftmax at the end is left out for "cross_entropy", a Sigmoid for "binary_cross_entropy". `predict` gives
+        probabilities where the module has LogSoftmax.
+    optimizer, seed, n_threads
+        As for `Network`.
+
+    Returns
+    -------
+    Network
+        Built, with fresh moments of the optimizer.
+
+    Raises
+    ------
+    TypeError
+        For what is no Sequential.
+    ValueError
+        For a module that cydrop has no layer for, with its place, "1.0" being the first in the Sequential at 1; and
+        for weights that are not finite.
+    """
+    if type(module).__name__ != "Sequential":
+        raise TypeError(f"module must be a torch.nn.Sequential, got {type(module).__name__}")
+    chosen = losses.resolve(loss)
+    found = [(where, child) for where, child in _flattened(module, "") if type(child).__name__ != "Identity"]
+    layers: list[Layer] = []
+    state_dict: dict[str, Any] = {}
+    for number, (where, child) in enumerate(found):
+        try:
+            layer = _layer(child, chosen, first=not layers, last=number == len(found) - 1)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"module {where} is {type(child).__name__}: {error}") from None
+        if layer is None:
+            continue
+        if isinstance(layer, Dense | LayerNorm | BatchNorm):
+            for name in (name.partition(".")[2] for name in _names([layer]) if not name.endswith(COUNTER)):
+                state_dict[f"{len(layers)}.{name}"] = _floats(f"module {where}: {name}", getattr(child, name))
+        layers.append(layer)
+    if not state_dict:
+        raise ValueError("module has no weights: cydrop cannot know how many columns X has")
+    net = Network(layers, loss=chosen, optimizer=optimizer, seed=seed, n_threads=n_threads)
+    _load(net, state_dict, "module")
+    return net
+
+
+def _flattened(sequential: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """The modules in order, with their places; one that stands at several places comes several times."""
+    for number, child in enumerate(sequential):
+        if type(child).__name__ == "Sequential":
+            yield from _flattened(child, f"{prefix}{number}.")
+        else:
+            yield f"{prefix}{number}", child
+
+
+def _layer(module: Any, loss: losses.Loss, *, first: bool, last: bool) -> Layer | None:
+    """The layer of a module; None for one that the network does not need. Classes are known by their names."""
+    kind = type(module).__name__
+    if kind == "Linear":
+        return Dense(len(module.weight), bias=module.bias is not None)
+    if kind == "Dropout":
+        return Dropout(float(module.p))
+    if kind == "AlphaDropout":
+        return AlphaDropout(float(module.p))
+    if kind == "BatchNorm1d":
+        if module.weight is None or module.running_mean is None or module.momentum is None:
+            raise ValueError("cydrop's BatchNorm has affine=True, track_running_stats=True and a number as momentum")
+        return BatchNorm(momentum=module.momentum, epsilon=module.eps)
+    if kind == "LayerNorm":
+        if len(module.normalized_shape) != 1 or module.weight is None or module.bias is None:
+            raise ValueError("cydrop's LayerNorm is over the last axis, with elementwise_affine=True and bias=True")
+        return LayerNorm(epsilon=module.eps)
+    if kind == "Flatten":
+        if not first or (module.start_dim, module.end_dim) != (1, -1):
+            raise ValueError("cydrop has no such layer; at the beginning, Flatten() is left out")
+        return None
+    if kind in ("Softmax", "LogSoftmax"):
+        if not last or not isinstance(loss, losses.CrossEntropy) or module.dim not in (None, 1, -1):
+            raise ValueError("cydrop has it at the end only and over dim=1, as the link of loss='cross_entropy'")
+        return None
+    if kind == "Sigmoid" and last and isinstance(loss, losses.BinaryCrossEntropy):
+        return None
+    if kind == "Sigmoid" and last and isinstance(loss, losses.CrossEntropy):
+        raise ValueError("at the end it does not go with loss='cross_entropy'; is it loss='binary_cross_entropy'?")
+    if kind == "GELU" and module.approximate != "none":
+        raise ValueError(f"cydrop's GELU is the exact one, got approximate={module.approximate!r}")
+    if kind == "Softplus" and (module.beta != 1 or module.threshold < LINEAR_FROM):
+        raise ValueError(
+            f"cydrop's Softplus has beta=1 and no threshold, got beta={module.beta} and threshold={module.threshold}"
+        )
+    if kind not in _ACTIVATIONS:
+        raise ValueError(
+            "cydrop has no such layer; known are Linear, Dropout, AlphaDropout, BatchNorm1d, LayerNorm, "
+            f"{', '.join(_ACTIVATIONS)}"
+        )
+    activation = _ACTIVATIONS[kind]
+    return activation(**{name: getattr(module, name) for name in activation._options})
+
+
+# scikit-learn ------------------------------------------------------------------------------------------------
+
+
+def from_sklearn(
+    mlp: Any,
+    *,
+    dropout: Rate = 0.0,
+    optimizer: str | optimizers.Optimizer = "adam",
+    seed: seeding.Seed = None,
+    n_threads: int | None = None,
+) -> Network:
+    """A network with the layers and the weights of a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn.
+
+    The loss is "cross_entropy" for several classes, "binary_cross_entropy" for two (with one unit, the probability
+    of `classes_[1]`) and for several labels a row, "mse" for regression. Labels to train on with are 0..k-1, the
+    positions in `mlp.classes_`. The penalty `alpha` is not taken over: give an optimizer with weight_decay.
+
+    Parameters
+    ----------
+    mlp : MLPClassifier or MLPRegressor
+        Fitted. Whatever has the attributes coefs_, intercepts_, activation and out_activation_ will do.
+    dropout : float in [0, 1], or schedule
+        Rate of a Dropout layer behind every hidden layer, for training on; 0 puts none there. Predictions are the
+        same either way.
+    optimizer, seed, n_threads
+        As for `Network`.
+
+    Returns
+    -------
+    Network
+        Built; `predict` gives what `predict_proba` of the classifier or `predict` of the regressor gives, in float32.
+
+    Raises
+    ------
+    TypeError
+        For what is no MLP.
+    ValueError
+        For one that is not fitted, or whose outputs cydrop has no loss for (loss="poisson").
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cydrop as cd
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> X = np.linspace(0, 1, 50).reshape(-1, 1)
+    >>> mlp = MLPRegressor(hidden_layer_sizes=[8], solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> net = cd.exchange.from_sklearn(mlp)
+    >>> bool(np.allclose(net.predict(X)[:, 0], mlp.predict(X), atol=1e-5))
+    True
+    """
+    if not hasattr(mlp, "activation"):
+        raise TypeError(f"mlp must be a fitted MLPClassifier or MLPRegressor of scikit-learn, got {type(mlp).__name__}")
+    missing = [name for name in ("coefs_", "intercepts_", "out_activation_") if not hasattr(mlp, name)]
+    if missing:
+        raise ValueError(f"mlp is not fitted ({', '.join(missing)} missing): call its fit first")
+    activation = checks.choice("mlp.activation", mlp.activation, _SKLEARN_ACTIVATIONS)
+    loss = checks.choice("mlp.out_activation_", mlp.out_activation_, _SKLEARN_LOSSES)
+    layers: list[Layer] = []
+    state_dict: dict[str, Any] = {}
+    for number, (weight, bias) in enumerate(zip(mlp.coefs_, mlp.intercepts_, strict=True)):
+        state_dict[f"{len(layers)}.weight"] = np.asarray(weight).T
+        state_dict[f"{len(layers)}.bias"] = bias
+        layers.append(Dense(len(bias)))
+        if number < len(mlp.coefs_) - 1:
+            hidden = resolve_activation(activation)
+            layers += [hidden] if hidden is not None else []
+            layers += [Dropout(dropout)] if dropout != 0 else []
+    net = Network(layers, loss=loss, optimizer=optimizer, seed=seed, n_threads=n_threads)
+    _load(net, state_dict, "mlp")
+    return net
