@@ -37,7 +37,8 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, exchange, functional, onnx, plot, reference, sklearn
+    from cydrop import datasets, exchange, functional, onnx, plot, reference
+    from cydrop import sklearn as sklearn
     from cydrop.files import load
 
 __version__ = "0.1.0"
