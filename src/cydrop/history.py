@@ -46,7 +46,7 @@ class History:
             values.append(float(epoch.get(name, math.nan)))
 
     def begin(self, name: str, value: float) -> None:
-        """Records a metric from now on that had the same value in all epochs so far; one that is there stays as it is."""
+        """Records from now on a metric that was `value` in all epochs so far; one that is there stays as it is."""
         self.metrics.setdefault(name, [float(value)] * len(self))
 
     def best(self, monitor: str = "val_loss", mode: str = "auto") -> tuple[int, float]:
