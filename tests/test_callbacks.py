@@ -635,12 +635,25 @@ def test_the_history_is_shown_pickled_and_made_into_a_table(data):
     assert list(table["val_loss"]) == history.metrics["val_loss"]
 
 
-def test_a_row_that_was_cut_off_does_not_shift_the_others():
-    history = cd.History({"loss": [1.0, 0.5], "val_loss": [2.0]})
-    history.append({"loss": 0.25, "val_loss": 1.0})
-    assert history.metrics["loss"] == [1.0, 0.5, 0.25]
-    assert history.metrics["val_loss"][::2] == [2.0, 1.0]
-    assert math.isnan(history.metrics["val_loss"][1])
+def test_an_interrupt_leaves_the_last_epoch_in_the_history_whole_or_not_at_all(data):
+    class Interrupting(float):
+        def __float__(self):
+            raise KeyboardInterrupt
+
+    net = network()
+    history = net.fit(*data, epochs=2, verbose=0)
+    before = {name: list(values) for name, values in history.metrics.items()}
+    with pytest.raises(KeyboardInterrupt):
+        history.append({"loss": 0.5, "accuracy": Interrupting(0.5), "new": 1.0})
+    assert {name: values for name, values in history.metrics.items() if name != "new"} == before
+    assert len(history) == 2
+    with pytest.raises(KeyboardInterrupt):
+        net._finish_epoch({"loss": 0.5, "accuracy": Interrupting(0.5)})
+    numbers = []
+    keep = callbacks.LambdaCallback(lambda net, epoch, metrics: numbers.append(epoch))
+    net.fit(*data, epochs=1, callbacks=[keep], verbose=0)
+    assert numbers == [3] == [len(history)]
+    assert {len(values) for values in history.metrics.values()} == {3}
 
 
 def test_a_metric_that_begins_late_is_nan_before(data):

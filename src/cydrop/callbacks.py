@@ -159,10 +159,9 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         if self._best.is_beaten_by(metrics):
-            if self.restore_best:
-                self._best_state = {name: array.copy() for name, array in _state(network).items()}
+            state = {name: array.copy() for name, array in _state(network).items()} if self.restore_best else None
             self._best.take(metrics)
-            self.best_epoch, self._waited = epoch, 0
+            self._best_state, self.best_epoch, self._waited = state, epoch, 0  # no call: no interrupt in between
         else:
             self._waited += 1
             if self._waited >= self.patience:
