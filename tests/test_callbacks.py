@@ -602,6 +602,15 @@ def test_a_terminal_gets_a_bar_where_tqdm_is_installed():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+def test_a_narrow_terminal_shows_the_losses_and_the_speed():
+    shown = in_a_terminal(TERMINAL_SCRIPT.format(before=""), 100)
+    last = shown[: shown.index("done")].split("\r")[-2]
+    assert len(last) <= 100
+    for part in ("loss 0.", "val_loss 0.", " rows/s"):
+        assert part in last
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
 def test_a_terminal_gets_lines_without_tqdm():
     shown = in_a_terminal(TERMINAL_SCRIPT.format(before="sys.modules['tqdm'] = None"), 200)
     assert "done False" in shown

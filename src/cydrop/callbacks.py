@@ -387,7 +387,9 @@ class ProgressBar(Callback):
         parts = [f"{name} {metrics[name]:.4f}" for name in metrics if name in shown]
         speed = f"{network.training_rows / max(metrics['seconds'], 1e-9):,.0f} rows/s"
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join([*parts, speed]), refresh=False)
+            losses = [part for part in parts if "loss" in part]  # first: a narrow terminal cuts off what is behind
+            rest = [part for part in parts if part not in losses]
+            self._bar.set_postfix_str("  ".join([*losses, speed, *rest]), refresh=False)
             self._bar.update()
             return
         width = len(str(self._epochs))
