@@ -159,10 +159,9 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         if self._best.is_beaten_by(metrics):
-            if self.restore_best:
-                self._best_state = {name: array.copy() for name, array in _state(network).items()}
+            state = {name: array.copy() for name, array in _state(network).items()} if self.restore_best else None
             self._best.take(metrics)
-            self.best_epoch, self._waited = epoch, 0
+            self._best_state, self.best_epoch, self._waited = state, epoch, 0  # no call: no interrupt in between
         else:
             self._waited += 1
             if self._waited >= self.patience:
@@ -388,7 +387,9 @@ class ProgressBar(Callback):
         parts = [f"{name} {metrics[name]:.4f}" for name in metrics if name in shown]
         speed = f"{network.training_rows / max(metrics['seconds'], 1e-9):,.0f} rows/s"
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join([*parts, speed]), refresh=False)
+            losses = [part for part in parts if "loss" in part]  # first: a narrow terminal cuts off what is behind
+            rest = [part for part in parts if part not in losses]
+            self._bar.set_postfix_str("  ".join([*losses, speed, *rest]), refresh=False)
             self._bar.update()
             return
         width = len(str(self._epochs))

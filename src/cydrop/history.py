@@ -37,16 +37,21 @@ class History:
         self.metrics: dict[str, list[float]] = {} if metrics is None else metrics
 
     def append(self, epoch: dict[str, float]) -> None:
-        """Adds the values of one epoch."""
+        """Adds the values of one epoch; all of them, or after an interrupt none."""
         length = len(self)
-        for name in epoch:
-            self.metrics.setdefault(name, [])
-        for name, values in self.metrics.items():
-            values.extend([math.nan] * (length - len(values)))
-            values.append(float(epoch.get(name, math.nan)))
+        try:
+            for name in epoch:
+                self.metrics.setdefault(name, [])
+            for name, values in self.metrics.items():
+                values.extend([math.nan] * (length - len(values)))
+                values.append(float(epoch.get(name, math.nan)))
+        except BaseException:
+            for values in self.metrics.values():
+                del values[length:]
+            raise
 
     def begin(self, name: str, value: float) -> None:
-        """Records a metric from now on that had the same value in all epochs so far; one that is there stays as it is."""
+        """Records from now on a metric that was `value` in all epochs so far; one that is there stays as it is."""
         self.metrics.setdefault(name, [float(value)] * len(self))
 
     def best(self, monitor: str = "val_loss", mode: str = "auto") -> tuple[int, float]:

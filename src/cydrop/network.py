@@ -301,8 +301,7 @@ class Network:
                         metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
                     if validation is not None:
                         metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
-                    self._epochs += 1  # here, so that an interrupted validation leaves it in step with the history
-                    self.history.append(metrics)
+                    self._finish_epoch(metrics)
                     for callback in shown:
                         callback.on_epoch_end(self, self._epochs, metrics)
                     if self.stop_training:
@@ -350,6 +349,15 @@ class Network:
                 metrics[f"{draw.place}.{draw.layer._rate_name}"] = float(rate)
         metrics["seconds"] = time.perf_counter() - start
         return metrics
+
+    def _finish_epoch(self, metrics: dict[str, float]) -> None:
+        """Counts an epoch and adds it to the history: both, or after an interrupt neither."""
+        self._epochs += 1
+        try:
+            self.history.append(metrics)
+        except BaseException:
+            self._epochs -= 1
+            raise
 
     def _scheduled(self) -> bool:
         """Whether any rate changes during training."""

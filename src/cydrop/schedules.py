@@ -176,7 +176,7 @@ class Scaled(Schedule):
             raise TypeError(f"base must be a schedule or a function of progress, got {base!r} ({type(base).__name__})")
         factor = checks.number("factor", factor)
         if isinstance(base, Scaled):
-            base, factor = base.base, base.factor * factor
+            factor, base = base.factor * factor, base.base
         self._declare(base=base, factor=factor)
 
     def __call__(self, progress: float) -> float:

@@ -1,0 +1,431 @@
+"""Pictures of trainings and predictions, with matplotlib (`pip install "cydrop[plot]"`).
+
+Every function draws into the axes `ax`, or into those of a new figure, and returns them; nothing is shown and no
+style is set. The numbers behind the reliability diagram have functions of their own, which need NumPy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop import checks
+from cydrop.history import History
+from cydrop.layers import Dense
+from cydrop.monte_carlo import MonteCarlo
+
+Numbers = NDArray[np.float64]
+
+TRAINED_WITH_DROPOUT = ("loss", "accuracy")  # what the history has of the training steps themselves
+SUM_TOLERANCE = 1e-3  # of the probabilities of a row, whose sum is 1 but for rounding
+
+
+def _axes(ax: Any) -> Any:
+    """The axes that were given, or those of a new figure; called when all arguments have been checked."""
+    if ax is not None:
+        return ax
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError('plotting needs matplotlib: pip install "cydrop[plot]"') from None
+    return plt.subplots()[1]
+
+
+# Training -------------------------------------------------------------------------------------------------
+
+
+def learning_curves(history: History | Mapping[str, History], *, metric: str = "loss", ax: Any = None) -> Any:
+    """A metric over the epochs: in training, in training with dropout off ("clean_..."), and in validation.
+
+    A dot marks the best epoch of the validation.
+
+    Parameters
+    ----------
+    history : History, or dict of str to History
+        Several are compared: a colour each; validation is solid, training dashed, clean training dotted.
+    metric : str
+        "loss", "accuracy", "rmse", "learning_rate", ..., without "val_" or "clean_".
+    ax : matplotlib axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ValueError
+        For an empty history, or a metric that it does not have.
+    ImportError
+        Without matplotlib.
+    """
+    several = isinstance(history, Mapping)
+    histories = dict(history) if isinstance(history, Mapping) else {"": history}
+    if not histories:
+        raise ValueError("history is an empty dict; give name: History for each curve")
+    for name, one in histories.items():
+        _check_history(f"history[{name!r}]" if several else "history", one, metric)
+    ax = _axes(ax)
+    kinds = (
+        ("", "training (dropout on)" if metric in TRAINED_WITH_DROPOUT else metric, "--"),
+        ("clean_", "training, dropout off", ":"),
+        ("val_", "validation", "-"),
+    )
+    for name, one in histories.items():
+        before = f"{name}, " if several else ""
+        colour: Any = None
+        for prefix, label, style in kinds:
+            values = one.metrics.get(prefix + metric, [])
+            if not _some(values):
+                continue
+            epochs = range(1, len(values) + 1)
+            dot = "." if sum(not math.isnan(value) for value in values) == 1 else None  # a line of one point is none
+            (line,) = ax.plot(epochs, values, color=colour, marker=dot, label=before + label)
+            if several:
+                line.set_linestyle(style)
+                colour = line.get_color()
+            if prefix == "val_":
+                epoch, value = one.best(prefix + metric)
+                ax.plot(
+                    [epoch], [value], label=f"{before}best validation, epoch {epoch}", color=line.get_color(),
+                    linestyle="none", marker="o",
+                )  # fmt: skip
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(metric.replace("_", " "))
+    _whole_numbers(ax.xaxis)
+    ax.legend()
+    return ax
+
+
+def _some(values: Sequence[float]) -> bool:
+    return not all(math.isnan(value) for value in values)
+
+
+def _check_history(name: str, history: Any, metric: Any) -> None:
+    if not isinstance(history, History):
+        raise TypeError(f"{name} must be a History, as fit returns it, got {type(history).__name__}")
+    if not len(history):
+        raise ValueError(f"{name} has no epochs to draw: train with fit first")
+    known = {
+        known.removeprefix("val_").removeprefix("clean_"): None
+        for known, values in history.metrics.items()
+        if _some(values)
+    }
+    if metric not in known:
+        raise ValueError(f"metric={metric!r} is not in {name}; it has {', '.join(map(repr, known))}")
+
+
+def _whole_numbers(axis: Any) -> None:
+    """Ticks at whole epochs, unless the user has chosen another kind of ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    locator = axis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(integer=True)
+
+
+# Monte Carlo dropout --------------------------------------------------------------------------------------
+
+
+def predictive_bands(
+    x: ArrayLike,
+    mc: MonteCarlo,
+    *,
+    levels: float | Sequence[float] = (1, 2),
+    bands: str = "std",
+    output: int | None = None,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Any = None,
+) -> Any:
+    """The mean of Monte Carlo predictions over a one-dimensional input, with bands around it.
+
+    Parameters
+    ----------
+    x : array-like, shape (n,) or (n, 1)
+        The input of each row of `mc`, in any order: sorted for drawing.
+    mc : MonteCarlo
+        From `Network.predict_mc`.
+    levels : float > 0, or sequence of them
+        Half widths of the bands, in standard deviations. They hold the spread of the model (dropout); noise in y is
+        in them for "gaussian_nll" only.
+    bands : "std" or "quantiles"
+        "quantiles" draws those of `predict_mc(quantiles=...)` instead of standard deviations: between the least and
+        the greatest, the second and the last but one, ...; the middle one of an odd number is a dashed line.
+    output : int or None
+        Which output to draw; None where there is only one.
+    data : (x, y) or None
+        Points to draw, such as the training data.
+    ax : matplotlib axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unusable arguments.
+    ImportError
+        Without matplotlib.
+    """
+    if not isinstance(mc, MonteCarlo):
+        raise TypeError(f"mc must be a MonteCarlo, as predict_mc returns it, got {type(mc).__name__}")
+    rows, units = mc.mean.shape
+    if output is None and units > 1:
+        raise ValueError(f"mc has {units} outputs: give output=0 to {units - 1}")
+    column = 0 if output is None else checks.integer("output", output, 0, units - 1)
+    position = _column("x", x)
+    if len(position) != rows:
+        raise ValueError(f"x must have a value for each of the {rows} rows of mc, got {len(position)}")
+    order = np.argsort(position, kind="stable")
+    position, mean = position[order], mc.mean[order, column].astype(np.float64)
+    pairs: list[tuple[str, Numbers, Numbers]] = []
+    middle: Numbers | None = None
+    if checks.choice("bands", bands, {"std": True, "quantiles": False}):
+        std = mc.std[order, column].astype(np.float64)
+        for level in sorted(
+            (checks.number("levels", level, 0.0, low_open=True) for level in np.atleast_1d(levels)), reverse=True
+        ):
+            pairs.append((f"± {level:g} std", mean - level * std, mean + level * std))
+    else:
+        if mc.quantiles is None:
+            raise ValueError("bands='quantiles' needs predict_mc(..., quantiles=[...])")
+        curves = np.sort(mc.quantiles[:, order, column].astype(np.float64), axis=0)
+        half = len(curves) // 2
+        for number in range(half):
+            pairs.append((f"quantiles {number + 1} and {len(curves) - number}", curves[number], curves[-1 - number]))
+        middle = curves[half] if len(curves) % 2 else None
+    points = None
+    if data is not None:
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise ValueError("data must be (x, y)")
+        points = _column("x of data", data[0]), _column("y of data", data[1])
+        if len(points[0]) != len(points[1]):
+            raise ValueError(f"data must have as many x as y, got {len(points[0])} and {len(points[1])}")
+    ax = _axes(ax)
+    (line,) = ax.plot(position, mean, label="mean", zorder=3)
+    for label, low, high in pairs:  # the widest first; those within it lie on it and are darker
+        ax.fill_between(position, low, high, color=line.get_color(), alpha=0.2, linewidth=0, label=label)
+    if middle is not None:
+        name = f"quantile {len(pairs) + 1}"
+        ax.plot(position, middle, color=line.get_color(), linestyle="--", label=name, zorder=3)
+    if points is not None:
+        ax.plot(*points, color="black", linestyle="none", marker=".", label="data", zorder=2)
+    ax.legend()
+    return ax
+
+
+def _column(name: str, value: ArrayLike) -> Numbers:
+    """Finite numbers, (n,) or (n, 1), in float64: a picture may show times and dates."""
+    result = checks.array(name, value).astype(np.float64)
+    if result.ndim == 2 and result.shape[1] == 1:
+        result = result[:, 0]
+    if result.ndim != 1 or not result.size:
+        raise ValueError(f"{name} must have shape (n,) or (n, 1) with n at least 1, got {result.shape}")
+    if not np.isfinite(result).all():
+        raise ValueError(f"{name} has {int((~np.isfinite(result)).sum())} values that are NaN or infinite")
+    return result
+
+
+# Calibration ----------------------------------------------------------------------------------------------
+
+
+def calibration(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> tuple[Numbers, Numbers, NDArray[Any]]:
+    """How often a classifier is right where it is so confident.
+
+    Of k classes it is the top class that counts: its probability is the confidence, the share of rows whose label it
+    is, the accuracy (Guo et al. 2017, "On calibration of modern neural networks"). Of a single probability, that of
+    label 1, confidence is this probability itself and accuracy the share of the label 1, as in scikit-learn's
+    `calibration_curve`; for their top class give `np.column_stack([1 - p, p])`.
+
+    Parameters
+    ----------
+    y : array-like of int, shape (n,) or (n, 1)
+        Labels 0..k-1; 0 or 1 for a single probability.
+    proba : array-like, shape (n, k), or (n,) or (n, 1), or MonteCarlo
+        Probabilities, as `predict` gives them; of a MonteCarlo its mean.
+    bins : int >= 1
+        Bins of equal width over [0, 1], each without its lower and with its upper end (0 belongs to the first).
+
+    Returns
+    -------
+    confidence : ndarray of float64, shape (bins,)
+        Its mean in each bin; NaN where no row is.
+    accuracy : ndarray of float64, shape (bins,)
+    count : ndarray of int64, shape (bins,)
+        The rows in each bin.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unusable arguments.
+    """
+    bins = checks.integer("bins", bins, 1)
+    confidence, hit = _confidence(y, proba)
+    number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
+    count = np.bincount(number, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(number, weights, minlength=bins) / count for weights in (confidence, hit)]
+    return means[0], means[1], count
+
+
+def expected_calibration_error(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> float:
+    """The mean over the rows of |accuracy - confidence| of their bins (Naeini et al. 2015; Guo et al. 2017).
+
+    Parameters
+    ----------
+    y, proba, bins
+        As for `calibration`.
+
+    Returns
+    -------
+    float
+        0 for a perfectly calibrated classifier.
+    """
+    return _gap(*calibration(y, proba, bins))
+
+
+def _gap(confidence: Numbers, accuracy: Numbers, count: NDArray[Any]) -> float:
+    some = count > 0
+    return float(np.sum(count[some] * np.abs(accuracy[some] - confidence[some])) / count.sum())
+
+
+def _confidence(y: ArrayLike, proba: ArrayLike | MonteCarlo) -> tuple[Numbers, Numbers]:
+    """Confidence, and whether it was right: two arrays of shape (n,)."""
+    p = checks.array("proba", proba.mean if isinstance(proba, MonteCarlo) else proba).astype(np.float64)
+    single = p.ndim == 1 or (p.ndim == 2 and p.shape[1] == 1)
+    if p.ndim not in (1, 2) or not p.size:
+        raise ValueError(f"proba must have shape (n,), (n, 1) or (n, k) with n at least 1, got {p.shape}")
+    if not ((p >= 0) & (p <= 1 + SUM_TOLERANCE)).all():
+        raise ValueError("proba must be probabilities in [0, 1], as predict gives them")
+    if not single and np.abs(p.sum(axis=1) - 1).max() > SUM_TOLERANCE:
+        raise ValueError(
+            'the rows of proba must sum to 1; for several labels of "binary_cross_entropy" look at one column at a time'
+        )
+    labels = _column("y", y)
+    classes = 2 if single else p.shape[1]
+    if len(labels) != len(p):
+        raise ValueError(f"y must have a label for each of the {len(p)} rows of proba, got {len(labels)}")
+    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= classes)
+    if wrong.any():
+        first = int(wrong.argmax())
+        raise ValueError(f"y must be labels 0..{classes - 1}, got {labels[first]:g} at index {first}")
+    if single:
+        return p.reshape(-1), labels
+    return p.max(axis=1), (p.argmax(axis=1) == labels).astype(np.float64)
+
+
+def reliability_diagram(y: ArrayLike, proba: ArrayLike | MonteCarlo, *, bins: int = 10, ax: Any = None) -> Any:
+    """Accuracy over confidence, bin by bin: on the diagonal where a classifier is as often right as it says.
+
+    Bars in the background show the share of the rows in each bin; the legend has the expected calibration error.
+    `calibration` says what confidence and accuracy are, and gives the numbers.
+
+    Parameters
+    ----------
+    y, proba, bins
+        As for `calibration`.
+    ax : matplotlib axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unusable arguments.
+    ImportError
+        Without matplotlib.
+    """
+    confidence, accuracy, count = calibration(y, proba, bins)
+    some = count > 0
+    shape = np.shape(proba.mean if isinstance(proba, MonteCarlo) else proba)
+    single = len(shape) == 1 or shape[1] == 1
+    ax = _axes(ax)
+    centres = (np.arange(len(count)) + 0.5) / len(count)
+    ax.bar(centres, count / count.sum(), 1 / len(count), color="0.85", edgecolor="white", label="share of the rows")
+    ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", label="perfectly calibrated")
+    label = f"expected calibration error {_gap(confidence, accuracy, count):.3f}"
+    ax.plot(confidence[some], accuracy[some], marker="o", label=label)
+    ax.set_xlabel("predicted probability of label 1" if single else "confidence")
+    ax.set_ylabel("share of label 1" if single else "accuracy")
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    ax.legend()
+    return ax
+
+
+# Weights --------------------------------------------------------------------------------------------------
+
+
+def first_layer_weights(network: Any, *, shape: tuple[int, int] | None = None, units: int = 36, ax: Any = None) -> Any:
+    """What the units of the first dense layer look for in an image: their weights as images, red above 0, blue below.
+
+    Parameters
+    ----------
+    network : Network
+        Built, its rows images: pixel after pixel, line after line.
+    shape : (height, width) or None
+        Of an image; None is a square.
+    units : int >= 1
+        How many units at most: the first ones, in their order, so that pictures of two epochs show the same units.
+    ax : matplotlib axes or None
+        Where to draw; None makes a figure.
+
+    Returns
+    -------
+    matplotlib axes
+
+    Raises
+    ------
+    ValueError
+        For a network without a dense layer, or images that do not have this shape.
+    RuntimeError
+        For a network that is not built.
+    ImportError
+        Without matplotlib.
+    """
+    units = checks.integer("units", units, 1)
+    place = next((place for place, layer in enumerate(network.layers) if isinstance(layer, Dense)), None)
+    if place is None:
+        raise ValueError("the network has no dense layer, whose weights could be drawn")
+    weights = network.parameters()[f"{place}.weight"][:, :units]
+    height, width = _image_shape(len(weights), shape)
+    shown = weights.shape[1]
+    across = math.ceil(math.sqrt(shown))
+    down = math.ceil(shown / across)
+    mosaic = np.full((down * (height + 1) + 1, across * (width + 1) + 1), np.nan, dtype=np.float32)
+    for unit in range(shown):
+        top, left = 1 + unit // across * (height + 1), 1 + unit % across * (width + 1)
+        mosaic[top : top + height, left : left + width] = weights[:, unit].reshape(height, width)
+    largest = float(np.abs(weights).max()) or 1.0
+    ax = _axes(ax)
+    ax.imshow(mosaic, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+    ax.set_facecolor("0.3")  # seen where the mosaic is NaN: between the images
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_xlabel(f"weights from {-largest:.2g} (blue) to {largest:.2g} (red)")
+    return ax
+
+
+def _image_shape(pixels: int, shape: Any) -> tuple[int, int]:
+    if shape is None:
+        side = math.isqrt(pixels)
+        if side * side != pixels:
+            raise ValueError(f"{pixels} features are no square image: give shape=(height, width)")
+        return side, side
+    if not isinstance(shape, tuple | list) or len(shape) != 2:
+        raise ValueError(f"shape must be (height, width), got {shape!r}")
+    height, width = (checks.integer("shape", length, 1) for length in shape)
+    if height * width != pixels:
+        raise ValueError(
+            f"shape={(height, width)} has {height * width} pixels, the first dense layer has {pixels} inputs"
+        )
+    return height, width
