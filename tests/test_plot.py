@@ -65,15 +65,15 @@ def test_a_history_draws_its_losses_and_marks_the_best_epoch(history):
 
 
 def test_the_best_accuracy_is_the_greatest(history):
-    ax = history.plot("accuracy")
+    ax = history.plot(metric="accuracy")
     assert lines(ax)["best validation, epoch 3"] == ([3], [0.7])
     assert lines(ax)["training (dropout on)"][1] == history.metrics["accuracy"]
     assert "training, dropout off" not in lines(ax)
 
 
 def test_a_metric_of_validation_alone_and_one_without_validation(history):
-    assert set(lines(history.plot("rmse"))) == {"validation", "best validation, epoch 3"}
-    assert lines(history.plot("seconds")) == {"seconds": ([1, 2, 3, 4], [0.1] * 4)}
+    assert set(lines(history.plot(metric="rmse"))) == {"validation", "best validation, epoch 3"}
+    assert lines(history.plot(metric="seconds")) == {"seconds": ([1, 2, 3, 4], [0.1] * 4)}
 
 
 def test_an_epoch_alone_is_seen():

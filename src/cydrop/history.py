@@ -91,17 +91,17 @@ class History:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.metrics.items() if values)
         return f"History({len(self)} epoch{'' if len(self) == 1 else 's'}{'; last: ' + last if last else ''})"
 
-    def plot(self, metric: str = "loss", ax: Any = None) -> Any:
+    def plot(self, ax: Any = None, *, metric: str = "loss") -> Any:
         """Draws a metric over the epochs: in training, in training with dropout off, and in validation.
 
         Short for `cydrop.plot.learning_curves(history, metric=metric, ax=ax)`.
 
         Parameters
         ----------
-        metric : str
-            "loss", "accuracy", "rmse", ..., without "val_" or "clean_".
         ax : matplotlib axes or None
             Where to draw; None makes a figure.
+        metric : str
+            "loss", "accuracy", "rmse", ..., without "val_" or "clean_".
 
         Returns
         -------
