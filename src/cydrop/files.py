@@ -40,8 +40,8 @@ FORMAT = 2
 # take 48 times their text, dicts 39 times (Python 3.11), so that 1 MB of header is 50 MB of objects. 1 MB describes
 # 1,500 dense layers with Adam.
 LONGEST_HEADER = 1_000_000
-# A value of the history is 8 bytes in the file and 32 as a Python float in a list: 72 MB more, when the JSON is gone.
-LONGEST_HISTORY = 3_000_000
+# A value of the history is 8 bytes in the file and 40 as a Python float in a list: 48 MB more at most.
+LONGEST_HISTORY = 1_500_000
 
 JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 PIECE = 1 << 16  # values of the history that are read at a time

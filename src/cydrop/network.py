@@ -867,7 +867,7 @@ class Network:
         ValueError
             For what a file cannot hold, before anything is written: a rate or learning rate that is a function of the
             user's own or leaves its range, a description beyond 1 MB (thousands of layers), a history of more than
-            3,000,000 values.
+            1,500,000 values.
         OSError
             When the file cannot be written.
         """
