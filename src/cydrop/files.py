@@ -1,52 +1,136 @@
 """Networks in files: the safetensors format, read and written with NumPy alone.
 
-    8 bytes           length of the header, little-endian
-    header            JSON: {"__metadata__": {...}, "1.weight": {"dtype": "F32", "shape": [...], "data_offsets": [...]}}
-    data              the tensors, one behind the other
+    byte 0      8                        8 + n                                              end of file
+         |  n   | header, JSON, n bytes  | history.loss ... | 1.weight | 1.bias | moment1.1.weight ... |
+         | u64  | {"__metadata__": ...   |        F64       |                  F32                    |
 
-Tensors are the parameters and running statistics under their names and the optimizer's moments as
-"moment1.1.weight", "moment2...". The
-metadata holds the architecture, the counters that the random numbers depend on, and the history. Nothing in a file
-is trusted: every length is checked against the file's size before memory is taken.
+    header      {"__metadata__": {"cydrop": description, "version": "0.1.0"},
+                 "1.weight": {"dtype": "F32", "shape": [64, 10], "data_offsets": [0, 2560]}, ...}
+
+The description, JSON in a string, holds the layers, loss and optimizer, the seed, the counters that the random numbers
+depend on, and the names of the history's metrics. Tensors are the history, the parameters, the optimizer's moments and
+the running statistics, little-endian, one behind the other in any order.
+
+Nothing in a file is trusted. `load` reads the header alone, works out from the description which tensors of which
+shapes there must be, compares, and only then takes memory for them; their bytes are read where they belong.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
 import os
+import shutil
+import sys
+from io import BufferedReader
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import layers, losses, optimizers, threads
+from cydrop import __version__, checks, layers, losses, optimizers, threads
 from cydrop.history import History
 from cydrop.network import Network
-from cydrop.plan import Plan
 
-FORMAT = 1
-LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
+FORMAT = 2
+
+# Loading takes at most 100 MB beyond the size of the file, whatever the file. JSON is the dearest part: lists in lists
+# take 48 times their text, dicts 39 times (Python 3.11), so that 1 MB of header is 50 MB of objects. 1 MB describes
+# 1,500 dense layers with Adam.
+LONGEST_HEADER = 1_000_000
+# A value of the history is 8 bytes in the file and 40 as a Python float in a list: 48 MB more at most.
+LONGEST_HISTORY = 1_500_000
+
+JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+PIECE = 1 << 16  # values of the history that are read at a time
+DESCRIPTION = ("format", "layers", "loss", "optimizer", "root", "epochs", "history", "built")
+COUNTERS = ("n_features", "draws", "updates")
+OTHERS = {  # how files of other kinds begin, that people try to load
+    b"PK\x03\x04": "it is a zip archive, as torch.save and numpy.savez write",
+    b"\x80": "it seems to be a pickle, which pickle.load reads if you trust it",
+    b"\x93NUMPY": "it is an array of numpy.save",
+    b"\x89HDF": "it is an HDF5 file, as Keras writes",
+}
 
 
 def save(network: Network, path: Any) -> None:
     """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
-    data = to_bytes(network)
-    folder, name = os.path.split(os.fspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    place = os.path.realpath(_checked_path(path))  # behind a link, as open does
+    header, tensors = _described(network)
+    folder, name = os.path.split(place)
+    # Whoever is killed here leaves this file. Nobody tidies it up: its process may live on another computer.
+    temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
+        file = open(temporary, "xb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, folder) from None  # not the name that the user never saw
+    try:
+        with file:
+            if os.path.exists(place):
+                shutil.copymode(place, temporary)
+            file.write(len(header).to_bytes(8, "little") + header)
+            for array in tensors.values():
+                file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except BaseException:
-        if os.path.exists(temporary):
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+    _sync_folder(folder)
+
+
+def _described(network: Network) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The header, and the tensors in their order."""
+    metrics, plan, built = network.history.metrics, network._plan, None
+    if plan is not None:
+        engine = network._engine
+        built = {"n_features": plan.n_features, "draws": engine.draws, "updates": engine.updates}
+    description = {
+        "format": FORMAT,
+        "layers": [layer.config() for layer in network.layers],
+        "loss": network.loss.config(),
+        "optimizer": network.optimizer.config(),
+        "root": [str(word) for word in network._root],  # 64 bits: more than a number of JSON holds elsewhere
+        "epochs": network._epochs,
+        "history": [str(name) for name in metrics],
+        "built": built,
+    }
+    _check_schedules(network)
+    _check_history(sum(len(values) for values in metrics.values()))
+    # the history first: its eight-byte numbers begin at multiples of eight
+    tensors: dict[str, NDArray[Any]] = {f"history.{name}": np.array(values, float) for name, values in metrics.items()}
+    tensors |= network._tensors()
+    header: dict[str, Any] = {"__metadata__": {"cydrop": JSON.encode(description), "version": __version__}}
+    end = 0
+    for name, array in tensors.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape, "data_offsets": [start, end]}
+    text = JSON.encode(header).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > LONGEST_HEADER:
+        what = f"the description of this network of {len(network.layers)} layers takes {len(text):,} bytes"
+        raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; pickle the network instead")
+    return text, tensors
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes the new name outlast a power cut, where the system can: Windows and some network folders cannot."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def load(path: Any, *, n_threads: int | None = None) -> Network:
     """Reads a network that `Network.save` wrote.
+
+    Whatever the file, at most 100 MB of memory are taken beyond its size.
 
     Parameters
     ----------
@@ -66,138 +150,201 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     OSError
         When it cannot be read.
     """
-    with open(path, "rb") as file:
-        return from_bytes(file.read(), str(path), n_threads)
+    threads.resolve(n_threads)  # a wrong argument is no fault of the file
+    place = _checked_path(path)
+    with open(place, "rb") as file:
+        try:
+            return _read(file, n_threads)
+        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
+            reason = str(error)[:500]  # with values of the file, which may be long
+            raise ValueError(f"{place} is not a network that cydrop can load: {reason}") from None
 
 
-def to_bytes(network: Network) -> bytes:
-    """The network as the bytes of a safetensors file."""
-    plan = network._plan
-    description: dict[str, Any] = {
-        "format": FORMAT,
-        "layers": [layer.config() for layer in network.layers],
-        "loss": network.loss.config(),
-        "optimizer": network.optimizer.config(),
-        "root": [str(word) for word in network._root],
-        "n_features": plan.n_features if plan else None,
-        "epochs": network._epochs,
-        "history": network.history.metrics,
-    }
-    tensors: dict[str, NDArray[np.float32]] = {}
+def _read(file: BufferedReader, n_threads: int | None) -> Network:
+    header, n_bytes = _header(file)
+    description = _description(header.pop("__metadata__", None))
+    network = _network(description, n_threads)
+    built, plan, shapes = description["built"], None, {}
+    if built is not None:
+        n_features, draws, updates = (_count(_object("built", built, COUNTERS)[name]) for name in COUNTERS)
+        plan = network._checked_plan(checks.integer("n_features", n_features, 1))
+        prefixes = ["", *(f"moment{i}." for i, used in enumerate(network.optimizer.used_moments(), 1) if used)]
+        shapes = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
+        shapes |= {p.name: p.shape for p in plan.buffers}
+    history: dict[str, list[float]] = {name: [] for name in description["history"]}
+    order = _checked_tensors(header, shapes, {f"history.{name}" for name in history}, n_bytes)
+
+    views: dict[str, NDArray[np.float32]] = {}
     if plan is not None:
-        description |= {"draws": network._engine.draws, "updates": network._engine.updates}
-        for prefix, arena in _arenas(network).items():
-            tensors |= {prefix + name: view for name, view in network._views(arena, "save").items()}
-        tensors |= network.buffers()
-    header: dict[str, Any] = {"__metadata__": {"cydrop": json.dumps(description)}}
-    end = 0
-    for name, tensor in tensors.items():
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
-        end += tensor.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    parts = [len(text).to_bytes(8, "little"), text]
-    return b"".join([*parts, *(tensor.astype("<f4", copy=False).tobytes() for tensor in tensors.values())])
-
-
-def from_bytes(data: bytes, where: str, n_threads: int | None = None) -> Network:
-    """The network that `to_bytes` wrote; `where` names the source in errors."""
-    count = threads.resolve(n_threads)  # a wrong argument is no fault of the file
-    try:
-        return _read(data, count)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{where} is not a network that cydrop can load: {error}") from None
-
-
-def _read(data: bytes, n_threads: int) -> Network:
-    header, body = _split(data)
-    description = json.loads(header.pop("__metadata__")["cydrop"])
-    if description["format"] != FORMAT:
-        raise ValueError(f"it has format {description['format']!r}, this cydrop reads {FORMAT}")
-    network = Network(
-        [layers.from_config(config) for config in description["layers"]],
-        loss=losses.from_config(description["loss"]),
-        optimizer=optimizers.from_config(description["optimizer"]),
-        seed=0,
-        n_threads=n_threads,
-    )
-    network._root = tuple(_word(word) for word in description["root"])
-    if len(network._root) != 4:
-        raise ValueError("its seed is not four words")
-    network._epochs = _count(description["epochs"])
-    metrics = description["history"].items()
-    network.history = History({str(name): [float(value) for value in values] for name, values in metrics})
-    if description["n_features"] is not None:
-        tensors = _tensors(header, body)
-        plan = network._checked_plan(_count(description["n_features"]))
-        _check_tensors(plan, network, tensors)
         network._allocate(plan)
-        for prefix, arena in _arenas(network).items():
-            for name, view in network._views(arena, "load").items():
-                view[...] = tensors[prefix + name]
-        for name, view in network.buffers().items():
-            view[...] = tensors[name]
-        network._engine.draws = _count(description["draws"])
-        network._engine.updates = _count(description["updates"])
+        network._engine.draws, network._engine.updates = draws, updates
+        views = network._tensors()
+    for name, length in order:
+        if name in views:
+            _fill(file, views[name])
+        for start in range(0, 0 if name in views else length, PIECE):
+            history[name.removeprefix("history.")] += _fill(file, np.empty(min(PIECE, length - start))).tolist()
+    network.history = History(history)
     return network
 
 
-def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    if len(data) < 8:
-        raise ValueError(f"it has only {len(data)} bytes")
-    length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, LONGEST_HEADER):
-        raise ValueError(f"its header claims {length} bytes, the file has {len(data)}")
-    header = json.loads(data[8 : 8 + length].decode())
-    if not isinstance(header, dict) or "cydrop" not in (header.get("__metadata__") or {}):
-        raise ValueError("it has no description of a network")
-    return header, memoryview(data)[8 + length :]
+def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:
+    """The header, and the number of bytes behind it."""
+    first = file.read(8)
+    length, rest = int.from_bytes(first, "little"), os.fstat(file.fileno()).st_size - 8
+    if rest < 0:
+        raise ValueError(f"it has only {len(first)} bytes" if first else "it is empty")
+    if length > rest:
+        other = [what for begin, what in OTHERS.items() if first.startswith(begin)]
+        raise ValueError([*other, f"it would have a header of {length} bytes: it is cut off, or not of safetensors"][0])
+    if length > LONGEST_HEADER:
+        raise ValueError(f"its header has {length:,} bytes; cydrop reads headers of up to {LONGEST_HEADER:,}")
+    text = file.read(length)
+    if not text.startswith(b"{"):
+        raise ValueError("its header does not begin with '{', as that of a safetensors file does")
+    header: dict[str, Any] = _parsed(text.decode())
+    return header, rest - length
 
 
-def _tensors(header: dict[str, Any], body: memoryview) -> dict[str, NDArray[np.float32]]:
-    """The tensors of the file, which must lie one behind the other and fill it."""
-    found: dict[str, NDArray[np.float32]] = {}
-    end = 0
-    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-        start, stop = (_count(offset) for offset in entry["data_offsets"])
-        shape = tuple(_count(length) for length in entry["shape"])
-        size = 1
-        for length in shape:
-            size *= length
-        if entry["dtype"] != "F32" or start != end or stop - start != 4 * size or stop > len(body):
-            raise ValueError(f"tensor {name!r} does not fit the file")
-        found[name] = np.frombuffer(body[start:stop], dtype="<f4").reshape(shape)
-        end = stop
-    if end != len(body):
-        raise ValueError(f"it has {len(body) - end} bytes behind its last tensor")
-    return found
+def _parsed(text: str) -> Any:
+    """JSON by the letter: no name twice, no NaN."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands twice in its header")
+        return found
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"its header has {word}, which JSON does not know")
+
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
 
 
-def _check_tensors(plan: Plan, network: Network, tensors: dict[str, NDArray[np.float32]]) -> None:
-    used = network.optimizer.used_moments()
-    prefixes = ["", *(f"moment{i + 1}." for i in range(2) if used[i])]
-    expected = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
-    expected |= {p.name: p.shape for p in plan.buffers}
-    if set(tensors) != set(expected):
-        raise ValueError(f"its tensors are {sorted(tensors)}, its layers need {sorted(expected)}")
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"tensor {name!r} has shape {tensors[name].shape}, its layer needs {shape}")
+def _description(metadata: Any) -> dict[str, Any]:
+    """What the metadata says of the network, if this version of cydrop understands it."""
+    if metadata is None or (isinstance(metadata, dict) and "cydrop" not in metadata):
+        raise ValueError("it holds tensors but no description of a network; cydrop.exchange takes others' weights")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are not texts")
+    description = _parsed(metadata["cydrop"])
+    form = description.get("format") if isinstance(description, dict) else None
+    if type(form) is not int or form != FORMAT:
+        writer = metadata.get("version", "before 0.1.0")
+        this = f"this cydrop {__version__} reads format {FORMAT}"
+        raise ValueError(f"it has format {form!r:.20}, {this}: load it with the one that wrote it, cydrop {writer:.20}")
+    return _object("description", description, DESCRIPTION)
 
 
-def _arenas(network: Network) -> dict[str, NDArray[np.float32]]:
-    moments = {f"moment{i + 1}.": moment for i, moment in enumerate(network._moments) if moment.size}
-    return {"": network._parameters, **moments}
+def _network(description: dict[str, Any], n_threads: int | None) -> Network:
+    """The network as described, not built."""
+    network = Network(
+        [layers.from_config(_object("layer", config)) for config in _list("layers", description["layers"])],
+        loss=losses.from_config(_object("loss", description["loss"])),
+        optimizer=optimizers.from_config(_object("optimizer", description["optimizer"])),
+        seed=0,
+        n_threads=n_threads,
+    )
+    _check_schedules(network)
+    network._root = tuple(_word(word) for word in _list("seed", description["root"], 4))
+    network._epochs = _count(description["epochs"])
+    if not all(isinstance(name, str) for name in _list("history", description["history"])):
+        raise ValueError("its history is not a list of names")
+    return network
+
+
+def _checked_tensors(
+    header: dict[str, Any], shapes: dict[str, tuple[int, ...]], lists: set[str], n_bytes: int
+) -> list[tuple[str, int]]:
+    """Names and sizes of the tensors in their order in the file: those that the network needs, one behind the other.
+
+    `shapes` are those of the float32 tensors, `lists` the names of the float64 ones, of one dimension of any length.
+    """
+    if header.keys() != shapes.keys() | lists:
+        names = sorted(header.keys() ^ (shapes.keys() | lists))
+        raise ValueError(f"its tensors are not those of its layers and history; lacking or too many: {names[:5]}")
+    found, values = [], 0
+    for name, entry in header.items():
+        entry = _object(f"tensor {name!r}", entry, ("dtype", "shape", "data_offsets"))
+        shape = tuple(_count(length) for length in _list("shape", entry["shape"]))
+        start, stop = (_count(offset) for offset in _list("data_offsets", entry["data_offsets"], 2))
+        dtype, needed = ("F32", shapes[name]) if name in shapes else ("F64", shape if len(shape) == 1 else (0,))
+        if entry["dtype"] != dtype or shape != needed:
+            raise ValueError(f"tensor {name!r} is {entry['dtype']!r:.9} of shape {shape}, not {dtype} of {needed}")
+        size = math.prod(shape)
+        if stop - start != size * (4 if name in shapes else 8):
+            raise ValueError(f"tensor {name!r} of shape {shape} cannot lie at bytes {start} to {stop}")
+        values += size if name in lists else 0
+        found.append((start, stop, name, size))
+    _check_history(values)
+    found.sort()
+    ends = [0, *(stop for _, stop, _, _ in found)]
+    if [start for start, _, _, _ in found] != ends[:-1]:
+        raise ValueError("its tensors overlap or leave gaps")
+    if ends[-1] != n_bytes:
+        raise ValueError(f"its tensors take {ends[-1]:,} bytes, but {n_bytes:,} are there; is it cut off?")
+    return [(name, size) for _, _, name, size in found]
+
+
+def _fill(file: BufferedReader, array: NDArray[Any]) -> NDArray[Any]:
+    """Reads little-endian numbers into an array."""
+    if file.readinto(array.data) != array.nbytes:
+        raise ValueError("it was cut off while it was read")
+    return array if sys.byteorder == "little" else array.byteswap(inplace=True)
+
+
+def _checked_path(path: Any) -> str:
+    """The path of a file, or of none yet."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"path must be a str or path-like, got {path!r} ({type(path).__name__})")
+    place = os.fsdecode(path)
+    if not place:
+        raise ValueError("path is empty; it must name a file")
+    if os.path.isdir(place) or not os.path.basename(place):
+        raise IsADirectoryError(errno.EISDIR, "path is a folder; it must name a file", place)
+    if os.path.exists(place) and not os.path.isfile(place):
+        raise ValueError(f"path must name a file, got {place!r}, which is a device or pipe")
+    return place
+
+
+def _check_schedules(network: Network) -> None:
+    """Raises for rates that leave their range: `fit` and `predict` would."""
+    if network._scheduled():
+        try:
+            network._schedules([step / 100 for step in range(101)])
+        except ArithmeticError as error:
+            raise ValueError(f"a schedule cannot be computed: {error}") from None
+
+
+def _check_history(values: int) -> None:
+    if values > LONGEST_HISTORY:
+        advice = "before saving begin a new one: network.history = cydrop.History()"
+        raise ValueError(f"the history has {values:,} values, a file holds {LONGEST_HISTORY:,}; {advice}")
+
+
+def _object(what: str, value: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A JSON object, with exactly these names if any are given."""
+    if not isinstance(value, dict):
+        raise ValueError(f"its {what} is not an object of JSON, but {value!r:.50}")
+    if names and value.keys() != set(names):
+        raise ValueError(f"its {what} has {sorted(value)}, not {names}")
+    return value
+
+
+def _list(what: str, value: Any, length: int | None = None) -> list[Any]:
+    if not isinstance(value, list) or length not in (None, len(value)):
+        raise ValueError(f"its {what} is not a list{f' of {length}' if length else ''}, but {value!r:.50}")
+    return value
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} is not a count")
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r:.50} is not a count")
     return value
 
 
 def _word(value: Any) -> int:
-    word = int(value)
-    if not 0 <= word < 2**64:
-        raise ValueError(f"{value!r} is not a 64-bit word")
-    return word
+    """A 64-bit number in decimal digits, as text."""
+    if not isinstance(value, str) or not (value.isascii() and value.isdecimal()) or int(value) >= 2**64:
+        raise ValueError(f"{value!r:.50} is not a 64-bit word")
+    return int(value)

@@ -97,12 +97,17 @@ class Network:
         self.loss = losses.resolve(loss)
         self._optimizer = optimizers.resolve(optimizer)
         self.n_threads = threads.resolve(n_threads)
+        self._threads_of_machine = n_threads is None
         self.history = History()
+        self._root = tuple(int(word) for word in seeding.words(seed, 4))
+        self._epochs = 0  # finished epochs of all calls of fit: the branch of the next shuffle
+        self._begin()
+
+    def _begin(self) -> None:
+        """What a network has besides its state: nothing yet."""
         self.stop_training = False
         self.training_rows = 0
-        self._root = tuple(int(word) for word in seeding.words(seed, 4))
         self._plan: Plan | None = None
-        self._epochs = 0  # finished epochs of all calls of fit: the branch of the next shuffle
         self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
         self._tape: Workspace | None = None
         self._idle: dict[tuple[int, bool, bool], list[Workspace]] = {}
@@ -803,6 +808,16 @@ class Network:
     def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:
         return _views(arena, self._built(what).parameters)
 
+    def _tensors(self) -> dict[str, Floats]:
+        """Views of all arrays that training changes, under the names that files and pickles give them."""
+        if self._plan is None:
+            return {}
+        tensors: dict[str, Floats] = dict(self.parameters())
+        for number, moment in enumerate(self._moments, 1):
+            if moment.size:
+                tensors |= {f"moment{number}.{name}": view for name, view in self._views(moment, "moments").items()}
+        return tensors | self.buffers()
+
     # Masks ------------------------------------------------------------------------------------------------
 
     def _remember(self, rows: int, given: list[NDArray[np.bool_] | None], rates: list[float]) -> None:
@@ -858,8 +873,10 @@ class Network:
     def save(self, path: Any) -> None:
         """Writes weights, architecture, optimizer state, random state and history to a safetensors file.
 
-        The file is written beside its place and renamed. `cydrop.load(path)` gives the network back, and training
-        goes on bit for bit.
+        The file is written beside its place and renamed: whenever the process or the machine stops, there is the old
+        file or the new one, whole. A process that is killed meanwhile leaves a `.NAME.PID-….tmp` behind, which nothing
+        needs. `cydrop.load(path)` gives the network back, and training goes on bit for bit. A link is followed; an
+        existing file's permissions are kept.
 
         Parameters
         ----------
@@ -868,7 +885,11 @@ class Network:
         Raises
         ------
         ValueError
-            For a rate or learning rate that is a function of the user's own, which a file cannot hold.
+            For what a file cannot hold, before anything is written: a rate or learning rate that is a function of the
+            user's own or leaves its range, a description beyond 1 MB (thousands of layers), a history of more than
+            1,500,000 values.
+        OSError
+            When the file cannot be written.
         """
         from cydrop import files
 
@@ -898,14 +919,30 @@ class Network:
         return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {optimizer}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        from cydrop import files
-
-        return {"safetensors": files.to_bytes(self), "n_threads": self.n_threads}
+        state = {name: value for name, value in self.__dict__.items() if name not in _NOT_STATE}
+        state["history"] = History({name: list(values) for name, values in self.history.metrics.items()})
+        if self._plan is not None:
+            counters = {"draws": self._engine.draws, "updates": self._engine.updates}
+            state["built"] = {"n_features": self._plan.n_features, "tensors": self._tensors()} | counters
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from cydrop import files
+        built = state.pop("built", None)
+        self.__dict__.update(state)
+        self.n_threads = threads.resolve(None if self._threads_of_machine else self.n_threads)
+        self._begin()
+        if built is not None:
+            self._allocate(self._checked_plan(built["n_features"]))
+            for name, view in self._tensors().items():
+                view[...] = built["tensors"][name]
+            self._engine.draws, self._engine.updates = built["draws"], built["updates"]
 
-        self.__dict__.update(files.from_bytes(state["safetensors"], "the pickle", state["n_threads"]).__dict__)
+
+# what an instance has besides its state: working memory, and arrays that the state holds by their names
+_NOT_STATE = frozenset({
+    "stop_training", "_plan", "_engine", "_parameters", "_gradients", "_buffers", "_moments", "_last", "_tape", "_idle",
+    "_snapshot",
+})  # fmt: skip
 
 
 def _views(arena: Floats, parameters: Sequence[Parameter]) -> OrderedDict[str, Floats]:
