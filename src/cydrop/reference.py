@@ -46,7 +46,7 @@ def stream_key(seed: tuple[int, int], stream: int, step: int) -> tuple[int, int]
 
 
 def xorshift_words(s0: Array, s1: Array, draws: int) -> Array:
-    """`draws` draws of xorshift128+ generators with states s0, s1 of any shape: words of that shape behind an axis of draws."""
+    """`draws` draws of xorshift128+ generators with states s0, s1 of any shape; the words have a first axis more."""
     words = np.empty((draws, *s0.shape), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for draw in range(draws):
