@@ -23,6 +23,7 @@ myst_heading_anchors = 3  # the anchors that headings have where the repository 
 autodoc_typehints = "none"  # the docstrings say it in words, with shapes and units
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+napoleon_use_param = False  # types are words, not names to be split and linked
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
