@@ -40,6 +40,16 @@ EXEMPT = {
     "cydrop.History.append": "`fit` calls it, a dict of the epoch's metrics",
 }
 
+WITH_EXAMPLES = {"cydrop", "cydrop.functional", "cydrop.network", "cydrop.xorshift"}  # at least these
+
+# what cydrop does not depend on, but the examples of modules for it do
+NEEDED_BY_EXAMPLES = {
+    "cydrop.exchange": "sklearn",
+    "cydrop.onnx": "onnx",
+    "cydrop.plot": "matplotlib",
+    "cydrop.sklearn": "sklearn",
+}
+
 HOOKS = {name for name in vars(cydrop.callbacks.Callback) if name.startswith("on_")}  # a table in docs/callbacks.md
 
 
@@ -152,11 +162,11 @@ def test_all_public_things_of_the_exempt_modules_have_docstrings():
         assert inspect.getdoc(value), name
 
 
-def test_the_examples_of_the_docstrings_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cydrop", *(f"cydrop.{module}" for module in MODULES)])
+def test_the_examples_of_the_docstrings_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tried = 0
-    for name in ["cydrop", *(f"cydrop.{module}" for module in MODULES)]:
-        result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
-        assert not result.failed, name
-        tried += result.attempted
-    assert tried > 10
+    if name in NEEDED_BY_EXAMPLES:
+        pytest.importorskip(NEEDED_BY_EXAMPLES[name])
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert not result.failed
+    assert result.attempted or name not in WITH_EXAMPLES
