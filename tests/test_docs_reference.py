@@ -86,7 +86,7 @@ def in_the_pages():
 
 
 PUBLIC = sorted(set(MODULES) - INSIDE)
-OFFERED = {f"cydrop.{name}": getattr(cydrop, name) for name in cydrop.__all__}
+OFFERED = {f"cydrop.{name}": getattr(cydrop, name) for name in cydrop.__all__ if f"cydrop.{name}" not in NEEDED}
 OFFERED |= {f"cydrop.{module}.{name}": value for module in PUBLIC for name, value in defined_in(module).items()}
 OFFERED = {name: value for name, value in OFFERED.items() if not isinstance(value, types.ModuleType)}
 
