@@ -1,32 +1,74 @@
-"""Every code block of the guides runs, from top to bottom."""
+"""Every code block of the documentation runs, from top to bottom, and every link leads somewhere."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
-GUIDES = sorted(DOCS.glob("*.md"))
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+# pages that consist of other files, of directives, or of links
+NO_CODE = {"index.md", "reference.md", "overview.md", "results.md", "randomness.md", "changelog.md"}
+GUIDES = [page for page in PAGES if page.name not in NO_CODE]
+LINKED = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "bench").glob("*.md"))]
 
 
 def test_there_are_guides():
-    assert GUIDES
+    assert len(GUIDES) >= 8
+    assert {page.name for page in PAGES} >= NO_CODE
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_all_code_of_the_guide_runs(guide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what an example writes is not kept
-    blocks = list(re.finditer(r"^```python\n(.*?)^```", guide.read_text(), re.DOTALL | re.MULTILINE))
+    text = guide.read_text(encoding="utf-8")
+    blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     assert blocks
     names = {}
     for block in blocks:
-        line = guide.read_text()[: block.start()].count("\n") + 2
+        line = text[: block.start()].count("\n") + 2
         exec(compile("\n" * (line - 1) + block[1], str(guide), "exec"), names)  # errors name the line of the guide
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_what_the_guide_links_to_is_there(guide):
-    text = guide.read_text()
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert (guide.parent / target).exists(), target
+@pytest.mark.parametrize("page", sorted(NO_CODE))
+def test_a_page_without_code_has_none(page):
+    assert "```python" not in (DOCS / page).read_text(encoding="utf-8")
+
+
+def prose(page):
+    """A page without its fenced blocks, in which neither # nor [] mean anything."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page):
+    """What a link may put behind #: the headings in small letters, without punctuation, joined by hyphens."""
+    found = []
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.append(f"{slug}-{found.count(slug)}" if slug in found else slug)
+    return found
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_the_page_links_to_is_there(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", prose(page)):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), f"{target}#{anchor} is not among {anchors(file)}"
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_scripts_that_the_page_names_are_there(page):
+    for script in re.findall(r"\bpython\s+((?:bench|docs|examples)/[\w/]+\.py)", page.read_text(encoding="utf-8")):
+        assert (ROOT / script).is_file(), script
+
+
+def test_every_page_is_in_a_table_of_contents():
+    """A page that no toctree names would be missing from the site."""
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.S | re.M)
+    named = {line.strip() for tree in trees for line in tree.splitlines() if line.strip() and not line.startswith(":")}
+    assert named == {page.stem for page in PAGES} - {"index"}

@@ -189,7 +189,27 @@ def gaussian_noise(
     x: ArrayLike, std: float = 0.1, *, training: bool = True, noise: ArrayLike | None = None,
     seed: seeding.Seed = None, return_noise: bool = False, n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Gaussian noise, y = x + std e. `std` is the standard deviation, in the units of x; see `gaussian_dropout`."""
+    """Gaussian noise, y = x + std e (Bishop 1995). Its backward pass is the identity.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    std : float >= 0
+        Standard deviation, in the units of x. 0 is the identity.
+    training, noise, seed, return_noise, n_threads
+        As for `gaussian_dropout`.
+
+    Returns
+    -------
+    y : ndarray of float32
+    noise : ndarray of float32
+        With return_noise=True only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a negative std, noise of another shape, and unusable arrays.
+    """
     std = checks.number("std", std, 0.0)
     return _noisy(x, std, False, training, noise, seed, return_noise, n_threads)
 
@@ -224,7 +244,10 @@ def alpha_dropout(
 
     Parameters
     ----------
-    As for `dropout`; outside training the identity.
+    x, rate, mask, seed, return_mask, n_threads
+        As for `dropout`.
+    training : bool
+        False is the identity.
 
     Returns
     -------
@@ -249,7 +272,17 @@ def alpha_dropout(
 
 
 def alpha_dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, *, n_threads: int = 1) -> Floats:
-    """Alpha dropout backward: dx = a dy where the mask keeps, else 0. See `dropout_backward`."""
+    """Alpha dropout backward: dx = a dy where the mask keeps, else 0.
+
+    Parameters
+    ----------
+    dy, mask, rate, n_threads
+        As for `dropout_backward`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     rate = checks.rate("rate", rate)
     slope = _floats("dy", dy)
     keep = checks.mask("mask", mask, slope.shape)
@@ -316,7 +349,19 @@ def layer_norm(
 def layer_norm_backward(
     dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
 ) -> tuple[Floats, Floats, Floats]:
-    """Layer normalisation backward: (dx, dweight, dbias), dy and x of shape (n, units)."""
+    """Layer normalisation backward.
+
+    Parameters
+    ----------
+    dy : array-like, shape (n, units)
+    x, weight, epsilon, n_threads
+        As for `layer_norm`.
+
+    Returns
+    -------
+    dx : ndarray of float32, shape (n, units)
+    dweight, dbias : ndarrays of float32, shape (units,)
+    """
     return _norm_backward(False, dy, x, weight, epsilon, n_threads)
 
 
@@ -324,14 +369,35 @@ def batch_norm(
     x: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
 ) -> Floats:
     """Batch normalisation in training (Ioffe and Szegedy 2015): the mean and the (biased) variance of each column over
-    the rows of the batch. See `layer_norm`."""
+    the rows of the batch.
+
+    Parameters
+    ----------
+    x, weight, bias, epsilon, n_threads
+        As for `layer_norm`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, units)
+    """
     return _norm(True, x, weight, bias, epsilon, n_threads)[0]
 
 
 def batch_norm_backward(
     dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, epsilon: float = 1e-5, n_threads: int = 1
 ) -> tuple[Floats, Floats, Floats]:
-    """Batch normalisation backward, in training: (dx, dweight, dbias), dy and x of shape (n, units)."""
+    """Batch normalisation backward, in training.
+
+    Parameters
+    ----------
+    dy, x, weight, epsilon, n_threads
+        As for `layer_norm_backward`.
+
+    Returns
+    -------
+    dx : ndarray of float32, shape (n, units)
+    dweight, dbias : ndarrays of float32, shape (units,)
+    """
     return _norm_backward(True, dy, x, weight, epsilon, n_threads)
 
 
@@ -409,7 +475,18 @@ def relu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
 
 
 def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = 0 where x <= 0, else dy; x is the input or the output of `relu`."""
+    """dx = 0 where x <= 0, else dy; x is the input or the output of `relu`.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     slope, given = _floats("dy", dy), _floats("x", x)
     if slope.shape != given.shape:
         raise ValueError(f"dy and x must have the same shape, got {slope.shape} and {given.shape}")
@@ -419,82 +496,254 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
 
 
 def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
-    """x where positive, negative_slope x elsewhere."""
+    """x where positive, negative_slope x elsewhere.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    negative_slope : float
+        The slope below 0.
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(LeakyReLU.code, checks.number("negative_slope", negative_slope), x, n_threads)
 
 
 def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `leaky_relu`, x its input."""
+    """dx = dy f'(x) of `leaky_relu`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    negative_slope, n_threads
+        As for `leaky_relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(LeakyReLU.code, checks.number("negative_slope", negative_slope), dy, x, n_threads)
 
 
 def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
-    """x where positive, alpha (e^x - 1) elsewhere."""
+    """x where positive, alpha (e^x - 1) elsewhere.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    alpha : float
+        Minus the value at minus infinity.
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(ELU.code, checks.number("alpha", alpha), x, n_threads)
 
 
 def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `elu`, x its input."""
+    """dx = dy f'(x) of `elu`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    alpha, n_threads
+        As for `elu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(ELU.code, checks.number("alpha", alpha), dy, x, n_threads)
 
 
 def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """1.0507 elu(x, 1.6733) (Klambauer et al. 2017)."""
+    """1.0507 elu(x, 1.6733) (Klambauer et al. 2017).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(SELU.code, 0.0, x, n_threads)
 
 
 def selu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `selu`, x its input."""
+    """dx = dy f'(x) of `selu`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(SELU.code, 0.0, dy, x, n_threads)
 
 
 def gelu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """x Phi(x), with the exact normal distribution function."""
+    """x Phi(x), with the exact normal distribution function.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(GELU.code, 0.0, x, n_threads)
 
 
 def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `gelu`, x its input."""
+    """dx = dy f'(x) of `gelu`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(GELU.code, 0.0, dy, x, n_threads)
 
 
 def silu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """x sigmoid(x)."""
+    """x sigmoid(x).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(SiLU.code, 0.0, x, n_threads)
 
 
 def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `silu`, x its input."""
+    """dx = dy f'(x) of `silu`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(SiLU.code, 0.0, dy, x, n_threads)
 
 
 def tanh(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(Tanh.code, 0.0, x, n_threads)
 
 
 def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `tanh`, x its input."""
+    """dx = dy f'(x) of `tanh`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(Tanh.code, 0.0, dy, x, n_threads)
 
 
 def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """1 / (1 + e^-x)."""
+    """1 / (1 + e^-x).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(Sigmoid.code, 0.0, x, n_threads)
 
 
 def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `sigmoid`, x its input."""
+    """dx = dy f'(x) of `sigmoid`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(Sigmoid.code, 0.0, dy, x, n_threads)
 
 
 def softplus(x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """log(1 + e^x)."""
+    """log(1 + e^x).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    n_threads : int
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate(Softplus.code, 0.0, x, n_threads)
 
 
 def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
-    """dx = dy f'(x) of `softplus`, x its input."""
+    """dx = dy f'(x) of `softplus`, x its input.
+
+    Parameters
+    ----------
+    dy, x : array-like of the same shape
+    n_threads
+        As for `relu`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
     return _activate_backward(Softplus.code, 0.0, dy, x, n_threads)
 
 
@@ -677,7 +926,20 @@ def binary_cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Sigmoid cross-entropy of 0/1 targets, the mean over all elements, in nats. See `cross_entropy`."""
+    """Sigmoid cross-entropy of 0/1 targets, the mean over all elements, in nats.
+
+    Parameters
+    ----------
+    logits : array-like, shape (n, k)
+    y : array-like of 0 and 1, shape (n, k), or (n,) where k is 1
+    sample_weight, return_grad, n_threads
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, k), d loss / d logits; with return_grad=True only
+    """
     return _loss(losses.BinaryCrossEntropy(), "logits", logits, y, sample_weight, return_grad, n_threads)
 
 
@@ -685,7 +947,20 @@ def mse(
     prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Squared error, the mean over all elements. See `cross_entropy`."""
+    """Squared error, the mean over all elements.
+
+    Parameters
+    ----------
+    prediction : array-like, shape (n, k)
+    y : array-like, shape (n, k), or (n,) where k is 1
+    sample_weight, return_grad, n_threads
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, k), d loss / d prediction; with return_grad=True only
+    """
     return _loss(losses.MSE(), "prediction", prediction, y, sample_weight, return_grad, n_threads)
 
 
@@ -693,7 +968,18 @@ def mae(
     prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Absolute error, the mean over all elements; its gradient at 0 is 0. See `cross_entropy`."""
+    """Absolute error, the mean over all elements; its gradient at 0 is 0.
+
+    Parameters
+    ----------
+    prediction, y, sample_weight, return_grad, n_threads
+        As for `mse`.
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, k), d loss / d prediction; with return_grad=True only
+    """
     return _loss(losses.MAE(), "prediction", prediction, y, sample_weight, return_grad, n_threads)
 
 
@@ -701,7 +987,20 @@ def huber(
     prediction: ArrayLike, y: ArrayLike, *, delta: float = 1.0, sample_weight: ArrayLike | None = None,
     return_grad: bool = False, n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Huber's loss, the mean over all elements. See `cross_entropy`."""
+    """Huber's loss (1964), the mean over all elements: d^2 / 2 within delta, delta (abs(d) - delta / 2) beyond.
+
+    Parameters
+    ----------
+    delta : float > 0
+        Where the square ends, in the units of y.
+    prediction, y, sample_weight, return_grad, n_threads
+        As for `mse`.
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, k), d loss / d prediction; with return_grad=True only
+    """
     return _loss(losses.Huber(delta), "prediction", prediction, y, sample_weight, return_grad, n_threads)
 
 
@@ -709,6 +1008,19 @@ def gaussian_nll(
     prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Negative log-likelihood of normal distributions, the mean over targets, in nats. `prediction` has the k means,
-    then the k log-variances; y has shape (n, k). See `cross_entropy`."""
+    """Negative log-likelihood of normal distributions, the mean over targets, in nats (Nix and Weigend 1994).
+
+    Parameters
+    ----------
+    prediction : array-like, shape (n, 2 k)
+        The k means, then the k log-variances.
+    y : array-like, shape (n, k), or (n,) where k is 1
+    sample_weight, return_grad, n_threads
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    loss : float
+    grad : ndarray of float32, shape (n, 2 k), d loss / d prediction; with return_grad=True only
+    """
     return _loss(losses.GaussianNLL(), "prediction", prediction, y, sample_weight, return_grad, n_threads)

@@ -93,7 +93,13 @@ class RandomLayer(Layer):
         return value
 
     def rate_at(self, progress: float) -> float:
-        """The rate in force at a progress of training in [0, 1]."""
+        """The rate in force.
+
+        Parameters
+        ----------
+        progress : float in [0, 1]
+            Of training.
+        """
         return value_at(self._rate_name, self.rate_value, progress, 0.0, 1.0)
 
     def config(self) -> dict[str, Any]:
@@ -248,7 +254,18 @@ class Dense(RandomLayer):
         return _last_mask(self)
 
     def initial_weight(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
-        """A fresh weight of shape (fan_in, units)."""
+        """A fresh weight.
+
+        Parameters
+        ----------
+        fan_in : int
+            Inputs.
+        seed : numpy.random.SeedSequence
+
+        Returns
+        -------
+        ndarray of float32, shape (fan_in, units)
+        """
         from cydrop.xorshift import Xorshift
 
         name, shape = INITIALIZATIONS[self.weight_init]
@@ -373,7 +390,13 @@ class GaussianNoise(RandomLayer):
         self.seed = seeding.as_int(seed)
 
     def rate_at(self, progress: float) -> float:
-        """The standard deviation in force at a progress of training in [0, 1]."""
+        """The standard deviation in force.
+
+        Parameters
+        ----------
+        progress : float in [0, 1]
+            Of training.
+        """
         return value_at("std", self.std, progress, 0.0)
 
 

@@ -29,11 +29,23 @@ class Loss(Declaration):
         return 0.0
 
     def columns(self, units: int) -> int:
-        """Columns of y for a last layer of `units` units; 0 for class labels."""
+        """Columns of y; 0 for class labels.
+
+        Parameters
+        ----------
+        units : int
+            Units of the last layer.
+        """
         return units
 
     def check_units(self, units: int) -> None:
-        """Raises if a last layer of this width makes no sense."""
+        """Raises ValueError if a last layer of this width makes no sense.
+
+        Parameters
+        ----------
+        units : int
+            Units of the last layer.
+        """
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""

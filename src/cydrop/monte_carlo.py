@@ -47,7 +47,20 @@ class MonteCarlo:
     samples: Floats | None = None
 
     def errors(self, loss: losses.Loss, data: Rows) -> dict[str, float]:
-        """The metrics of the mean prediction."""
+        """The metrics of the mean prediction.
+
+        Parameters
+        ----------
+        loss : Loss
+            Of the network.
+        data : Rows
+            The checked X and y.
+
+        Returns
+        -------
+        dict of str to float
+            "accuracy" for classifiers, "rmse" and "mae" for regression.
+        """
         if isinstance(loss, losses.CrossEntropy):
             return {"accuracy": float(np.mean(self.mean.argmax(axis=1) == data.labels))}
         if isinstance(loss, losses.BinaryCrossEntropy):

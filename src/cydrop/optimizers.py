@@ -38,6 +38,7 @@ class Optimizer(Declaration):
         return 0.0, 0.0
 
     def used_moments(self) -> tuple[bool, bool]:
+        """Whether the first and the second moment are used with these options."""
         return self.moments
 
     def with_learning_rate(self, learning_rate: Rate) -> Self:
@@ -71,6 +72,7 @@ class SGD(Optimizer):
     learning_rate : float >= 0 or schedule
     momentum : float in [0, 1)
     nesterov : bool
+        Whether the step looks ahead; needs a momentum above 0.
     weight_decay : float >= 0
     clip_norm : float > 0 or None
     """
@@ -207,11 +209,14 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: w *= 1 - learning_rate weight_decay (Loshchilov and Hutter 2019).
+    """Adam with decoupled weight decay: first w = (1 - learning_rate weight_decay) w (Loshchilov and Hutter 2019).
 
     Parameters
     ----------
-    As for `Adam`; weight_decay is 0.01 unless given, as in PyTorch.
+    learning_rate, beta1, beta2, epsilon, clip_norm
+        As for `Adam`.
+    weight_decay : float >= 0
+        0.01 unless given, as in PyTorch.
     """
 
     code = 4

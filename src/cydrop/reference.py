@@ -46,7 +46,7 @@ def stream_key(seed: tuple[int, int], stream: int, step: int) -> tuple[int, int]
 
 
 def xorshift_words(s0: Array, s1: Array, draws: int) -> Array:
-    """`draws` draws of xorshift128+ generators with states s0, s1 of any shape: words of shape (draws, *shape)."""
+    """`draws` draws of xorshift128+ generators with states s0, s1 of any shape; the words have a first axis more."""
     words = np.empty((draws, *s0.shape), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for draw in range(draws):
@@ -467,7 +467,7 @@ def mae(
     prediction: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """|z - y|"""
+    """abs(z - y)"""
     z = _real(prediction)
     d = z - _columns(z, y)
     return _finish(np.abs(d).sum(axis=1), np.sign(d), z.size, sample_weight, return_grad)
@@ -477,7 +477,7 @@ def huber(
     prediction: ArrayLike, y: ArrayLike, *, delta: float = 1.0, sample_weight: ArrayLike | None = None,
     return_grad: bool = False, n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """d^2 / 2 within delta, delta (|d| - delta / 2) beyond"""
+    """d^2 / 2 within delta, delta (abs(d) - delta / 2) beyond"""
     z = _real(prediction)
     d = z - _columns(z, y)
     a = np.abs(d)
@@ -554,7 +554,7 @@ def adamw(
     w: Array, g: Array, m: Array, v: Array, t: int, *, learning_rate: float = 1e-3, beta1: float = 0.9,
     beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.01,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """w *= 1 - learning_rate weight_decay, then Adam (Loshchilov and Hutter 2019)."""
+    """w = (1 - learning_rate weight_decay) w, then Adam (Loshchilov and Hutter 2019)."""
     w = w * (1 - learning_rate * weight_decay)
     return adam(w, g, m, v, t, learning_rate=learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon)
 

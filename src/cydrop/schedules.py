@@ -28,7 +28,12 @@ class Schedule(Declaration, ABC):
 
 
 class Constant(Schedule):
-    """The same value throughout."""
+    """The same value throughout.
+
+    Parameters
+    ----------
+    value : float
+    """
 
     _options = ("value",)
     value: float
@@ -41,7 +46,15 @@ class Constant(Schedule):
 
 
 class Linear(Schedule):
-    """A straight line from `start` to `end`, reached at progress `until` and kept."""
+    """A straight line from `start` to `end`, reached at progress `until` and kept.
+
+    Parameters
+    ----------
+    start, end : float
+        The values at both ends of the line.
+    until : float
+        The progress at which `end` is reached; 0 or less: at once.
+    """
 
     _options = ("start", "end", "until")
     start: float
@@ -59,7 +72,15 @@ class Linear(Schedule):
 
 
 class Step(Schedule):
-    """`start` before progress `at`, `end` from there: early dropout is `Step(0.5, 0.0)`, late `Step(0.0, 0.5)`."""
+    """`start` before progress `at`, `end` from there: early dropout is `Step(0.5, 0.0)`, late `Step(0.0, 0.5)`.
+
+    Parameters
+    ----------
+    start, end : float
+        The values before and after the step.
+    at : float
+        The progress at which it happens.
+    """
 
     _options = ("start", "end", "at")
     start: float
@@ -74,7 +95,13 @@ class Step(Schedule):
 
 
 class Exponential(Schedule):
-    """`start * (end / start) ** progress`: the same factor in every equal piece of training."""
+    """`start * (end / start) ** progress`: the same factor in every equal piece of training.
+
+    Parameters
+    ----------
+    start, end : float > 0
+        The values at progress 0 and 1.
+    """
 
     _options = ("start", "end")
     start: float
@@ -90,7 +117,13 @@ class Exponential(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine wave from `start` to `end` (Loshchilov and Hutter 2017)."""
+    """Half a cosine wave from `start` to `end` (Loshchilov and Hutter 2017).
+
+    Parameters
+    ----------
+    start, end : float
+        The values at progress 0 and 1.
+    """
 
     _options = ("start", "end")
     start: float
@@ -104,7 +137,15 @@ class Cosine(Schedule):
 
 
 class FlatCos(Schedule):
-    """`start` until progress `flat`, then half a cosine wave to `end`."""
+    """`start` until progress `flat`, then half a cosine wave to `end`.
+
+    Parameters
+    ----------
+    start, end : float
+        The values at progress 0 and 1.
+    flat : float
+        The progress at which the wave begins.
+    """
 
     _options = ("start", "end", "flat")
     start: float
@@ -126,6 +167,13 @@ class Curriculum(Schedule):
     """`end * (1 - exp(-gamma * progress))`: dropout that sets in with training, steeply first (Morerio et al. 2017).
 
     Their keep rate is (1 - k) exp(-gamma t) + k with k = 1 - end; gamma 10 is their choice where t counts training.
+
+    Parameters
+    ----------
+    end : float
+        The value that is approached.
+    gamma : float > 0
+        How steeply: at progress 1 / gamma the value is .63 `end`.
     """
 
     _options = ("end", "gamma")
@@ -141,7 +189,17 @@ class Curriculum(Schedule):
 
 class OneCycle(Schedule):
     """Cosine from `peak / divide` up to `peak` at progress `warm_up`, then down to `peak / final_divide`
-    (Smith and Topin 2019)."""
+    (Smith and Topin 2019).
+
+    Parameters
+    ----------
+    peak : float
+        The largest value.
+    divide, final_divide : float
+        `peak` is divided by them at the beginning and at the end.
+    warm_up : float
+        The progress at which `peak` is reached.
+    """
 
     _options = ("peak", "divide", "final_divide", "warm_up")
     peak: float
