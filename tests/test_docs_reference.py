@@ -39,7 +39,7 @@ INSIDE = {
 
 # what modules need of one another: not underscored, but nothing that a user calls
 PLUMBING = {
-    "callbacks": {"for_verbose", "monitored"},
+    "callbacks": {"for_verbose", "is_terminal", "monitored", "told"},
     "losses": {"from_config", "resolve"},
     "optimizers": {"from_config", "rate_config", "rate_from_config", "resolve"},
     "schedules": {"from_config", "value_at"},
@@ -49,7 +49,8 @@ PLUMBING = {
 EXEMPT = {
     "cydrop.reference": "the functions share names, signatures and docstrings with their twins in cydrop.functional; "
     "the rest is a formula each",
-    "cydrop.History.append": "`fit` calls it, a dict of the epoch's metrics",
+    "cydrop.History.append": "`fit` calls it, with a dict of the epoch's metrics",
+    "cydrop.History.begin": "`ReduceLROnPlateau` calls it",
 }
 
 WITH_EXAMPLES = {"cydrop", "cydrop.functional", "cydrop.network", "cydrop.xorshift"}  # at least these

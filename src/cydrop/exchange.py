@@ -416,7 +416,7 @@ def from_sklearn(
     Parameters
     ----------
     mlp : MLPClassifier or MLPRegressor
-        Fitted. Whatever has the attributes coefs_, intercepts_, activation and out_activation_ will do.
+        Fitted. Whatever has the attributes `coefs_`, `intercepts_`, `activation` and `out_activation_` will do.
     dropout : float in [0, 1], or schedule
         Rate of a Dropout layer behind every hidden layer, for training on; 0 puts none there. Predictions are the
         same either way.

@@ -101,7 +101,7 @@ class History:
         ax : matplotlib axes or None
             Where to draw; None makes a figure.
         metric : str
-            "loss", "accuracy", "rmse", ..., without "val_" or "clean_".
+            "loss", "accuracy", "rmse", ..., without ``val_`` or ``clean_``.
 
         Returns
         -------

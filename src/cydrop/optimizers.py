@@ -42,7 +42,17 @@ class Optimizer(Declaration):
         return self.moments
 
     def with_learning_rate(self, learning_rate: Rate) -> Self:
-        """The same optimizer with another learning rate; assigned to `Network.optimizer` it keeps the moments."""
+        """The same optimizer with another learning rate; assigned to `Network.optimizer` it keeps the moments.
+
+        Parameters
+        ----------
+        learning_rate : float >= 0 or schedule
+
+        Returns
+        -------
+        Optimizer
+            Of the same class.
+        """
         return type(self)(**(self.options() | {"learning_rate": learning_rate}))
 
     def config(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _axes(ax: Any) -> Any:
 
 
 def learning_curves(history: History | Mapping[str, History], *, metric: str = "loss", ax: Any = None) -> Any:
-    """A metric over the epochs: in training, in training with dropout off ("clean_..."), and in validation.
+    """A metric over the epochs: in training, in training with dropout off (``clean_``), and in validation.
 
     A dot marks the best epoch of the validation.
 
@@ -48,7 +48,7 @@ def learning_curves(history: History | Mapping[str, History], *, metric: str = "
     history : History, or dict of str to History
         Several are compared: a colour each; validation is solid, training dashed, clean training dotted.
     metric : str
-        "loss", "accuracy", "rmse", "learning_rate", ..., without "val_" or "clean_".
+        "loss", "accuracy", "rmse", "learning_rate", ..., without ``val_`` or ``clean_``.
     ax : matplotlib axes or None
         Where to draw; None makes a figure.
 
@@ -275,7 +275,7 @@ def calibration(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> 
 
 
 def expected_calibration_error(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> float:
-    """The mean over the rows of |accuracy - confidence| of their bins (Naeini et al. 2015; Guo et al. 2017).
+    """The mean over the rows of abs(accuracy - confidence) of their bins (Naeini et al. 2015; Guo et al. 2017).
 
     Parameters
     ----------

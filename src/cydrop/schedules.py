@@ -223,7 +223,13 @@ class OneCycle(Schedule):
 
 
 class Scaled(Schedule):
-    """Another schedule, or a function of one's own, times `factor`; what `callbacks.ReduceLROnPlateau` makes of one."""
+    """Another schedule, or a function of one's own, times `factor`; what `callbacks.ReduceLROnPlateau` makes of one.
+
+    Parameters
+    ----------
+    base : schedule, or function of progress
+    factor : float
+    """
 
     _options = ("base", "factor")
     base: Callable[[float], float]
