@@ -1,9 +1,12 @@
 """Every code block of the documentation runs, from top to bottom, and every link leads somewhere."""
 
 import re
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -22,9 +25,12 @@ def test_there_are_guides():
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_all_code_of_the_guide_runs(guide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # what an example writes is not kept
+    for table in DOCS.glob("*.csv"):
+        shutil.copy(table, tmp_path)
     text = guide.read_text(encoding="utf-8")
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     assert blocks
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)  # examples train for a moment only
     names = {}
     for block in blocks:
         line = text[: block.start()].count("\n") + 2

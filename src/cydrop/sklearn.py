@@ -649,7 +649,7 @@ _ATTRIBUTES = """
     network_ : cydrop.Network
         The trained network; `network_.save(path)` and `cydrop.onnx.export(network_, path)` write it to files.
     loss_, best_loss_ : float
-        Of the last and of the best epoch, as trained: dropout on. best_loss_ is None with early_stopping.
+        Of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
     loss_curve_ : list of float
         One value an epoch; not for "lbfgs".
     validation_scores_ : list of float or None
@@ -1011,7 +1011,7 @@ def _document(cls: type[_MLP], parameters: str, score: str, stratified: str) -> 
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     if cls.__doc__:
         shared = _PARAMETERS.format(stratified=stratified).rstrip() + parameters + _ATTRIBUTES.format(score=score)
-        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n" + inspect.cleandoc("\n" + shared + _ROWS_OF_ONE_BATCH)
+        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared + _ROWS_OF_ONE_BATCH)
 
 
 _document(
