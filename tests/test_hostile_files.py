@@ -155,7 +155,7 @@ def layout_mutated(rng, raw):
     entries = [entry for name, entry in header.items() if name != "__metadata__"]
     built = header["__metadata__"]["cydrop"]["built"]
     for _ in range(rng.choice([1, 1, 2])):
-        kind = rng.randrange(7 if entries else 1)
+        kind = rng.randrange(8 if entries else 1)
         if kind == 0:
             cut = rng.randrange(len(body) + 1)
             body = rng.choice([body[:cut], body + bytes(rng.choice([1, 4, 4096])), body[cut:] + body[:cut]])
@@ -172,6 +172,10 @@ def layout_mutated(rng, raw):
             one["shape"] = [length * rng.choice([0, -1, 2, 10**6, 2**40]) for length in one["shape"]]
         elif kind == 5:
             one["shape"], two["shape"] = two["shape"], one["shape"]
+        elif kind == 6:
+            border = one["data_offsets"][1]
+            for entry in entries:
+                entry["data_offsets"] = [offset + amount * (offset == border) for offset in entry["data_offsets"]]
         elif built is not None:
             built[rng.choice(list(built))] = rng.choice([0, 1, 6, 10**9, 2**62, 2**63 - 1])
     return put_together(header, body)
@@ -317,6 +321,13 @@ def described(change):
     return apply
 
 
+def move_a_border(header):
+    """Two neighbours that lie one behind the other, but not as long as they are."""
+    first, second = list(header)[1:3]
+    header[first]["data_offsets"][1] += 4
+    header[second]["data_offsets"][0] += 4
+
+
 CASES = {
     "no description": (lambda h: h["__metadata__"].pop("cydrop"), "holds tensors but no description.*cydrop.exchange"),
     "no metadata": (lambda h: h.pop("__metadata__"), "holds tensors but no description of a network; cydrop.exchange"),
@@ -361,6 +372,7 @@ CASES = {
     "history in none": (lambda h: h["history.loss"].update(shape=[]), "is 'F64' of shape"),
     "dtype": (lambda h: h["1.weight"].update(dtype="F16"), "tensor '1.weight' is 'F16' of shape"),
     "offset shifted": (lambda h: h["1.weight"].update(data_offsets=[4, 220]), "overlap or leave gaps"),
+    "border moved": (move_a_border, r"of shape \(\d+,\) cannot lie at bytes 0 to \d+"),
     "offset negative": (lambda h: h["1.weight"].update(data_offsets=[-4, 212]), "-4 is not a count"),
     "offsets three": (lambda h: h["1.weight"].update(data_offsets=[0, 4, 8]), "its data_offsets is not a list of 2"),
     "overlapping": (lambda h: h["3.weight"].update(data_offsets=h["1.bias"]["data_offsets"]), "overlap"),
@@ -395,7 +407,7 @@ OTHERS = {
     "no description": (with_header(b"{}"), "it holds tensors but no description"),
     "a name twice": (with_header(b'{"a": 1, "a": 2}'), "a name stands twice"),
     "NaN": (with_header(b'{"a": NaN}'), "has NaN, which JSON does not know"),
-    "too deep": (with_header(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "recursion"),
+    "too deep": (with_header(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "it is nested too deeply"),
     "not UTF-8": (with_header(b'{"\xff": 1}'), "utf-8"),
     "not JSON": (with_header(b"{'a': 1}"), "property name enclosed in double quotes"),
     "endless number": (with_header(b'{"a": ' + b"9" * 5000 + b"}"), "4300 digits"),
@@ -431,6 +443,20 @@ def test_every_cut_and_every_byte_too_many_is_noticed(raw, tmp_path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=REFUSED):
             cd.load(path)
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "net"
+    cd.Network([cd.Dense(200)], loss="mse").build(200).save(path)
+    checked = files._checked_tensors
+
+    def cut(*arguments):
+        os.truncate(path, 100_000)
+        return checked(*arguments)
+
+    monkeypatch.setattr(files, "_checked_tensors", cut)
+    with pytest.raises(ValueError, match=f"{REFUSED}it was cut off while it was read"):
+        cd.load(path)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ from cydrop.network import Network
 FORMAT = 2
 
 # Loading takes at most 100 MB beyond the size of the file, whatever the file. JSON is the dearest part: lists in lists
-# take 48 times their text, dicts 39 times (Python 3.11), so that 1 MB of header is 50 MB of objects. 1 MB describes
-# 1,500 dense layers with Adam.
+# take 48 times their text, dicts 39 times (Python 3.11): 50 MB. 1 MB describes 1,400 dense layers with Adam.
 LONGEST_HEADER = 1_000_000
 # A value of the history is 8 bytes in the file and 40 as a Python float in a list: 48 MB more at most.
 LONGEST_HISTORY = 1_500_000
@@ -156,7 +155,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
         try:
             return _read(file, n_threads)
         except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            reason = str(error)[:500]  # with values of the file, which may be long
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
             raise ValueError(f"{place} is not a network that cydrop can load: {reason}") from None
 
 
