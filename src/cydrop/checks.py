@@ -161,6 +161,8 @@ def number(
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     try:
         result = float(value)
+    except OverflowError:  # of an int of more than 308 digits
+        result = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
     inside = (low < result if low_open else low <= result) and (result < high if high_open else result <= high)

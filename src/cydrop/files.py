@@ -24,7 +24,8 @@ import math
 import os
 import shutil
 import sys
-from io import BufferedReader
+from collections.abc import Iterator
+from io import BufferedReader, BufferedWriter
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,18 @@ OTHERS = {  # how files of other kinds begin, that people try to load
 
 def save(network: Network, path: Any) -> None:
     """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
-    place = os.path.realpath(_checked_path(path))  # behind a link, as open does
+    place = checked_path(path)
     header, tensors = _described(network)
+    with replaced(place) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for array in tensors.values():
+            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+
+
+@contextlib.contextmanager
+def replaced(path: str) -> Iterator[BufferedWriter]:
+    """A file to write to, which takes the place of `path` when all is written and on the disk."""
+    place = os.path.realpath(path)  # behind a link, as open does
     folder, name = os.path.split(place)
     # Whoever is killed here leaves this file. Nobody tidies it up: its process may live on another computer.
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
@@ -69,9 +80,7 @@ def save(network: Network, path: Any) -> None:
         with file:
             if os.path.exists(place):
                 shutil.copymode(place, temporary)
-            file.write(len(header).to_bytes(8, "little") + header)
-            for array in tensors.values():
-                file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, place)
@@ -150,7 +159,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
         When it cannot be read.
     """
     threads.resolve(n_threads)  # a wrong argument is no fault of the file
-    place = _checked_path(path)
+    place = checked_path(path)
     with open(place, "rb") as file:
         try:
             return _read(file, n_threads)
@@ -292,7 +301,7 @@ def _fill(file: BufferedReader, array: NDArray[Any]) -> NDArray[Any]:
     return array if sys.byteorder == "little" else array.byteswap(inplace=True)
 
 
-def _checked_path(path: Any) -> str:
+def checked_path(path: Any) -> str:
     """The path of a file, or of none yet."""
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a str or path-like, got {path!r} ({type(path).__name__})")
@@ -309,10 +318,7 @@ def _checked_path(path: Any) -> str:
 def _check_schedules(network: Network) -> None:
     """Raises for rates that leave their range: `fit` and `predict` would."""
     if network._scheduled():
-        try:
-            network._schedules([step / 100 for step in range(101)])
-        except ArithmeticError as error:
-            raise ValueError(f"a schedule cannot be computed: {error}") from None
+        network._schedules([step / 100 for step in range(101)])
 
 
 def _check_history(values: int) -> None:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cydrop import checks, layers, losses
+from cydrop import checks, files, layers, losses
 from cydrop.network import Network
 from cydrop.reference import alpha_affine
 
@@ -72,19 +71,10 @@ def export(net: Network, path: Any, *, mc: bool = False) -> None:
     training_mode can be overridden: that is what it is for. `onnxruntime.set_seed` makes the samples repeatable; give
     it a number of nine digits, since of small ones layers may get related masks.
     """
+    place = files.checked_path(path)
     data = to_model(net, mc=mc).SerializeToString(deterministic=True)
-    folder, name = os.path.split(os.fspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    with files.replaced(place) as file:
+        file.write(data)
 
 
 def to_model(net: Network, *, mc: bool = False) -> Any:

@@ -210,8 +210,8 @@ class OneCycle(Schedule):
     def __init__(self, peak: float, divide: float = 25.0, final_divide: float = 1e4, warm_up: float = 0.3) -> None:
         self._declare(
             peak=checks.number("peak", peak),
-            divide=checks.number("divide", divide),
-            final_divide=checks.number("final_divide", final_divide),
+            divide=checks.number("divide", divide, 0.0, low_open=True),
+            final_divide=checks.number("final_divide", final_divide, 0.0, low_open=True),
             warm_up=checks.number("warm_up", warm_up),
         )
 
