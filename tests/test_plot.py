@@ -9,9 +9,11 @@ import matplotlib
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
+from sklearn.exceptions import ConvergenceWarning
 
 import cydrop as cd
 from cydrop import plot
+from cydrop.sklearn import MLPRegressor
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -179,6 +181,20 @@ def test_bands_of_a_network(rng):
     found = edges(ax.collections[0])
     for position, low, high in zip(x[:, 0], mc.quantiles[1, :, 0], mc.quantiles[0, :, 0], strict=True):
         assert found[position] == (low, high)
+
+
+def test_bands_of_an_estimator_with_one_target_are_those_of_its_network(rng):
+    x = rng.standard_normal((30, 1))
+    model = MLPRegressor((8,), dropout=0.2, batch_size=10, max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(x, x[:, 0])
+    mc = model.predict_mc(x, 10, seed=1, quantiles=[0.1, 0.9])
+    assert mc.mean.shape == (30,)
+    of_the_network = model.network_.predict_mc(x, 10, seed=1, quantiles=[0.1, 0.9])
+    for bands in ("std", "quantiles"):
+        found, expected = (plot.predictive_bands(x, one, bands=bands) for one in (mc, of_the_network))
+        assert lines(found) == lines(expected)
+        assert [edges(one) for one in found.collections] == [edges(one) for one in expected.collections]
 
 
 @pytest.mark.parametrize(

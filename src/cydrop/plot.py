@@ -148,7 +148,7 @@ def predictive_bands(
     x : array-like, shape (n,) or (n, 1)
         The input of each row of `mc`, in any order: sorted for drawing.
     mc : MonteCarlo
-        From `Network.predict_mc`.
+        From `Network.predict_mc` or an estimator's.
     levels : float > 0, or sequence of them
         Half widths of the bands, in standard deviations. They hold the spread of the model (dropout); noise in y is
         in them for "gaussian_nll" only.
@@ -175,7 +175,9 @@ def predictive_bands(
     """
     if not isinstance(mc, MonteCarlo):
         raise TypeError(f"mc must be a MonteCarlo, as predict_mc returns it, got {type(mc).__name__}")
-    rows, units = mc.mean.shape
+    rows = len(mc.mean)
+    means, stds = mc.mean.reshape(rows, -1), mc.std.reshape(rows, -1)  # those of an estimator may be (n,)
+    units = means.shape[1]
     if output is None and units > 1:
         raise ValueError(f"mc has {units} outputs: give output=0 to {units - 1}")
     column = 0 if output is None else checks.integer("output", output, 0, units - 1)
@@ -183,11 +185,11 @@ def predictive_bands(
     if len(position) != rows:
         raise ValueError(f"x must have a value for each of the {rows} rows of mc, got {len(position)}")
     order = np.argsort(position, kind="stable")
-    position, mean = position[order], mc.mean[order, column].astype(np.float64)
+    position, mean = position[order], means[order, column].astype(np.float64)
     pairs: list[tuple[str, Numbers, Numbers]] = []
     middle: Numbers | None = None
     if checks.choice("bands", bands, {"std": True, "quantiles": False}):
-        std = mc.std[order, column].astype(np.float64)
+        std = stds[order, column].astype(np.float64)
         for level in sorted(
             (checks.number("levels", level, 0.0, low_open=True) for level in np.atleast_1d(levels)), reverse=True
         ):
@@ -195,7 +197,8 @@ def predictive_bands(
     else:
         if mc.quantiles is None:
             raise ValueError("bands='quantiles' needs predict_mc(..., quantiles=[...])")
-        curves = np.sort(mc.quantiles[:, order, column].astype(np.float64), axis=0)
+        quantiles = mc.quantiles.reshape(-1, rows, units)[:, order, column]
+        curves = np.sort(quantiles.astype(np.float64), axis=0)
         half = len(curves) // 2
         for number in range(half):
             pairs.append((f"quantiles {number + 1} and {len(curves) - number}", curves[number], curves[-1 - number]))
