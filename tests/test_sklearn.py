@@ -359,6 +359,15 @@ def test_warm_start_goes_on_and_a_fresh_fit_begins_anew(digits):
     assert len(model.loss_curve_) == 3
 
 
+def test_a_warm_start_that_finds_nothing_better_keeps_the_best_weights(digits):
+    X, y, X_test, _ = digits
+    model = MLPClassifier((30,), random_state=0, early_stopping=True, max_iter=60, warm_start=True).fit(X, y)
+    before, best = model.predict_proba(X_test), model.best_validation_score_
+    model.set_params(learning_rate_init=100.0, max_iter=2).fit(X, y)
+    assert max(model.validation_scores_[-2:]) < best == model.best_validation_score_
+    np.testing.assert_array_equal(model.predict_proba(X_test), before)
+
+
 def test_training_that_did_not_converge_warns(digits):
     X, y, _, _ = digits
     with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as seen:

@@ -486,6 +486,8 @@ class _Watch(callbacks.Callback):
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
+        if self.validation is not None and self.estimator.validation_scores_:  # a warm start: from the best weights
+            self.best = {name: array.copy() for name, array in network.parameters().items()}
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
