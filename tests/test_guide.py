@@ -78,3 +78,12 @@ def test_every_page_is_in_a_table_of_contents():
     trees = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(encoding="utf-8"), re.S | re.M)
     named = {line.strip() for tree in trees for line in tree.splitlines() if line.strip() and not line.startswith(":")}
     assert named == {page.stem for page in PAGES} - {"index"}
+
+
+def test_from_a_table_to_a_calibrated_model_takes_less_than_forty_lines():
+    first = re.search(r"^```python\n(.*?)^```", (DOCS / "tables.md").read_text(encoding="utf-8"), re.S | re.M)
+    program = first[1].strip().splitlines()
+    assert program[0].startswith("import")
+    assert len(program) < 40
+    for step in ("read_csv", "OneHotEncoder", "CalibratedClassifierCV", "joblib.dump", "predict_mc"):
+        assert any(step in line for line in program)
