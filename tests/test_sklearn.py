@@ -116,6 +116,7 @@ def test_weights_of_rows_count_as_in_scikit_learn(table, rng):
         np.testing.assert_allclose(mine, other, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`:DeprecationWarning")  # scikit-learn 1.7's
 @pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
 def test_lbfgs_finds_what_scikit_learns_finds(kind, table):
     X, y, targets = table

@@ -156,9 +156,9 @@ class _MLP(BaseEstimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For unusable parameters or data, before anything is changed.
+            For unusable parameters or data; the estimator is left as it was.
         DivergedError
-            When the loss stops being finite.
+            When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -470,6 +470,12 @@ class _MLP(BaseEstimator, ABC):
             `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
             `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,)
             or, of several labels, (n_samples, n_outputs).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+        ValueError, TypeError
+            For unusable arguments.
         """
         X = self._rows(X)
         if seed is None and isinstance(self.random_state, int | np.integer):
@@ -704,7 +710,7 @@ _PARAMETERS = """
     max_norm : float > 0 or None
         Bound of the Euclidean norm of each hidden unit's incoming weights.
     n_threads : int or None
-        None takes what the machine grants to this process.
+        None takes what the machine grants to this process. A warm start keeps the number of the first fit.
 """
 
 _ATTRIBUTES = """
@@ -715,7 +721,7 @@ _ATTRIBUTES = """
     loss_, best_loss_ : float
         Of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
     loss_curve_ : list of float
-        One value an epoch; not for "lbfgs".
+        One value an epoch; like `best_loss_` and the scores below not for "lbfgs".
     validation_scores_ : list of float or None
         {score} of the held-out rows, one value an epoch, with early_stopping.
     best_validation_score_ : float or None
@@ -784,7 +790,8 @@ class MLPClassifier(ClassifierMixin, _MLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
     ) -> MLPClassifier:
-        """One pass over the rows; a further call goes on from there. `early_stopping` plays no part.
+        """One pass over the rows; a further call goes on from there, with the parameters as they are then.
+        `early_stopping` plays no part.
 
         Parameters
         ----------
@@ -796,6 +803,13 @@ class MLPClassifier(ClassifierMixin, _MLP):
         Returns
         -------
         self
+
+        Raises
+        ------
+        AttributeError
+            With solver="lbfgs".
+        ValueError, TypeError, DivergedError
+            As for `fit`; also for a `dropout_schedule`, and for class_weight="balanced", which needs all rows at once.
         """
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
@@ -1021,7 +1035,8 @@ class MLPRegressor(RegressorMixin, _MLP):
 
     @available_if(_MLP._more)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
-        """One pass over the rows; a further call goes on from there. `early_stopping` plays no part.
+        """One pass over the rows; a further call goes on from there, with the parameters as they are then.
+        `early_stopping` plays no part.
 
         Parameters
         ----------
@@ -1031,6 +1046,13 @@ class MLPRegressor(RegressorMixin, _MLP):
         Returns
         -------
         self
+
+        Raises
+        ------
+        AttributeError
+            With solver="lbfgs".
+        ValueError, TypeError, DivergedError
+            As for `fit`; also for a `dropout_schedule`.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
@@ -1088,11 +1110,12 @@ class MLPRegressor(RegressorMixin, _MLP):
         return tags
 
 
-def _document(cls: type[_MLP], parameters: str, score: str, stratified: str) -> None:
+def _document(cls: type[_MLP], parameters: str, score: str, stratified: str, attributes: str) -> None:
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     if cls.__doc__:
-        shared = _PARAMETERS.format(stratified=stratified).rstrip() + parameters + _ATTRIBUTES.format(score=score)
-        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared + _ROWS_OF_ONE_BATCH)
+        shared = _PARAMETERS.format(stratified=stratified).rstrip() + parameters
+        shared += _ATTRIBUTES.format(score=score).rstrip() + attributes + _ROWS_OF_ONE_BATCH
+        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared)
 
 
 _document(
@@ -1105,6 +1128,10 @@ _document(
 """,
     score="Accuracy",
     stratified=", stratified by class where each class has two rows",
+    attributes="""
+    classes_ : ndarray
+        The labels, sorted; of several labels their columns, 0 and up.
+""",
 )
 _document(
     MLPRegressor,
@@ -1114,4 +1141,5 @@ _document(
 """,
     score="R^2",
     stratified="",
+    attributes="\n",
 )
