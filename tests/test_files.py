@@ -446,5 +446,5 @@ def test_an_interrupt_right_behind_the_opening_leaves_no_file(tmp_path, monkeypa
 
     monkeypatch.setattr("cydrop.files.open", opened, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        cd.Network([cd.Dense(1)]).build(2).save(tmp_path / "net")
+        cd.Network([cd.Dense(2)]).build(2).save(tmp_path / "net")
     assert list(tmp_path.iterdir()) == []
