@@ -437,3 +437,14 @@ def test_everything_that_a_network_is_made_of_is_copied(twin, rng):
         np.testing.assert_array_equal(array, getattr(mc, name))
     history = net.fit(X, [0, 1, 0, 1, 0], epochs=2, verbose=0)
     assert twin(history).metrics == history.metrics
+
+
+def test_an_interrupt_right_behind_the_opening_leaves_no_file(tmp_path, monkeypatch):
+    def opened(*arguments):
+        open(*arguments).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cydrop.files.open", opened, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        cd.Network([cd.Dense(2)]).build(2).save(tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []

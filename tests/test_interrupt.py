@@ -19,10 +19,11 @@ posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
 
 # The child trains until it is interrupted, then uses what is left of the network in every way and reports.
 CHILD = """
-import json, os, sys, threading, time
+import json, os, signal, sys, threading, time
 import numpy as np
 import cydrop as cd
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in a shell's background ignores it
 folder, layers, rows, validation_rows, threads = sys.argv[1], json.loads(sys.argv[2]), *map(int, sys.argv[3:])
 rng = np.random.default_rng(0)
 X = rng.standard_normal((rows, layers[0]), dtype=np.float32)
@@ -186,8 +187,9 @@ def test_two_signals_in_quick_succession(tmp_path, gap):
 
 
 SAVER = """
-import sys
+import signal, sys
 import cydrop as cd
+signal.signal(signal.SIGINT, signal.default_int_handler)
 net = cd.Network([cd.Dense(700), cd.ReLU(), cd.Dense(700), cd.ReLU(), cd.Dense(2)], seed=0).build(500)
 save = cd.callbacks.Checkpoint(sys.argv[1] + "/net")
 save.on_epoch_end(net, 1, {})

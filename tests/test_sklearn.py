@@ -116,6 +116,7 @@ def test_weights_of_rows_count_as_in_scikit_learn(table, rng):
         np.testing.assert_allclose(mine, other, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:scipy.optimize. The `disp` and `iprint`:DeprecationWarning")  # scikit-learn 1.7's
 @pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
 def test_lbfgs_finds_what_scikit_learns_finds(kind, table):
     X, y, targets = table
@@ -267,6 +268,45 @@ def test_balanced_classes_raise_the_recall_of_the_rare_one(rng):
     np.testing.assert_allclose(given.predict_proba(X), balanced.predict_proba(X), atol=1e-3)
 
 
+def test_balanced_classes_count_rows_by_their_weights(table, rng):
+    X, y, _ = (part[:60] for part in table)
+    weight = rng.integers(0, 4, 60)
+    one = MLPClassifier(random_state=0, max_iter=30, class_weight="balanced").fit(X, y, sample_weight=weight)
+    two = MLPClassifier(random_state=0, max_iter=30, class_weight="balanced")
+    two.fit(X.repeat(weight, axis=0), y.repeat(weight))
+    np.testing.assert_allclose(one.predict_proba(X), two.predict_proba(X), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({0: -1.0}, r"class_weight\[0\] must be a finite number of at least 0, got -1"),
+        ({0: np.nan}, r"class_weight\[0\] must be a finite number"),
+        ({"0": 2.0}, r"class_weight has the labels \['0'\], y has \[0, 1, 2\]"),
+        ({0: 0, 1: 0, 2: 0}, "sample_weight and class_weight leave no row"),
+        ("balancd", "class_weight='balancd' is not known; known are 'balanced'"),
+        ([1.0, 2.0, 3.0], "class_weight must be a dict"),
+    ],
+    ids=str,
+)
+def test_wrong_class_weights_are_named(class_weight, message, table):
+    X, y, _ = table
+    with pytest.raises((ValueError, TypeError), match=message):
+        MLPClassifier(class_weight=class_weight).fit(X, y)
+    labels = np.stack([y == 0, y == 1], axis=1).astype(int)
+    with pytest.raises(ValueError, match="class_weight must have finite weights of at least 0"):
+        MLPClassifier(class_weight=[{0: 1.0, 1: -2.0}, {0: 1.0, 1: 1.0}]).fit(X, labels)
+
+
+def test_class_weights_need_not_name_every_class_of_a_piece(table):
+    X, y, _ = table
+    model = MLPClassifier(class_weight={0: 5.0, 1: 2.0}, random_state=0)
+    model.partial_fit(X[y > 0], y[y > 0], classes=[0, 1, 2])  # without the rows of class 0
+    weight = np.where(y[y > 0] == 1, 2.0, 1.0)
+    other = MLPClassifier(random_state=0).partial_fit(X[y > 0], y[y > 0], weight, classes=[0, 1, 2])
+    assert model.coefs_[0].tobytes() == other.coefs_[0].tobytes()
+
+
 # Training --------------------------------------------------------------------------------------------------
 
 
@@ -366,6 +406,52 @@ def test_a_warm_start_that_finds_nothing_better_keeps_the_best_weights(digits):
     model.set_params(learning_rate_init=100.0, max_iter=2).fit(X, y)
     assert max(model.validation_scores_[-2:]) < best == model.best_validation_score_
     np.testing.assert_array_equal(model.predict_proba(X_test), before)
+
+
+def test_partial_fit_follows_parameters_that_change(table):
+    X, y, _ = table
+    model = MLPClassifier(random_state=0, alpha=0.6).partial_fit(X[:10], y[:10], classes=[0, 1, 2])
+    assert model.network_.optimizer.weight_decay == pytest.approx(0.06)
+    model.partial_fit(X[:60], y[:60])  # the penalty is shared by the rows of this batch, not by those of the first
+    assert model.network_.optimizer.weight_decay == pytest.approx(0.01)
+    moments = model.network_._moments[0].copy()
+    model.set_params(learning_rate_init=1e-9, alpha=0.0).partial_fit(X[:60], y[:60])
+    assert model.network_.optimizer.learning_rate == 1e-9
+    assert model.network_.optimizer.weight_decay == 0.0
+    assert np.corrcoef(moments, model.network_._moments[0])[0, 1] > 0.5  # they were kept
+    model.set_params(solver="sgd", learning_rate_init=0.1, learning_rate="invscaling").partial_fit(X[:60], y[:60])
+    assert model.network_.optimizer.learning_rate == pytest.approx(0.1 / (model.t_ + 1) ** 0.5)
+    with pytest.raises(ValueError, match="another network than the fitted one"):
+        model.set_params(hidden_layer_sizes=(3,)).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_solvers_and_early_stopping_may_change_between_warm_starts(kind, table):
+    X, y, _ = table
+    model = kind(solver="lbfgs", random_state=0, max_iter=4, warm_start=True).fit(X, y)
+    assert not hasattr(model, "loss_curve_")
+    model.set_params(solver="adam").fit(X, y)
+    model.set_params(early_stopping=True).fit(X, y)
+    assert len(model.loss_curve_) == 8
+    assert len(model.validation_scores_) == 4
+    assert model.best_loss_ is None
+    model.set_params(early_stopping=False).fit(X, y)
+    assert len(model.loss_curve_) == 12
+    assert model.partial_fit(X, y).n_iter_ == 1
+    model.set_params(solver="lbfgs", warm_start=False).fit(X, y)
+    assert not hasattr(model, "loss_curve_")  # nothing is left of the fits before
+    assert len(model.set_params(solver="adam").partial_fit(X, y).loss_curve_) == 1
+
+
+def test_a_warm_start_with_early_stopping_does_not_end_worse_than_it_began(digits):
+    X, y, _, _ = digits
+    model = MLPClassifier(random_state=0, early_stopping=True, warm_start=True, learning_rate_init=0.01).fit(X, y)
+    before, best = [array.copy() for array in model.coefs_], model.best_validation_score_
+    model.set_params(learning_rate_init=10.0, max_iter=3).fit(X, y)  # a step that is far too large
+    assert max(model.validation_scores_[-3:]) < best
+    for array, kept in zip(model.coefs_, before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+    assert model.best_validation_score_ == best
 
 
 def test_training_that_did_not_converge_warns(digits):
@@ -527,6 +613,60 @@ def test_wrong_data_is_named(table):
         MLPClassifier().fit(np.where(X > 2, np.nan, X), y)
     with pytest.raises(ValueError, match=r"early_stopping=True .* needs 2 different rows for validation"):
         MLPClassifier(early_stopping=True).fit(X[:2], y[:2])
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "weight"),
+    [
+        ({}, slice(None), -1.0),
+        ({"n_threads": 0}, slice(None), 1.0),
+        ({"batch_size": 0}, slice(None), 1.0),
+        ({"early_stopping": True}, slice(2), 1.0),
+        ({"dropout": 0.5, "dropout_schedule": cd.schedules.Linear(1, 3)}, slice(None), 1.0),
+        ({"class_weight": {"unknown": 1}}, slice(None), 1.0),
+    ],
+    ids=str,
+)
+def test_a_fit_that_is_refused_leaves_the_estimator_as_it_was(options, rows, weight, table):
+    X, y, _ = table
+    model = MLPClassifier(random_state=0, max_iter=3).fit(X, y)
+    proba, records = model.predict_proba(X), (model.t_, model.loss_, list(model.loss_curve_), model.classes_)
+    other = X[rows, :3]
+    with pytest.raises((ValueError, TypeError)):
+        model.set_params(**options).fit(other, y[rows] == 1, sample_weight=np.full(len(other), weight))
+    np.testing.assert_array_equal(model.predict_proba(X), proba)
+    assert (model.t_, model.loss_, model.loss_curve_) == records[:3]
+    assert model.classes_ is records[3]
+    fresh = MLPClassifier(random_state=0, max_iter=3, **options)
+    with pytest.raises((ValueError, TypeError)):
+        fresh.fit(other, y[rows] == 1, sample_weight=np.full(len(other), weight))
+    assert set(vars(fresh)) == set(fresh.get_params())
+
+
+def test_a_schedule_that_leaves_the_range_of_rates_is_named(table):
+    X, y, _ = table
+    model = MLPClassifier(dropout=0.5, dropout_schedule=lambda progress: 1 + 2 * progress)
+    with pytest.raises(ValueError, match=r"dropout times dropout_schedule at progress 0.51 must be in \[0, 1\]"):
+        model.fit(X, y)
+
+
+def test_lbfgs_says_when_the_data_are_too_large_for_it(table):
+    X, y, targets = table
+    with pytest.raises(cd.DivergedError):
+        MLPClassifier(solver="lbfgs", random_state=0).fit(np.abs(X) * 5e37, y)
+    with pytest.warns(ConvergenceWarning, match="found no step that makes the loss smaller; standardise X"):
+        MLPRegressor(solver="lbfgs", random_state=0).fit(X, targets * 1e20)
+
+
+def test_subclasses_may_have_parameters_of_their_own(table):
+    X, y, _ = table
+
+    class Deep(MLPClassifier):
+        def __init__(self, depth=2):
+            super().__init__((10,) * depth, dropout=0.1, max_iter=2)
+            self.depth = depth
+
+    assert clone(Deep(3)).fit(X, y).n_layers_ == 5
 
 
 def test_the_core_never_imports_scikit_learn(tmp_path):

@@ -129,6 +129,11 @@ class EarlyStopping(Callback):
         The best value of the last call of `fit`.
     best_epoch : int
         Its epoch, counted from 1 over all calls of `fit`; 0 where there was none.
+
+    Raises
+    ------
+    ValueError
+        By `fit`, after the first epoch: where the history has no such metric.
     """
 
     def __init__(
@@ -210,6 +215,11 @@ class ReduceLROnPlateau(Callback):
         The rate is not reduced below it. For a schedule: not below it at the present epoch's end.
     mode : "auto", "min" or "max"
         Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+
+    Raises
+    ------
+    ValueError
+        By `fit`, after the first epoch: where the history has no such metric.
     """
 
     def __init__(
@@ -273,6 +283,14 @@ class Checkpoint(Callback):
         A metric of the history. NaN counts as no improvement.
     mode : "auto", "min" or "max"
         Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+
+    Raises
+    ------
+    FileNotFoundError
+        By `fit`, before training begins: where the path's folder is not there.
+    ValueError
+        By `fit`: before training begins, for a network that a file cannot hold; after the first epoch, where the
+        history has no such metric.
     """
 
     def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str = "auto") -> None:

@@ -73,10 +73,10 @@ def replaced(path: str) -> Iterator[BufferedWriter]:
     # Whoever is killed here leaves this file. Nobody tidies it up: its process may live on another computer.
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        file = open(temporary, "xb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, folder) from None  # not the name that the user never saw
-    try:
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, folder) from None  # not the name that the user never saw
         with file:
             if os.path.exists(place):
                 shutil.copymode(place, temporary)
@@ -84,8 +84,8 @@ def replaced(path: str) -> Iterator[BufferedWriter]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, place)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException:  # an interrupt right behind open included
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     _sync_folder(folder)

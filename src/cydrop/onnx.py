@@ -54,6 +54,8 @@ def export(net: Network, path: Any, *, mc: bool = False) -> None:
         Without the onnx package (`pip install "cydrop[onnx]"`).
     RuntimeError
         For a network that is not built.
+    TypeError
+        For what is not a network, a path or a bool.
     ValueError
         For weights of 2 GiB and more, which the format does not hold.
 
@@ -92,7 +94,7 @@ def to_model(net: Network, *, mc: bool = False) -> Any:
 
     Raises
     ------
-    ImportError, RuntimeError, ValueError
+    ImportError, RuntimeError, TypeError, ValueError
         As for `export`.
 
     Examples

@@ -289,6 +289,11 @@ def expected_calibration_error(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins
     -------
     float
         0 for a perfectly calibrated classifier.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `calibration`.
     """
     return _gap(*calibration(y, proba, bins))
 

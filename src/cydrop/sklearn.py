@@ -12,7 +12,7 @@ import inspect
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ except ImportError as error:
     raise ImportError(f'cydrop.sklearn needs scikit-learn 1.6: pip install "cydrop[sklearn]" ({error})') from None
 
 from cydrop import callbacks, checks, functional, layers, losses, optimizers, schedules, seeding
+from cydrop.errors import DivergedError
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network
 
@@ -132,7 +133,7 @@ class _MLP(BaseEstimator, ABC):
     def _judged(self, output: Floats, data: _Data) -> tuple[float, float]:
         """Accuracy or R^2 of the network's output for the rows, and a loss with the sign turned: more is better."""
 
-    def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64] | float:
+    def _class_weights(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64] | float:
         return 1.0
 
     # Training ------------------------------------------------------------------------------------------------
@@ -155,9 +156,9 @@ class _MLP(BaseEstimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For unusable parameters or data, before anything is changed.
+            For unusable parameters or data; the estimator is left as it was.
         DivergedError
-            When the loss stops being finite.
+            When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -168,6 +169,20 @@ class _MLP(BaseEstimator, ABC):
         return True
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: ArrayLike | None = None) -> Any:
+        before = self.__dict__.copy()
+        try:
+            train = self._ready(X, y, sample_weight, incremental, classes)
+        except BaseException:  # what is refused leaves the estimator as it was
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        train()
+        return self
+
+    def _ready(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: ArrayLike | None
+    ) -> Callable[[], None]:
+        """Checks everything and sets up a network; then what is left to do: the training."""
         fresh = not (hasattr(self, "network_") and (incremental or self.warm_start))
         settings = self._settings(incremental)
         X, y = validate_data(
@@ -179,18 +194,24 @@ class _MLP(BaseEstimator, ABC):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         weight = np.ones(len(X)) if sample_weight is None else _weights(sample_weight, len(X))
-        data = _Data(X, self._encoded(y, fresh, classes), weight * self._class_weights(y))
+        data = _Data(X, self._encoded(y, fresh, classes), weight * self._class_weights(y, weight))
         if not (data.weight > 0).all():
             data = data.take(np.flatnonzero(data.weight > 0))
+        if not len(data.X):
+            raise ValueError("sample_weight and class_weight leave no row: one of the two is 0 for each of them")
         if len(data.X) <= settings.batch_size and not incremental:
             data = _merged(data)
         rng = check_random_state(self.random_state)
         self._prepare(settings, data, rng, fresh)
-        if fresh or not incremental:
-            self._begin_solver(settings, data)
         if self.solver == "lbfgs":
-            return self._fit_lbfgs(settings, data)
-        return self._fit_epochs(settings, data, rng, incremental)
+            return lambda: self._fit_lbfgs(settings, data)
+        validation = None
+        if self.early_stopping and not incremental:
+            data, validation = self._split(settings, data, rng)
+        self._begin_records()
+        self._set_optimizer(settings, data, keep_moments=incremental and not fresh)
+        watch = _Watch(self, settings, len(data.X), validation, incremental, fresh)
+        return lambda: self._fit_epochs(settings, data, watch)
 
     def _settings(self, incremental: bool) -> _Settings:
         """Checks every parameter; the names in errors are those of the constructor."""
@@ -266,7 +287,11 @@ class _MLP(BaseEstimator, ABC):
             return list(rates)
         if not callable(factor):
             raise TypeError(f"dropout_schedule must be None or a function of training progress, got {factor!r}")
-        return [schedules.Scaled(factor, rate) if rate else 0.0 for rate in rates]
+        scaled = [schedules.Scaled(factor, rate) if rate else 0.0 for rate in rates]
+        for progress in (step / 100 for step in range(101)):
+            for rate in scaled:
+                schedules.value_at("dropout times dropout_schedule", rate, progress, 0.0, 1.0)
+        return list(scaled)
 
     def _prepare(self, settings: _Settings, data: _Data, rng: np.random.RandomState, fresh: bool) -> None:
         """A fresh network with fresh records; or else checks that the parameters describe the one that is there."""
@@ -275,7 +300,10 @@ class _MLP(BaseEstimator, ABC):
         stack = [*settings.hidden, layers.Dense(n_outputs, weight_init="glorot_uniform")]
         if not fresh:
             if repr((stack, loss)) != repr((self.network_.layers, self.network_.loss)):
-                raise ValueError("the parameters describe another network than the fitted one; set warm_start=False")
+                raise ValueError(
+                    "the parameters describe another network than the fitted one; a new one comes from fit with "
+                    "warm_start=False"
+                )
             return
         seed = int(rng.randint(2**31 - 1))
         self.network_ = Network(stack, loss=loss, optimizer=settings.optimizer, seed=seed, n_threads=self.n_threads)
@@ -285,33 +313,37 @@ class _MLP(BaseEstimator, ABC):
         links = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic"}
         self.out_activation_ = links.get(loss.name, "identity")
         self.t_ = self.n_iter_ = 0
-        if self.solver != "lbfgs":
-            self.loss_curve_ = []
-            self.best_loss_ = None if self.early_stopping else math.inf
-            self.validation_scores_ = [] if self.early_stopping else None
-            self.best_validation_score_ = -math.inf if self.early_stopping else None
+        for name in ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"):
+            self.__dict__.pop(name, None)  # of an earlier fit
+
+    def _begin_records(self) -> None:
+        """What is missing: everything in a fresh fit and after "lbfgs", scores where early stopping is new."""
+        if not hasattr(self, "loss_curve_"):
+            self.loss_curve_, self.best_loss_ = [], math.inf
+            self.validation_scores_ = self.best_validation_score_ = None
+        if self.early_stopping and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_, self.best_loss_ = [], -math.inf, None
 
     def _n_outputs(self, data: _Data) -> int:
         return 1 if data.target.ndim == 1 else int(data.target.shape[1])
 
-    def _begin_solver(self, settings: _Settings, data: _Data) -> None:
-        """The optimizer with fresh moments. As in scikit-learn the penalty is divided by the weight of a batch."""
+    def _set_optimizer(self, settings: _Settings, data: _Data, keep_moments: bool) -> None:
+        """The optimizer of the parameters. As in scikit-learn the penalty is divided by the weight of a batch."""
         rows = min(settings.batch_size, len(data.X))
-        decay = self.alpha / (rows * data.weight.mean())
-        self.network_.optimizer = type(settings.optimizer)(**settings.optimizer.options() | {"weight_decay": decay})
-        self.network_._clear_moments()
+        options = settings.optimizer.options() | {"weight_decay": self.alpha / (rows * data.weight.mean())}
+        if keep_moments and self.solver == "sgd" and self.learning_rate == "invscaling":
+            options["learning_rate"] = self.learning_rate_init / (self.t_ + 1) ** self.power_t
+        _change(self.network_, type(settings.optimizer)(**options))
+        if not keep_moments:
+            self.network_._clear_moments()
 
-    def _fit_epochs(self, settings: _Settings, data: _Data, rng: np.random.RandomState, incremental: bool) -> Any:
-        validation = None
-        if self.early_stopping and not incremental:
-            data, validation = self._split(settings, data, rng)
+    def _fit_epochs(self, settings: _Settings, data: _Data, watch: _Watch) -> None:
         factor = self._loss()[1]
         weight = data.weight * (factor / data.weight.mean())
-        watch = _Watch(self, settings, len(data.X), validation, incremental)
         try:
             self.network_.fit(
                 data.X, data.target,
-                epochs=1 if incremental else settings.max_iter,
+                epochs=1 if watch.incremental else settings.max_iter,
                 batch_size=min(settings.batch_size, len(data.X)),
                 shuffle=self.shuffle and len(data.X) > settings.batch_size,
                 sample_weight=None if (weight == 1.0).all() else weight,
@@ -319,15 +351,14 @@ class _MLP(BaseEstimator, ABC):
                 verbose=int(bool(self.verbose)),
             )  # fmt: skip
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=5)
         else:
-            if not incremental and not self.network_.stop_training:
+            if not watch.incremental and not self.network_.stop_training:
                 warnings.warn(
                     f"max_iter={settings.max_iter} epochs ended before the training had converged by tol",
                     ConvergenceWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
-        return self
 
     def _split(self, settings: _Settings, data: _Data, rng: np.random.RandomState) -> tuple[_Data, _Data]:
         """Training and validation rows."""
@@ -346,7 +377,7 @@ class _MLP(BaseEstimator, ABC):
     def _strata(self, data: _Data, smaller: int) -> NDArray[Any] | None:
         return None
 
-    def _fit_lbfgs(self, settings: _Settings, data: _Data) -> Any:
+    def _fit_lbfgs(self, settings: _Settings, data: _Data) -> None:
         """L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995), SciPy's, on all rows at once."""
         network = self.network_
         loss_of: Callable[..., Any] = getattr(functional, network.loss.name)
@@ -357,7 +388,10 @@ class _MLP(BaseEstimator, ABC):
         def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             _set(network, vector)
             output = network.forward(data.X, training=True)
-            value, slope = loss_of(output, data.target, sample_weight=weight, return_grad=True)
+            with np.errstate(all="ignore"):
+                value, slope = loss_of(output, data.target, sample_weight=weight, return_grad=True)
+            if not (math.isfinite(value) and np.isfinite(slope).all()):
+                raise DivergedError(1, 1)
             network.backward(slope)
             parameters, gradients = network.parameters(), network.gradients()
             parts = []
@@ -376,18 +410,21 @@ class _MLP(BaseEstimator, ABC):
             "maxiter": settings.max_iter,
             "gtol": settings.tol,
         }
-        found = scipy_optimize.minimize(objective, begin, method="L-BFGS-B", jac=True, options=options)
+        try:
+            found = scipy_optimize.minimize(objective, begin, method="L-BFGS-B", jac=True, options=options)
+        except BaseException:
+            _set(network, begin)
+            raise
         _set(network, found.x)
         self.loss_, self.n_iter_ = float(found.fun), min(int(found.nit), settings.max_iter)
         self.t_ += self.n_iter_ * len(data.X)
+        message = ""
         if found.status == 1:
-            warnings.warn(
-                f"L-BFGS ended at max_iter={settings.max_iter} or max_fun={self.max_fun} before it had converged "
-                "by tol",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return self
+            message = f"ended at max_iter={settings.max_iter} or max_fun={self.max_fun} before it had converged by tol"
+        elif not found.success and found.nit == 0:  # later it is the end of float32's precision
+            message = "found no step that makes the loss smaller; standardise X, and y of a regression"
+        if message:
+            warnings.warn(f"L-BFGS {message}", ConvergenceWarning, stacklevel=5)
 
     # Prediction ----------------------------------------------------------------------------------------------
 
@@ -433,6 +470,12 @@ class _MLP(BaseEstimator, ABC):
             `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
             `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,)
             or, of several labels, (n_samples, n_outputs).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+        ValueError, TypeError
+            For unusable arguments.
         """
         X = self._rows(X)
         if seed is None and isinstance(self.random_state, int | np.integer):
@@ -476,18 +519,24 @@ class _Watch(callbacks.Callback):
     """Keeps the estimator's records, stops by scikit-learn's rule and adapts SGD's learning rate."""
 
     def __init__(
-        self, estimator: _MLP, settings: _Settings, rows: int, validation: _Data | None, incremental: bool
+        self,
+        estimator: _MLP,
+        settings: _Settings,
+        rows: int,
+        validation: _Data | None,
+        incremental: bool,
+        fresh: bool,
     ) -> None:
         self.estimator, self.settings, self.rows = estimator, settings, rows
-        self.validation, self.incremental = validation, incremental
+        self.validation, self.incremental, self.fresh = validation, incremental, fresh
         self.waited = 0
-        self.best_gain = self.gain_of_best = -math.inf
+        self.best_gain = self.best_score = self.gain_of_best = -math.inf
         self.best: dict[str, Floats] | None = None
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
-        if self.validation is not None and self.estimator.validation_scores_:  # a warm start: from the best weights
-            self.best = {name: array.copy() for name, array in network.parameters().items()}
+        if self.validation is not None and not self.fresh:  # a warm start may be as good as it gets
+            self._keep_better(network, *self.estimator._judged(network.predict(self.validation.X), self.validation))
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
@@ -519,19 +568,20 @@ class _Watch(callbacks.Callback):
         estimator, tol = self.estimator, self.settings.tol
         score, gain = estimator._judged(network.predict(validation.X), validation)
         estimator.validation_scores_.append(score)
-        better = score >= estimator.best_validation_score_ + tol or gain >= self.best_gain + tol
-        if (score, gain) > (estimator.best_validation_score_, self.gain_of_best):
-            estimator.best_validation_score_, self.gain_of_best = score, gain
+        estimator.best_validation_score_ = max(estimator.best_validation_score_, score)
+        better = score >= self.best_score + tol or gain >= self.best_gain + tol
+        self._keep_better(network, score, gain)
+        return better
+
+    def _keep_better(self, network: Network, score: float, gain: float) -> None:
+        if (score, gain) > (self.best_score, self.gain_of_best):
+            self.best_score, self.gain_of_best = score, gain
             self.best = {name: array.copy() for name, array in network.parameters().items()}
         self.best_gain = max(self.best_gain, gain)
-        return better
 
     @staticmethod
     def _set_rate(network: Network, rate: float) -> None:
-        before: Any = network.optimizer.learning_rate
-        network.optimizer = network.optimizer.with_learning_rate(rate)
-        for velocity in network._moments:
-            velocity *= np.float32(before / rate)  # scikit-learn's velocity contains the rate it was made with
+        _change(network, network.optimizer.with_learning_rate(rate))
 
     def on_train_end(self, network: Network) -> None:
         if self.best is not None:
@@ -539,10 +589,20 @@ class _Watch(callbacks.Callback):
                 array[...] = self.best[name]
 
 
+def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
+    """Goes on with another optimizer's settings; scikit-learn's velocity contains the rate that it was made with."""
+    before: Any = network.optimizer.learning_rate
+    network.optimizer = optimizer
+    rate: Any = optimizer.learning_rate
+    if isinstance(optimizer, optimizers.SGD) and rate != before:
+        for velocity in network._moments:
+            velocity *= np.float32(before / rate)
+
+
 def _weights(given: ArrayLike, rows: int) -> NDArray[np.float64]:
     weight = checks.weights("sample_weight", given, rows).astype(np.float64)
     if not weight.any():
-        raise ValueError("sample_weight must have at least one weight above 0: all of them are zero")
+        raise ValueError("sample_weight must have at least one weight above 0: all of them are zero in float32")
     return weight
 
 
@@ -561,6 +621,14 @@ def _merged(data: _Data) -> _Data:
     return merged
 
 
+def _balanced(labels: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A factor for each row that makes the classes' weights equal: a row of weight 2 counts as two, of 0 as none."""
+    codes = np.unique(labels, return_inverse=True)[1].ravel()
+    sums = np.bincount(codes, weights=weight)
+    factors = weight.sum() / (np.count_nonzero(sums) * np.where(sums > 0, sums, 1.0))
+    return np.asarray(factors[codes])
+
+
 def _quantiles(samples: Any, levels: NDArray[np.float64]) -> Floats:
     return np.quantile(samples, levels, axis=0).astype(np.float32)
 
@@ -575,9 +643,9 @@ def _set(network: Network, vector: NDArray[np.float64]) -> None:
 
 def _keep(estimator: Any, given: dict[str, Any]) -> None:
     """Sets the constructor's parameters as they came: scikit-learn wants them unchecked until `fit`."""
-    for name in inspect.signature(type(estimator).__init__).parameters:
+    for name, value in given.items():
         if name != "self":
-            setattr(estimator, name, given[name])
+            setattr(estimator, name, value)
 
 
 _PARAMETERS = """
@@ -611,7 +679,7 @@ _PARAMETERS = """
         What counts as an improvement of the loss; with early_stopping of the score, or of the loss, of the held-out
         rows.
     verbose : bool or int
-        Whether to print a line an epoch.
+        Whether to print a line an epoch; "lbfgs" prints nothing.
     warm_start : bool
         Whether `fit` goes on from the weights of the last call.
     momentum : float in [0, 1)
@@ -621,7 +689,7 @@ _PARAMETERS = """
     early_stopping : bool
         Whether to stop by the score of held-out rows and to keep the weights of its best epoch; of equal scores the
         one of the smaller loss.
-    validation_fraction : float in (0, 1)
+    validation_fraction : float in [0, 1)
         Share of the rows held out for early_stopping, at least two rows{stratified}.
     beta_1, beta_2 : float in [0, 1)
         For "adam".
@@ -642,7 +710,7 @@ _PARAMETERS = """
     max_norm : float > 0 or None
         Bound of the Euclidean norm of each hidden unit's incoming weights.
     n_threads : int or None
-        None takes what the machine grants to this process.
+        None takes what the machine grants to this process. A warm start keeps the number of the first fit.
 """
 
 _ATTRIBUTES = """
@@ -653,7 +721,7 @@ _ATTRIBUTES = """
     loss_, best_loss_ : float
         Of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
     loss_curve_ : list of float
-        One value an epoch; not for "lbfgs".
+        One value an epoch; like `best_loss_` and the scores below not for "lbfgs".
     validation_scores_ : list of float or None
         {score} of the held-out rows, one value an epoch, with early_stopping.
     best_validation_score_ : float or None
@@ -722,7 +790,8 @@ class MLPClassifier(ClassifierMixin, _MLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: ArrayLike | None = None, classes: ArrayLike | None = None
     ) -> MLPClassifier:
-        """One pass over the rows; a further call goes on from there. `early_stopping` plays no part.
+        """One pass over the rows; a further call goes on from there, with the parameters as they are then.
+        `early_stopping` plays no part.
 
         Parameters
         ----------
@@ -734,6 +803,13 @@ class MLPClassifier(ClassifierMixin, _MLP):
         Returns
         -------
         self
+
+        Raises
+        ------
+        AttributeError
+            With solver="lbfgs".
+        ValueError, TypeError, DivergedError
+            As for `fit`; also for a `dropout_schedule`, and for class_weight="balanced", which needs all rows at once.
         """
         known = getattr(self, "classes_", None)
         if known is None and classes is None:
@@ -788,8 +864,25 @@ class MLPClassifier(ClassifierMixin, _MLP):
         gain = np.log(np.maximum(chosen, np.float32(1e-7))).sum(axis=1)
         return float(np.average(hit, weights=data.weight)), float(np.average(gain, weights=data.weight))
 
-    def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64] | float:
-        return 1.0 if self.class_weight is None else compute_sample_weight(self.class_weight, y)
+    def _class_weights(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64] | float:
+        given = self.class_weight
+        if given is None:
+            return 1.0
+        if isinstance(given, str):
+            checks.choice("class_weight", given, {"balanced": 0})
+            return np.prod([_balanced(column, weight) for column in y.reshape(len(y), -1).T], axis=0)
+        if self._several:
+            found = np.asarray(compute_sample_weight(given, y))
+            if not (np.isfinite(found) & (found >= 0)).all():
+                raise ValueError(f"class_weight must have finite weights of at least 0, got {given!r}")
+            return found
+        if not isinstance(given, Mapping):
+            raise TypeError(f"class_weight must be a dict of labels and weights, 'balanced' or None, got {given!r}")
+        known = self.classes_.tolist()
+        if not given.keys() <= set(known) and not set(known) <= given.keys():
+            raise ValueError(f"class_weight has the labels {list(given)}, y has {known}: some have no weight")
+        of_class = [checks.number(f"class_weight[{label!r}]", given.get(label, 1.0), 0.0) for label in known]
+        return np.array(of_class)[np.searchsorted(self.classes_, y)]
 
     def _strata(self, data: _Data, smaller: int) -> NDArray[Any] | None:
         if self._several:
@@ -942,7 +1035,8 @@ class MLPRegressor(RegressorMixin, _MLP):
 
     @available_if(_MLP._more)
     def partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> MLPRegressor:
-        """One pass over the rows; a further call goes on from there. `early_stopping` plays no part.
+        """One pass over the rows; a further call goes on from there, with the parameters as they are then.
+        `early_stopping` plays no part.
 
         Parameters
         ----------
@@ -952,6 +1046,13 @@ class MLPRegressor(RegressorMixin, _MLP):
         Returns
         -------
         self
+
+        Raises
+        ------
+        AttributeError
+            With solver="lbfgs".
+        ValueError, TypeError, DivergedError
+            As for `fit`; also for a `dropout_schedule`.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
@@ -1009,21 +1110,28 @@ class MLPRegressor(RegressorMixin, _MLP):
         return tags
 
 
-def _document(cls: type[_MLP], parameters: str, score: str, stratified: str) -> None:
+def _document(cls: type[_MLP], parameters: str, score: str, stratified: str, attributes: str) -> None:
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     if cls.__doc__:
-        shared = _PARAMETERS.format(stratified=stratified).rstrip() + parameters + _ATTRIBUTES.format(score=score)
-        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared + _ROWS_OF_ONE_BATCH)
+        shared = _PARAMETERS.format(stratified=stratified).rstrip() + parameters
+        shared += _ATTRIBUTES.format(score=score).rstrip() + attributes + _ROWS_OF_ONE_BATCH
+        cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared)
 
 
 _document(
     MLPClassifier,
     """
     class_weight : dict, "balanced" or None
-        Weights of the classes, {label: weight}; "balanced" is n_samples / (n_classes * rows of the class).
+        Weights of the classes, {label: weight}; what is not named has 1. "balanced" gives all classes the same weight:
+        n_samples / (n_classes * rows of the class), each row counted by its sample_weight. Of several labels a list of
+        dicts, one for each, or "balanced"; their factors are multiplied.
 """,
     score="Accuracy",
     stratified=", stratified by class where each class has two rows",
+    attributes="""
+    classes_ : ndarray
+        The labels, sorted; of several labels their columns, 0 and up.
+""",
 )
 _document(
     MLPRegressor,
@@ -1033,4 +1141,5 @@ _document(
 """,
     score="R^2",
     stratified="",
+    attributes="\n",
 )
