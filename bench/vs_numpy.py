@@ -608,8 +608,8 @@ def compare_backward(report: dict[str, Any], exponent: int, rate: float, repeats
     for run in (in_place, in_chunks_of_cache):
         assert np.array_equal(run(out), expected), f"{run.__name__} is wrong"
     competitors: dict[str, Call] = {
-        CYDROP.format("functional.dropout_backward(dy, mask, rate)"): (
-            lambda: functional.dropout_backward(dy, mask, rate)
+        CYDROP.format("functional.dropout_backward(dy, mask, rate, out=out)"): (
+            lambda: functional.dropout_backward(dy, mask, rate, out=out)
         ),
         "NumPy: dy * mask * scale": lambda: dy * mask * scale,
         "NumPy, out=: times the mask, times the scale": lambda: in_place(out),
