@@ -123,7 +123,7 @@ def test_a_second_interrupt_does_not_leave_half_of_the_best_epoch(monkeypatch):
     stop.on_epoch_end(told.net, 1, {"val_loss": 1.0})
     for value in told.net.parameters().values():
         value[...] = 2
-    whole, calls = callbacks._state, []
+    whole, calls = cd.Network._arrays, []
 
     def interrupted_once(network):
         def views():
@@ -138,7 +138,7 @@ def test_a_second_interrupt_does_not_leave_half_of_the_best_epoch(monkeypatch):
 
         return Views()
 
-    monkeypatch.setattr(callbacks, "_state", interrupted_once)
+    monkeypatch.setattr(cd.Network, "_arrays", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         stop.on_train_end(told.net)
     assert calls == ["0.weight"]
@@ -589,7 +589,7 @@ print("done", "tqdm" in sys.modules and sys.modules["tqdm"] is not None)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pseudo-terminals to run the bar in")
 def test_a_terminal_gets_a_bar_where_tqdm_is_installed():
     shown = in_a_terminal(TERMINAL_SCRIPT.format(before=""), 200)
     assert "done True" in shown
@@ -601,7 +601,7 @@ def test_a_terminal_gets_a_bar_where_tqdm_is_installed():
     assert "epoch 1/3" not in shown
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pseudo-terminals to run the bar in")
 def test_a_narrow_terminal_shows_the_losses_and_the_speed():
     shown = in_a_terminal(TERMINAL_SCRIPT.format(before=""), 100)
     last = shown[: shown.index("done")].split("\r")[-2]
@@ -610,7 +610,7 @@ def test_a_narrow_terminal_shows_the_losses_and_the_speed():
         assert part in last
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no pseudo-terminals to run the bar in")
 def test_a_terminal_gets_lines_without_tqdm():
     shown = in_a_terminal(TERMINAL_SCRIPT.format(before="sys.modules['tqdm'] = None"), 200)
     assert "done False" in shown

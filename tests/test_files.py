@@ -137,7 +137,7 @@ def test_what_cannot_be_the_path_of_a_file_is_refused(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no permission bits for group and others")
 def test_permissions_are_those_that_open_would_give(trained, tmp_path):
     net, path = trained[0], tmp_path / "net.safetensors"
     before = os.umask(0o027)
@@ -151,7 +151,7 @@ def test_permissions_are_those_that_open_would_give(trained, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+@pytest.mark.skipif(os.name != "posix", reason="making a link needs special rights on Windows")
 def test_a_link_is_followed_and_stays_a_link(trained, tmp_path):
     net = trained[0]
     (tmp_path / "elsewhere").mkdir()
@@ -216,7 +216,7 @@ def test_running_statistics_and_weights_that_are_nan_are_kept(tmp_path, rng):
         assert {**loaded.parameters(), **loaded.buffers()}[name].tobytes() == array.tobytes()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc, which only Linux has")
 def test_saving_and_loading_take_no_memory_beyond_the_arrays(tmp_path):
     script = """
 import sys

@@ -239,7 +239,7 @@ def in_a_process(*arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module that tells the peak of memory")
 def test_ten_thousand_mutated_files_load_or_raise_a_value_error_in_little_memory(tmp_path):
     counts = in_a_process(tmp_path)
     assert counts["loaded"] + counts["refused"] == MUTATIONS
@@ -288,7 +288,7 @@ def dear_files(tmp_path):
     yield "huge weights", put_together(header, bytes(64))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory of POSIX")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module that tells the peak of memory")
 def test_no_file_takes_100_mb_beyond_its_size(tmp_path):
     small = tmp_path / "small"
     good_networks()[1].save(small)

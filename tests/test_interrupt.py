@@ -15,7 +15,7 @@ import pytest
 import cydrop as cd
 from cydrop import network
 
-posix = pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send SIGINT to one process alone")
 
 # The child trains until it is interrupted, then uses what is left of the network in every way and reports.
 CHILD = """

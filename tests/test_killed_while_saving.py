@@ -77,7 +77,7 @@ def killed_savings(folder):
     return counts | {"bytes": os.path.getsize(path)}
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills by SIGKILL")
+@pytest.mark.skipif(os.name != "posix", reason="Windows has neither fork nor SIGKILL")
 def test_two_hundred_kills_while_saving_leave_the_old_file_or_the_new_one(tmp_path):
     command = [sys.executable, __file__, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

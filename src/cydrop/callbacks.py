@@ -98,9 +98,14 @@ class _Best:
         self.value = monitored(metrics, self.monitor)
 
 
-def _state(network: Any) -> dict[str, NDArray[np.float32]]:
-    """What predictions depend on: parameters and running statistics."""
-    return {**network.parameters(), **network.buffers()}
+def _copied(network: Any) -> dict[str, NDArray[np.float32]]:
+    """Copies of what predictions depend on."""
+    return {name: array.copy() for name, array in network._arrays().items()}
+
+
+def _put_back(network: Any, copies: dict[str, NDArray[np.float32]]) -> None:
+    for name, array in network._arrays().items():
+        array[...] = copies[name]
 
 
 class EarlyStopping(Callback):
@@ -164,7 +169,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         if self._best.is_beaten_by(metrics):
-            state = {name: array.copy() for name, array in _state(network).items()} if self.restore_best else None
+            state = _copied(network) if self.restore_best else None
             self._best.take(metrics)
             self._best_state, self.best_epoch, self._waited = state, epoch, 0  # no call: no interrupt in between
         else:
@@ -173,18 +178,15 @@ class EarlyStopping(Callback):
                 network.stop_training = True
 
     def on_train_end(self, network: Any) -> None:
+        if self._best_state is None:
+            return
         try:
-            self._put_back(network)
+            _put_back(network, self._best_state)
         except KeyboardInterrupt:  # a second Ctrl-C: not half of the best epoch and half of the last
-            self._put_back(network)
+            _put_back(network, self._best_state)
             raise
         finally:
             self._best_state = None
-
-    def _put_back(self, network: Any) -> None:
-        if self._best_state is not None:
-            for name, array in _state(network).items():
-                array[...] = self._best_state[name]
 
 
 class ReduceLROnPlateau(Callback):

@@ -32,7 +32,7 @@ from cydrop.layers import (
     LayerNorm,
     resolve_activation,
 )
-from cydrop.network import Network
+from cydrop.network import Network, check_network
 from cydrop.schedules import Rate
 
 Floats = NDArray[np.float32]
@@ -78,9 +78,9 @@ def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
 
     In PyTorch, `module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})`.
     """
-    _check_network(net)
+    check_network(net)
     net._built("a state dict")
-    views = {**net.parameters(), **net.buffers()}
+    views = net._arrays()
     result: OrderedDict[str, NDArray[Any]] = OrderedDict()
     for name, ours in _names(net.layers).items():
         if name.endswith(COUNTER):
@@ -116,7 +116,7 @@ def load_state_dict(net: Network, state_dict: Mapping[str, Any]) -> None:
     >>> net.predict([[10.0, 100.0]])
     array([[210.5]], dtype=float32)
     """
-    _check_network(net)
+    check_network(net)
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(state_dict).__name__}")
     _load(net, state_dict, "state_dict")
@@ -151,7 +151,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"{what} does not fit the network: {'; '.join(problems)}")
     assert n_features is not None
     net.build(n_features)
-    views = {**net.parameters(), **net.buffers()}
+    views = net._arrays()
     for name, ours in wanted.items():
         views[ours][...] = arrays[name].T
     net._clear_moments()
@@ -191,11 +191,6 @@ def _floats(name: str, value: Any) -> Floats:
     elif getattr(getattr(value, "dtype", None), "name", None) == "bfloat16":  # no number to NumPy's own casts
         value = value.astype(np.float32)
     return checks.floats(name, value)
-
-
-def _check_network(net: Any) -> None:
-    if not isinstance(net, Network):
-        raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
 
 
 # PyTorch -----------------------------------------------------------------------------------------------------

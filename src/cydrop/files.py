@@ -107,7 +107,7 @@ def _described(network: Network) -> tuple[bytes, dict[str, NDArray[Any]]]:
         "history": [str(name) for name in metrics],
         "built": built,
     }
-    _check_schedules(network)
+    network._check_schedules()
     _check_history(sum(len(values) for values in metrics.values()))
     # the history first: its eight-byte numbers begin at multiples of eight
     tensors: dict[str, NDArray[Any]] = {f"history.{name}": np.array(values, float) for name, values in metrics.items()}
@@ -253,7 +253,7 @@ def _network(description: dict[str, Any], n_threads: int | None) -> Network:
         seed=0,
         n_threads=n_threads,
     )
-    _check_schedules(network)
+    network._check_schedules()
     network._root = tuple(_word(word) for word in _list("seed", description["root"], 4))
     network._epochs = _count(description["epochs"])
     if not all(isinstance(name, str) for name in _list("history", description["history"])):
@@ -313,12 +313,6 @@ def checked_path(path: Any) -> str:
     if os.path.exists(place) and not os.path.isfile(place):
         raise ValueError(f"path must name a file, got {place!r}, which is a device or pipe")
     return place
-
-
-def _check_schedules(network: Network) -> None:
-    """Raises for rates that leave their range: `fit` and `predict` would."""
-    if network._scheduled():
-        network._schedules([step / 100 for step in range(101)])
 
 
 def _check_history(values: int) -> None:

@@ -279,8 +279,7 @@ class Network:
         checks.flag("shuffle", shuffle)
         checks.flag("clean_metrics", clean_metrics)
         shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
-        if self._scheduled():
-            self._schedules([step / 100 for step in range(101)])  # raises for values out of range
+        self._check_schedules()
         share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
         validation = None
         if validation_data is not None:
@@ -367,6 +366,11 @@ class Network:
     def _scheduled(self) -> bool:
         """Whether any rate changes during training."""
         return callable(self.optimizer.learning_rate) or any(callable(layer.rate_value) for layer in self._drawing)
+
+    def _check_schedules(self) -> None:
+        """Raises for rates that leave their range somewhere in training."""
+        if self._scheduled():
+            self._schedules([step / 100 for step in range(101)])
 
     def _schedules(self, progress: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers)."""
@@ -808,6 +812,10 @@ class Network:
     def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:
         return _views(arena, self._built(what).parameters)
 
+    def _arrays(self) -> dict[str, Floats]:
+        """Views of what predictions depend on: parameters and running statistics, by name."""
+        return {**self.parameters(), **self.buffers()}
+
     def _tensors(self) -> dict[str, Floats]:
         """Views of all arrays that training changes, under the names that files and pickles give them."""
         if self._plan is None:
@@ -936,6 +944,12 @@ class Network:
             for name, view in self._tensors().items():
                 view[...] = built["tensors"][name]
             self._engine.draws, self._engine.updates = built["draws"], built["updates"]
+
+
+def check_network(net: Any) -> None:
+    """Raises for what is no network; the argument's name is `net` wherever one is taken."""
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
 
 
 # what an instance has besides its state: working memory, and arrays that the state holds by their names

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cydrop import checks, files, layers, losses
-from cydrop.network import Network
+from cydrop.network import Network, check_network
 from cydrop.reference import alpha_affine
 
 OPSET = 17  # the first with LayerNormalization
@@ -104,8 +104,7 @@ def to_model(net: Network, *, mc: bool = False) -> Any:
     >>> [node.op_type for node in cd.onnx.to_model(net).graph.node]
     ['Gemm', 'Relu', 'Gemm', 'Identity']
     """
-    if not isinstance(net, Network):
-        raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
+    check_network(net)
     checks.flag("mc", mc)
     plan = net._built("an ONNX model")
     size = 4 * (plan.arena_size + plan.buffer_size)
@@ -154,7 +153,7 @@ class _Graph:
 
     def __init__(self, onnx: Any, net: Network, mc: bool) -> None:
         self.onnx, self.mc = onnx, mc
-        self.arrays = {**net.parameters(), **net.buffers()}
+        self.arrays = net._arrays()
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.place = ""  # of the layer at work: names begin with it

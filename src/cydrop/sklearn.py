@@ -176,6 +176,7 @@ class _MLP(BaseEstimator, ABC):
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+        del before  # the network of an earlier fit need not stay in memory while this one trains
         train()
         return self
 
@@ -337,9 +338,12 @@ class _MLP(BaseEstimator, ABC):
         if not keep_moments:
             self.network_._clear_moments()
 
+    def _row_weights(self, data: _Data) -> NDArray[np.float64]:
+        """The rows' weights with a mean of 1, times the loss's factor."""
+        return data.weight * (self._loss()[1] / data.weight.mean())
+
     def _fit_epochs(self, settings: _Settings, data: _Data, watch: _Watch) -> None:
-        factor = self._loss()[1]
-        weight = data.weight * (factor / data.weight.mean())
+        weight = self._row_weights(data)
         try:
             self.network_.fit(
                 data.X, data.target,
@@ -381,8 +385,7 @@ class _MLP(BaseEstimator, ABC):
         """L-BFGS-B (Byrd, Lu, Nocedal and Zhu 1995), SciPy's, on all rows at once."""
         network = self.network_
         loss_of: Callable[..., Any] = getattr(functional, network.loss.name)
-        factor = self._loss()[1]
-        weight = data.weight * (factor / data.weight.mean())
+        weight = self._row_weights(data)
         decay = self.alpha / data.weight.sum()
 
         def objective(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -576,7 +579,7 @@ class _Watch(callbacks.Callback):
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
-            self.best = {name: array.copy() for name, array in network.parameters().items()}
+            self.best = callbacks._copied(network)
         self.best_gain = max(self.best_gain, gain)
 
     @staticmethod
@@ -585,8 +588,7 @@ class _Watch(callbacks.Callback):
 
     def on_train_end(self, network: Network) -> None:
         if self.best is not None:
-            for name, array in network.parameters().items():
-                array[...] = self.best[name]
+            callbacks._put_back(network, self.best)
 
 
 def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
