@@ -18,6 +18,8 @@ from cydrop._core.engine import all_finite
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
+MOST_UNITS = 2**31 - 1  # of a layer, and columns of X: beyond any memory, and an int in every kernel
+
 
 def array(name: str, value: Any) -> NDArray[Any]:
     """A real numeric array of any shape: not complex, not text, not objects, not sparse."""
@@ -155,8 +157,13 @@ def number(
     *,
     low_open: bool = False,
     high_open: bool = False,
+    single: bool = False,
 ) -> float:
-    """A finite real number between low and high, which belong to the range unless open."""
+    """A finite real number between low and high, which belong to the range unless open.
+
+    `single`: the kernels use it as float32, so that it must be in the range when rounded to that, too: 1e-300 is above
+    0 but becomes 0.
+    """
     if isinstance(value, str | bytes | complex | bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     try:
@@ -165,14 +172,18 @@ def number(
         result = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
-    inside = (low < result if low_open else low <= result) and (result < high if high_open else result <= high)
-    if not math.isfinite(result) or not inside:
-        if high == math.inf:
-            bound = f" {'above' if low_open else 'of at least'} {low:g}" if low > -math.inf else ""
-            expected = f"a finite number{bound}"
-        else:
-            expected = f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    with np.errstate(over="ignore", under="ignore"):
+        held = float(np.float32(result)) if single else result
+    for used in (result, held):
+        inside = (low < used if low_open else low <= used) and (used < high if high_open else used <= high)
+        if not math.isfinite(used) or not inside:
+            if high == math.inf:
+                bound = f" {'above' if low_open else 'of at least'} {low:g}" if low > -math.inf else ""
+                expected = f"a finite number{bound}"
+            else:
+                expected = f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+            rounded = f", which float32 rounds to {held:g}" if used != result else ""
+            raise ValueError(f"{name} must be {expected}, got {value!r}{rounded}")
     return result
 
 

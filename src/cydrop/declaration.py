@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 
 class Declaration:
@@ -19,7 +19,21 @@ class Declaration:
         return {name: getattr(self, name) for name in self._options}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{type(self).__name__} cannot be changed; make another one with {name}={value!r}")
+        self._refuse(name, f"with {name}={value!r}")
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse(name, f"without {name}")
+
+    def _refuse(self, name: str, how: str) -> NoReturn:
+        """Nothing reads a declaration again once it is in use: a change would be obeyed in part, or not at all."""
+        kind, options = type(self).__name__, ", ".join(self._options) or "none"
+        if name not in self._options:
+            raise AttributeError(f"{kind} has no option {name!r} (it has {options}), and cannot be changed")
+        raise AttributeError(f"{kind} cannot be changed; make another one {how}{self._instead(name)}")
+
+    def _instead(self, name: str) -> str:
+        """What else the user may do, to end the sentence."""
+        return ""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.options().items())})"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,10 +25,10 @@ class Layer(Declaration):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
-    __setattr__ = object.__setattr__  # type: ignore[assignment]  # what a layer ran in last is kept beside its options
 
+    # what a layer ran in last is kept beside its options, in its __dict__: neither belongs to what it declares
     _alone: Any = None  # the network of one, once the layer was used alone
-    _owner: weakref.ref[Any] | None = None  # the network that last ran this layer in training, and the place
+    _owner: weakref.ref[Any] | None = None  # the network that last ran this layer in training
 
     def forward(self, x: ArrayLike, training: bool = True) -> Floats:
         """The layer by itself.
@@ -50,7 +50,10 @@ class Layer(Declaration):
             raise ValueError("x must have at least one dimension, got a scalar")
         rows = x.reshape(len(x), -1)
         if self._alone is None:
-            self._alone = Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
+            # one step, so that threads that come first at the same time get the same network
+            vars(self).setdefault(
+                "_alone", Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
+            )
         y: Floats = self._alone.forward(rows, training=training)
         return y.reshape(x.shape) if y.shape == rows.shape else y
 
@@ -85,6 +88,23 @@ class RandomLayer(Layer):
 
     seed: int | None
     _rate_name: ClassVar[str] = "rate"  # the option that says how much
+
+    def with_rate(self, rate: Rate) -> Self:
+        """The same layer with another rate; `Network.set_rate` puts it in the place of this one.
+
+        Parameters
+        ----------
+        rate : float or schedule
+            Of dropout, the standard deviation of noise, a dense layer's drop_connect.
+
+        Returns
+        -------
+        layer of the same class
+        """
+        return type(self)(**(self.options() | {self._rate_name: rate}))
+
+    def _instead(self, name: str) -> str:
+        return ", or call network.set_rate(place, rate)" if name == self._rate_name else ""
 
     @property
     def rate_value(self) -> Rate:
@@ -131,9 +151,11 @@ class LeakyReLU(Activation):
 
     code = 2
     _options = ("negative_slope",)
+    negative_slope: float
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = self.alpha = checks.number("negative_slope", negative_slope)
+        slope = checks.number("negative_slope", negative_slope, single=True)
+        self._declare(negative_slope=slope, alpha=slope)
 
 
 class ELU(Activation):
@@ -148,7 +170,7 @@ class ELU(Activation):
     _options = ("alpha",)
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = checks.number("alpha", alpha)
+        self._declare(alpha=checks.number("alpha", alpha, single=True))
 
 
 class SELU(Activation):
@@ -228,6 +250,12 @@ class Dense(RandomLayer):
     _options = ("units", "activation", "bias", "weight_init", "max_norm", "drop_connect")
     _rate_name = "drop_connect"
     seed = None  # of the masks: the network's
+    units: int
+    activation: Activation | None
+    bias: bool
+    weight_init: str
+    max_norm: float | None
+    drop_connect: Rate
 
     def __init__(
         self,
@@ -239,13 +267,15 @@ class Dense(RandomLayer):
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
     ) -> None:
-        self.units = checks.integer("units", units, 1)
-        self.activation = resolve_activation(activation)
-        self.bias = checks.flag("bias", bias)
         checks.choice("weight_init", weight_init, INITIALIZATIONS)
-        self.weight_init = weight_init
-        self.max_norm = None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True)
-        self.drop_connect = _checked_rate("drop_connect", drop_connect)
+        self._declare(
+            units=checks.integer("units", units, 1, checks.MOST_UNITS),
+            activation=resolve_activation(activation),
+            bias=checks.flag("bias", bias),
+            weight_init=weight_init,
+            max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
+            drop_connect=_checked_rate("drop_connect", drop_connect),
+        )
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -306,17 +336,18 @@ class Dropout(RandomLayer):
     """
 
     _options = ("rate", "mode", "shared", "seed")
+    rate: Rate
+    mode: str
+    shared: str | None
 
     def __init__(
         self, rate: Rate = 0.5, *, mode: str = "inverted", shared: str | None = None, seed: seeding.Seed = None
     ) -> None:
-        self.rate = _checked_rate("rate", rate)
+        rate = _checked_rate("rate", rate)
         checks.choice("mode", mode, {"inverted": 0, "vanilla": 0})
-        self.mode = mode
         if shared is not None:
             checks.choice("shared", shared, {"batch": 0})
-        self.shared = shared
-        self.seed = seeding.as_int(seed)
+        self._declare(rate=rate, mode=mode, shared=shared, seed=seeding.as_int(seed))
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -339,10 +370,11 @@ class AlphaDropout(RandomLayer):
 
     kind: ClassVar[str] = "alpha_dropout"
     _options = ("rate", "seed")
+    rate: Rate
 
     def __init__(self, rate: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
-        self.rate = _checked_rate("rate", rate)
-        self.seed = seeding.as_int(seed)
+        rate = _checked_rate("rate", rate)
+        self._declare(rate=rate, seed=seeding.as_int(seed))
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -364,10 +396,11 @@ class GaussianDropout(RandomLayer):
 
     kind: ClassVar[str] = "gaussian_dropout"
     _options = ("rate", "seed")
+    rate: Rate
 
     def __init__(self, rate: Rate = 0.5, *, seed: seeding.Seed = None) -> None:
-        self.rate = _checked_rate("rate", rate)
-        self.seed = seeding.as_int(seed)
+        rate = _checked_rate("rate", rate)
+        self._declare(rate=rate, seed=seeding.as_int(seed))
 
 
 class GaussianNoise(RandomLayer):
@@ -384,10 +417,11 @@ class GaussianNoise(RandomLayer):
     kind: ClassVar[str] = "gaussian_noise"
     _options = ("std", "seed")
     _rate_name = "std"
+    std: Rate
 
     def __init__(self, std: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
-        self.std: Rate = std if callable(std) else checks.number("std", std, 0.0)
-        self.seed = seeding.as_int(seed)
+        std = std if callable(std) else checks.number("std", std, 0.0, single=True)
+        self._declare(std=std, seed=seeding.as_int(seed))
 
     def rate_at(self, progress: float) -> float:
         """The standard deviation in force.
@@ -413,9 +447,10 @@ class LayerNorm(Layer):
 
     kind: ClassVar[str] = "layer_norm"
     _options = ("epsilon",)
+    epsilon: float
 
     def __init__(self, *, epsilon: float = 1e-5) -> None:
-        self.epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
 
 class BatchNorm(Layer):
@@ -437,10 +472,14 @@ class BatchNorm(Layer):
 
     kind: ClassVar[str] = "batch_norm"
     _options = ("momentum", "epsilon")
+    momentum: float
+    epsilon: float
 
     def __init__(self, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        self.momentum = checks.number("momentum", momentum, 0.0, 1.0)
-        self.epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+        self._declare(
+            momentum=checks.number("momentum", momentum, 0.0, 1.0),
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
+        )
 
 
 def _checked_rate(name: str, rate: Rate) -> Rate:

@@ -75,7 +75,7 @@ class CrossEntropy(Loss):
     def __init__(self, label_smoothing: float = 0.0, r_drop: float = 0.0) -> None:
         self._declare(
             label_smoothing=checks.number("label_smoothing", label_smoothing, 0.0, 1.0, high_open=True),
-            r_drop=checks.number("r_drop", r_drop, 0.0),
+            r_drop=checks.number("r_drop", r_drop, 0.0, single=True),
         )
 
     @property
@@ -132,7 +132,7 @@ class Huber(Loss):
     delta: float
 
     def __init__(self, delta: float = 1.0) -> None:
-        self._declare(delta=checks.number("delta", delta, 0.0, low_open=True))
+        self._declare(delta=checks.number("delta", delta, 0.0, low_open=True, single=True))
 
     @property
     def option(self) -> float:

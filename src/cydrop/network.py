@@ -833,7 +833,7 @@ class Network:
         self._last = (self._engine.draws - 1, rows, given, rates)
         for layer in self.layers:
             if isinstance(layer, RandomLayer):
-                layer._owner = weakref.ref(self)
+                vars(layer)["_owner"] = weakref.ref(self)
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The masks of the last training forward pass: one boolean array a dropout layer, True keeps, of shape

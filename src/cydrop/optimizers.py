@@ -28,9 +28,11 @@ class Optimizer(Declaration):
         self._declare(
             learning_rate=learning_rate
             if callable(learning_rate)
-            else checks.number("learning_rate", learning_rate, 0.0),
-            weight_decay=checks.number("weight_decay", weight_decay, 0.0),
-            clip_norm=None if clip_norm is None else checks.number("clip_norm", clip_norm, 0.0, low_open=True),
+            else checks.number("learning_rate", learning_rate, 0.0, single=True),
+            weight_decay=checks.number("weight_decay", weight_decay, 0.0, single=True),
+            clip_norm=None
+            if clip_norm is None
+            else checks.number("clip_norm", clip_norm, 0.0, low_open=True, single=True),
         )
 
     def decays(self) -> tuple[float, float]:
@@ -145,7 +147,7 @@ class RMSprop(Optimizer):
         self._declare_common(learning_rate, weight_decay, clip_norm)
         self._declare(
             rho=checks.number("rho", rho, 0.0, 1.0, high_open=True),
-            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True),
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
     def decays(self) -> tuple[float, float]:
@@ -176,7 +178,7 @@ class Adagrad(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
-        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True))
+        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
 
 class Adam(Optimizer):
@@ -211,7 +213,7 @@ class Adam(Optimizer):
         self._declare(
             beta1=checks.number("beta1", beta1, 0.0, 1.0, high_open=True),
             beta2=checks.number("beta2", beta2, 0.0, 1.0, high_open=True),
-            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True),
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
     def decays(self) -> tuple[float, float]:

@@ -273,4 +273,4 @@ def value_at(name: str, rate: Rate, progress: float, low: float = 0.0, high: flo
     """A number as it is, a schedule at `progress`, checked to lie in its range."""
     if not callable(rate):
         return rate
-    return checks.number(f"{name} at progress {progress:.3g}", rate(progress), low, high)
+    return checks.number(f"{name} at progress {progress:.3g}", rate(progress), low, high, single=True)

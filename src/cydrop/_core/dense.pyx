@@ -18,6 +18,7 @@ same strip of W and of its moments, whose pieces of memory are then long enough 
 """
 
 from cython.parallel cimport prange, threadid
+from libc.math cimport sqrt
 from libc.stdint cimport int32_t
 from libc.string cimport memcpy, memset
 
@@ -541,7 +542,8 @@ cdef inline void clip_column_block(
         for j in range(cols):
             squares[j] += <double>weight[i * n_out + col0 + j] * <double>weight[i * n_out + col0 + j]
     for j in range(cols):
-        norm = sqrtf(<float>squares[j])
+        # a sum of squares may leave float32's range where the norm does not
+        norm = sqrtf(<float>squares[j]) if 1.2e-38 < squares[j] < 3.4e38 else <float>sqrt(squares[j])
         factor[j] = limit / norm if norm > limit else <float>1.0
     for i in range(n_in):
         for j in range(cols):
