@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import network
+from cydrop import model, network
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send SIGINT to one process alone")
 
@@ -126,7 +126,7 @@ def test_an_interrupted_network_can_be_used_saved_and_trained_further(tmp_path, 
     assert report["busy"] < 0.15  # of .3 s: no thread spins
 
 
-class InterruptedEngine(network.Engine):
+class InterruptedEngine(model.Engine):
     """An engine that is interrupted before a training call, when none is left."""
 
     left = math.inf
@@ -142,7 +142,7 @@ class InterruptedEngine(network.Engine):
 def test_an_interrupted_epoch_leaves_the_state_after_its_last_step(rng, monkeypatch, steps):
     """The same parameters, running statistics and masks, bit for bit, as the steps by hand."""
     monkeypatch.setattr(network, "STRETCH_SECONDS", 0.0)  # a call of the engine for each batch
-    monkeypatch.setattr(network, "Engine", InterruptedEngine)
+    monkeypatch.setattr(model, "Engine", InterruptedEngine)
     X, y = rng.standard_normal((10, 5)), rng.integers(0, 2, 10)
 
     def make():

@@ -18,7 +18,7 @@ from cydrop._core.engine import all_finite
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
-MOST_UNITS = 2**31 - 1  # of a layer, and columns of X: beyond any memory, and an int in every kernel
+MOST_UNITS = 2**48  # of a layer, and columns of X: beyond any memory
 
 
 def array(name: str, value: Any) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
     net._clear_moments()
 
 
-def _names(layers: list[Layer]) -> dict[str, str]:
+def _names(layers: Sequence[Layer]) -> dict[str, str]:
     """The names in a state dict of these layers, in PyTorch's order, each with cydrop's name of it."""
     names: dict[str, str] = {}
     number = 0
@@ -243,7 +243,7 @@ def to_torch(net: Network) -> Any:
     return sequential.eval()
 
 
-def _check_torch_has(layers: list[Layer]) -> None:
+def _check_torch_has(layers: Sequence[Layer]) -> None:
     for place, layer in enumerate(layers):
         missing = None
         if isinstance(layer, Dense):

@@ -182,17 +182,18 @@ def _read(file: BufferedReader, n_threads: int | None) -> Network:
     history: dict[str, list[float]] = {name: [] for name in description["history"]}
     order = _checked_tensors(header, shapes, {f"history.{name}" for name in history}, n_bytes)
 
-    views: dict[str, NDArray[np.float32]] = {}
-    if plan is not None:
-        network._allocate(plan)
-        network._engine.draws, network._engine.updates = draws, updates
-        views = network._tensors()
+    model = None if plan is None else network._empty_model(plan)
+    views: dict[str, NDArray[np.float32]] = {} if model is None else model.tensors()
     for name, length in order:
         if name in views:
             _fill(file, views[name])
         for start in range(0, 0 if name in views else length, PIECE):
             history[name.removeprefix("history.")] += _fill(file, np.empty(min(PIECE, length - start))).tolist()
     network.history = History(history)
+    if model is not None:
+        model.engine.draws = draws
+        model.count_updates(updates)
+        network._model = model
     return network
 
 

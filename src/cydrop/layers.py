@@ -54,6 +54,8 @@ class Layer(Declaration):
             vars(self).setdefault(
                 "_alone", Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
             )
+        elif rows.shape[1]:
+            vars(self)["_alone"] = self._alone._of_width(rows.shape[1])
         y: Floats = self._alone.forward(rows, training=training)
         return y.reshape(x.shape) if y.shape == rows.shape else y
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
+import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,14 +20,14 @@ from cydrop._core import cpu
 from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
 from cydrop._core.engine import Engine, Workspace
-from cydrop._core.memory import aligned
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.layers import Dense, Dropout, Layer, RandomLayer
+from cydrop.model import Model, Snapshot
 from cydrop.monte_carlo import Blocks, LogLikelihood, MonteCarlo, Tally, quantile_levels
-from cydrop.plan import Op, Parameter, Plan, make_plan
-from cydrop.rows import NO_FLOATS, NO_MATRIX, Rows, checked_rows
-from cydrop.schedules import value_at
+from cydrop.plan import Op, Plan, make_plan
+from cydrop.rows import NO_MATRIX, Rows, checked_rows
+from cydrop.schedules import Rate, value_at
 from cydrop.xorshift import Xorshift
 
 Floats = NDArray[np.float32]
@@ -35,11 +37,35 @@ PREDICT_ROWS = 252  # rows of a prediction batch: their activations stay in the 
 SAMPLE_ROWS = 256  # the same with dropout on; masks are keyed by the row in a batch, so that this number is fixed
 STACKED_ROWS = 128  # samples of few rows are stacked to batches of up to so many rows; fixed for the same reason
 SAMPLED_BATCHES = 16  # batches of samples between two looks at the results
+MOST_SAMPLES = 2**31 - 1
 
 FEW_ROWS = 8  # a smaller workspace does for these
-KEPT_SIZES = 4  # kinds and sizes of workspaces that are kept for the next call
 
 _NO_ORDER = np.empty(0, dtype=np.int64)
+
+_SETTABLE = frozenset({"history", "stop_training", "training_rows"})  # attributes that callers may set
+_BUSY = (
+    "another thread is training this network, changing it or saving it; wait for it, or use a copy of the network "
+    "(copy.deepcopy). Only predictions may go on beside a training"
+)
+
+
+class _Pass(NamedTuple):
+    """What it takes to draw the masks of the last training forward pass again."""
+
+    model: Model
+    step: int
+    rows: int
+    given: list[NDArray[np.bool_] | None]
+    rates: list[float]
+
+
+class _Tape(NamedTuple):
+    """What `backward` reads: the workspace of the last training `forward`, and its rows."""
+
+    model: Model
+    workspace: Workspace
+    rows: int
 
 
 class Network:
@@ -87,16 +113,15 @@ class Network:
         seed: seeding.Seed = None,
         n_threads: int | None = None,
     ) -> None:
-        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+        if isinstance(layers, Layer | Set | Mapping) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list of layers, got {layers!r} ({type(layers).__name__})")
-        self.layers = list(layers)
-        if not self.layers:
+        self._layers = tuple(layers)
+        if not self._layers:
             raise ValueError("layers is empty: a network needs at least one layer")
-        # raises for what is not a layer; those whose rate may change, in the order of every plan
-        self._drawing = [draw.layer for draw in make_plan(self.layers, 1).draws]
-        self.loss = losses.resolve(loss)
+        self._drawing = _drawing(self._layers)  # raises for what is not a layer
+        self._loss = losses.resolve(loss)
         self._optimizer = optimizers.resolve(optimizer)
-        self.n_threads = threads.resolve(n_threads)
+        self._n_threads = threads.resolve(n_threads)
         self._threads_of_machine = n_threads is None
         self.history = History()
         self._root = tuple(int(word) for word in seeding.words(seed, 4))
@@ -107,11 +132,138 @@ class Network:
         """What a network has besides its state: nothing yet."""
         self.stop_training = False
         self.training_rows = 0
-        self._plan: Plan | None = None
-        self._last: tuple[int, int, list[NDArray[np.bool_] | None], list[float]] | None = None
-        self._tape: Workspace | None = None
-        self._idle: dict[tuple[int, bool, bool], list[Workspace]] = {}
-        self._snapshot: tuple[Floats, Floats] | None = None  # parameters and buffers of the last finished epoch
+        self._model: Model | None = None
+        self._last: _Pass | None = None
+        self._tape: _Tape | None = None
+        self._snapshot: Snapshot | None = None  # memory for the state that a divergence goes back to
+        self._turn = cpu.Turn(_BUSY)
+        self._building = threading.RLock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = name.startswith("_") or name in _SETTABLE or hasattr(type(self), name)
+        if not known and type(self) is Network:  # a subclass may have attributes of its own
+            raise AttributeError(f"a Network has no attribute {name!r} to set{_HINTS.get(name, '')}")
+        object.__setattr__(self, name, value)
+
+    # What it is made of -----------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, from the input to the raw output. They cannot be changed; `set_rate` puts another rate in
+        force, anything else takes another network."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, layers: Any) -> None:
+        raise AttributeError("the layers of a network cannot be changed: make another Network, or call set_rate")
+
+    @property
+    def loss(self) -> losses.Loss:
+        """The loss. Assigning another, by name or as an object, puts it in force for everything from then on; the
+        optimizer keeps its moments. Not while `fit` runs."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | losses.Loss) -> None:
+        chosen = losses.resolve(loss)
+        with self._turn:
+            if self._turn.depth > 1:
+                raise RuntimeError(
+                    "the loss cannot be changed while fit runs: its targets were checked for the old one"
+                )
+            self._change(loss=chosen)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads in use. Assigning a number, or None for what the machine grants, changes the speed and no bits."""
+        return self._n_threads
+
+    @n_threads.setter
+    def n_threads(self, n_threads: int | None) -> None:
+        chosen = threads.resolve(n_threads)
+        with self._turn:
+            self._change(n_threads=chosen, of_machine=n_threads is None)
+
+    def set_rate(self, place: int, rate: Rate) -> None:
+        """Puts another rate of dropout, deviation of noise or drop_connect in force: in training, in prediction, in
+        files and copies. `layers[place]` becomes `layers[place].with_rate(rate)`.
+
+        The random numbers of the training steps that follow are those of a network declared with this rate. A callback
+        may call it.
+
+        Parameters
+        ----------
+        place : int
+            Of the layer in `layers`, counted from 0.
+        rate : float or schedule
+            As for the layer itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a layer that draws nothing, or a rate out of its range.
+        RuntimeError
+            While another thread trains.
+
+        Examples
+        --------
+        >>> import cydrop as cd
+        >>> net = cd.Network([cd.Dense(8), cd.Dropout(0.5), cd.Dense(2)], seed=0)
+        >>> net.set_rate(1, 0.2)
+        >>> net.layers[1].rate
+        0.2
+        """
+        place = checks.integer("place", place, 0, len(self._layers) - 1)
+        layer = self._layers[place]
+        if not isinstance(layer, RandomLayer):
+            raise ValueError(f"place={place} is {layer!r}, which has no rate")
+        changed = layer.with_rate(rate)
+        with self._turn:
+            self._change(layers=(*self._layers[:place], changed, *self._layers[place + 1 :]))
+
+    def _change(
+        self,
+        *,
+        layers: tuple[Layer, ...] | None = None,
+        loss: losses.Loss | None = None,
+        n_threads: int | None = None,
+        of_machine: bool | None = None,
+    ) -> None:
+        """Goes on with others of these: with all that depends on them, or after an error or interrupt with none."""
+        with self._building:
+            state: dict[str, Any] = {
+                "_layers": layers or self._layers,
+                "_loss": loss or self._loss,
+                "_n_threads": n_threads or self._n_threads,
+                "_threads_of_machine": self._threads_of_machine if of_machine is None else of_machine,
+            }
+            state["_drawing"] = _drawing(state["_layers"])
+            if self._model is not None:
+                plan = self._seeded(make_plan(state["_layers"], self._model.plan.n_features))
+                state["_loss"].check_units(plan.n_outputs)
+                state["_model"] = self._model.with_plan(plan, state["_loss"], state["_n_threads"])
+            vars(self).update(state)  # one step
+
+    @property
+    def optimizer(self) -> optimizers.Optimizer:
+        """The optimizer. Assigning another goes on with its settings; one of another kind begins with fresh moments.
+
+        `net.optimizer = net.optimizer.with_learning_rate(1e-4)` changes the learning rate alone. From then on the
+        history has "learning_rate". A callback may assign one; while another thread trains it is a RuntimeError.
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | optimizers.Optimizer) -> None:
+        chosen = optimizers.resolve(optimizer)
+        with self._turn, self._building:
+            state: dict[str, Any] = {"_optimizer": chosen}
+            if self._model is not None:
+                state["_model"] = self._model.with_optimizer(chosen)
+            before = self._optimizer.learning_rate
+            if len(self.history) and not callable(before) and chosen.learning_rate != before:
+                self.history.begin("learning_rate", before)
+            vars(self).update(state)  # one step
 
     # Building ---------------------------------------------------------------------------------------------
 
@@ -128,91 +280,80 @@ class Network:
         Network
             itself
         """
-        n_features = checks.integer("n_features", n_features, 1)
-        if self._plan is not None:
-            if n_features != self._plan.n_features:
-                raise ValueError(f"the network was built for {self._plan.n_features} features, got {n_features}")
-            return self
-        plan = self._checked_plan(n_features)
-        self._allocate(plan)
-        self._draw_weights()
+        self._built_for(checks.integer("n_features", n_features, 1, checks.MOST_UNITS))
         return self
 
+    def _built_for(self, n_features: int) -> Model:
+        """The model, made at the first call; threads that come first at the same time wait for one."""
+        if self._model is None:
+            with self._building:
+                if self._model is None:
+                    self._model = self._drawn_model(n_features)  # whole, or not at all
+        model = self._model
+        assert model is not None
+        if n_features != model.plan.n_features:
+            raise ValueError(f"the network was built for {model.plan.n_features} features, got {n_features}")
+        return model
+
+    def _of_width(self, n_features: int) -> Network:
+        """Itself, or where it was built for other columns and has no weights that depend on them, one for these, which
+        goes on with the random numbers."""
+        model = self._model
+        if model is None or model.plan.n_features == n_features or model.plan.arena_size or model.plan.buffer_size:
+            return self
+        other = Network(self._layers, loss=self._loss, optimizer=self._optimizer, seed=0, n_threads=self._n_threads)
+        other._root = self._root
+        other._built_for(n_features).engine.draws = model.engine.draws
+        return other
+
     def _checked_plan(self, n_features: int) -> Plan:
-        plan = self._plan or make_plan(self.layers, n_features)
-        self.loss.check_units(plan.n_outputs)
+        plan = self._plan or make_plan(self._layers, n_features)
+        self._loss.check_units(plan.n_outputs)
         return plan
 
-    def _allocate(self, plan: Plan) -> None:
+    def _seeded(self, plan: Plan) -> Plan:
+        """The plan with the keys of its masks."""
         shared = seeding.branch(self._root, seeding.MASKS)
         for draw in plan.draws:
             source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
             key = seeding.words_of(source, 2)
             draw.source.seed = int(key[0]), int(key[1])
-        self._parameters = aligned(plan.arena_size)
-        self._gradients = aligned(plan.arena_size)
-        self._buffers = aligned(plan.buffer_size)
-        self._engine = Engine(
-            plan.ops, self._parameters, self._gradients, self._buffers, self.loss.code, self.loss.option,
-            self.loss.pair, self.n_threads,
-        )  # fmt: skip
-        self._plan = plan
-        self._use_optimizer()
+        return plan
 
-    @property
-    def optimizer(self) -> optimizers.Optimizer:
-        """The optimizer. Assigning another goes on with its settings; one of another kind begins with fresh moments.
+    def _empty_model(self, plan: Plan) -> Model:
+        return Model.of(self._seeded(plan), self._loss, self._optimizer, self._n_threads)
 
-        `net.optimizer = net.optimizer.with_learning_rate(1e-4)` changes the learning rate alone. From then on the
-        history has "learning_rate".
-        """
-        return self._optimizer
-
-    @optimizer.setter
-    def optimizer(self, optimizer: str | optimizers.Optimizer) -> None:
-        chosen = optimizers.resolve(optimizer)
-        same_kind = type(chosen) is type(self._optimizer) and chosen.used_moments() == self._optimizer.used_moments()
-        before = self._optimizer.learning_rate
-        if len(self.history) and not callable(before) and chosen.learning_rate != before:
-            self.history.begin("learning_rate", before)
-        self._optimizer = chosen
-        if self._plan is not None:
-            self._use_optimizer(keep_moments=same_kind)
-
-    def _use_optimizer(self, keep_moments: bool = False) -> None:
-        optimizer, size = self._optimizer, len(self._parameters)
-        if not keep_moments:
-            first, second = (aligned(size if used else 0) for used in optimizer.used_moments())
-            self._moments = (first, second)
-            self._engine.updates = 0
-        self._engine.set_optimizer(
-            *self._moments,
-            optimizer.code,
-            *optimizer.decays(),
-            getattr(optimizer, "epsilon", 0.0),
-            optimizer.weight_decay,
-            getattr(optimizer, "nesterov", False),
-            optimizer.clip_norm,
-        )
-
-    def _draw_weights(self) -> None:
-        assert self._plan is not None
-        views = self.parameters()
-        for number, (layer, index) in enumerate(self._plan.dense_ops):
-            op = self._plan.ops[index]
+    def _drawn_model(self, n_features: int) -> Model:
+        model = self._empty_model(self._checked_plan(n_features))
+        views = model.views(model.parameters)
+        for number, (layer, index) in enumerate(model.plan.dense_ops):
+            op = model.plan.ops[index]
             views[f"{op.layers[0]}.weight"][...] = layer.initial_weight(
                 op.n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
             )
-        for op in self._plan.ops:
+        for op in model.plan.ops:
             if op.kind in ("layer_norm", "batch_norm"):
                 views[f"{op.layers[0]}.weight"][...] = 1.0
-        for name, buffer in self.buffers().items():
+        for name, buffer in model.running().items():
             buffer[...] = 1.0 if name.endswith("running_variance") else 0.0
+        return model
+
+    def _made(self, what: str) -> Model:
+        """The model of a network that must have one."""
+        if self._model is None:
+            raise RuntimeError(f"{what} needs a built network: call fit or build(n_features) first")
+        return self._model
 
     def _built(self, what: str) -> Plan:
-        if self._plan is None:
-            raise RuntimeError(f"{what} needs a built network: call fit or build(n_features) first")
-        return self._plan
+        return self._made(what).plan
+
+    @property
+    def _plan(self) -> Plan | None:
+        return None if self._model is None else self._model.plan
+
+    @property
+    def _engine(self) -> Engine:
+        return self._made("the engine").ready()
 
     # Training ---------------------------------------------------------------------------------------------
 
@@ -274,52 +415,47 @@ class Network:
             be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every
             error, the callbacks are told of the end first, so that `EarlyStopping` puts the best epoch back.
         """
-        epochs = checks.integer("epochs", epochs, 1)
-        data = self._training_data(X, y, sample_weight, batch_size)
-        checks.flag("shuffle", shuffle)
-        checks.flag("clean_metrics", clean_metrics)
-        shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
-        self._check_schedules()
-        share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
-        validation = None
-        if validation_data is not None:
-            if share:
-                raise ValueError("give validation_data or validation_split, not both")
-            validation = self._validation_data(validation_data, data.X.shape[1])
-        elif share:
-            validation, data = data.split(share)
-        self.build(data.X.shape[1])
+        with self._turn:
+            epochs = checks.integer("epochs", epochs, 1)
+            data = self._training_data(X, y, sample_weight, batch_size)
+            checks.flag("shuffle", shuffle)
+            checks.flag("clean_metrics", clean_metrics)
+            shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
+            self._check_schedules()
+            share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
+            validation = None
+            if validation_data is not None:
+                if share:
+                    raise ValueError("give validation_data or validation_split, not both")
+                validation = self._validation_data(validation_data, data.X.shape[1])
+            elif share:
+                validation, data = data.split(share)
+            self._check_batches(data)
+            self._built_for(data.X.shape[1])
 
-        self.stop_training = False
-        self.training_rows = len(data.X)
-        workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
-        if self._snapshot is None:
-            self._snapshot = np.empty_like(self._parameters), np.empty_like(self._buffers)
-        try:
-            with callback_module.told(shown, self, epochs):
-                for epoch in range(epochs):
-                    np.copyto(self._snapshot[0], self._parameters)
-                    np.copyto(self._snapshot[1], self._buffers)
-                    metrics = self._train_epoch(data, workspace, epoch, epochs, shuffle)
-                    if clean_metrics:
-                        metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
-                    if validation is not None:
-                        metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
-                    self._finish_epoch(metrics)
-                    for callback in shown:
-                        callback.on_epoch_end(self, self._epochs, metrics)
-                    if self.stop_training:
-                        break
-        finally:
-            self._give_back(workspace)
-            if self.n_threads > 1:
-                cpu.rest()
-        return self.history
+            self.stop_training = False
+            self.training_rows = len(data.X)
+            try:
+                with callback_module.told(shown, self, epochs):
+                    for epoch in range(epochs):
+                        if self.stop_training:  # set before the first epoch, or after the last
+                            break
+                        metrics = self._train_epoch(data, epoch, epochs, shuffle)
+                        if clean_metrics:
+                            metrics |= {f"clean_{name}": value for name, value in self._evaluate(data).items()}
+                        if validation is not None:
+                            metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
+                        self._finish_epoch(metrics)
+                        for callback in shown:
+                            callback.on_epoch_end(self, self._epochs, metrics)
+            finally:
+                if self._n_threads > 1:
+                    cpu.rest()
+            return self.history
 
-    def _train_epoch(
-        self, data: Rows, workspace: Workspace, epoch: int, epochs: int, shuffle: bool
-    ) -> dict[str, float]:
+    def _train_epoch(self, data: Rows, epoch: int, epochs: int, shuffle: bool) -> dict[str, float]:
         start = time.perf_counter()
+        model = self._made("fit")
         order = _NO_ORDER
         if shuffle:
             order = Xorshift(seeding.branch(self._root, seeding.SHUFFLE, self._epochs)).permutation(len(data.X))
@@ -327,32 +463,54 @@ class Network:
         learning_rates, rates = self._schedules(
             [(epoch * batches + batch) / (epochs * batches) for batch in range(batches)] if self._scheduled() else [0.0]
         )
-        rows = len(data.X)
-        total, correct = 0.0, 0
-        batch = 0
-        while batch < batches:
-            batch, loss, _, hits, diverged = self._engine.train(
-                workspace, data.X, data.labels, data.targets, data.weights, order,
-                data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
-            )  # fmt: skip
-            if diverged:
-                assert self._snapshot is not None
-                np.copyto(self._parameters, self._snapshot[0])
-                np.copyto(self._buffers, self._snapshot[1])
-                self._clear_moments()
-                raise DivergedError(epoch + 1, batch + 1)
-            last = min(data.batch_size, rows - (batch - 1) * data.batch_size)
-            self._remember(last * self._passes, [], list(rates[min(batch, len(rates)) - 1]))
-            total += loss
-            correct += hits
-        metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
+        total, correct = self._train_batches(model, data, order, learning_rates, rates, epoch + 1)
+        metrics = {"loss": total / len(data.X)} | self._hit_rate(correct, len(data.X))
         if callable(self.optimizer.learning_rate) or "learning_rate" in self.history.metrics:
             metrics["learning_rate"] = float(learning_rates[-1])
-        for draw, rate in zip(self._built("fit").draws, rates[-1], strict=True):
+        for draw, rate in zip(model.plan.draws, rates[-1], strict=True):
             if callable(draw.layer.rate_value):
                 metrics[f"{draw.place}.{draw.layer._rate_name}"] = float(rate)
         metrics["seconds"] = time.perf_counter() - start
         return metrics
+
+    def _train_batches(
+        self,
+        model: Model,
+        data: Rows,
+        order: NDArray[np.int64],
+        learning_rates: NDArray[np.float64],
+        rates: NDArray[np.float64],
+        epoch: int,
+    ) -> tuple[float, int]:
+        """One pass over the rows: the sum of the losses, and how many were right.
+
+        It ends with finite parameters, statistics and moments, whatever happens. After DivergedError they are those of
+        the beginning; after an interrupt those after the last step, unless that one diverged.
+        """
+        engine, rows = model.ready(), len(data.X)
+        workspace = model.borrow(min(data.batch_size, rows), training=True)
+        self._snapshot = model.keep(self._snapshot)
+        total, correct, batch = 0.0, 0, 0
+        try:
+            while batch < data.batches:
+                batch, loss, _, hits, diverged = engine.train(
+                    workspace, data.X, data.labels, data.targets, data.weights, order,
+                    data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
+                )  # fmt: skip
+                if diverged:
+                    raise DivergedError(epoch, batch + 1)
+                last = min(data.batch_size, rows - (batch - 1) * data.batch_size)
+                self._remember(model, last * model.passes, [], list(rates[min(batch, len(rates)) - 1]))
+                total += loss
+                correct += hits
+            if not engine.is_finite():  # the last update, which no further loss tells of
+                raise DivergedError(epoch, batch)
+        except BaseException as error:
+            if isinstance(error, DivergedError) or not engine.is_finite():
+                engine.put_back(*self._snapshot)
+            raise
+        model.give_back(workspace)
+        return total, correct
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
         """Counts an epoch and adds it to the history: both, or after an interrupt neither."""
@@ -380,22 +538,20 @@ class Network:
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
 
-    @property
-    def _passes(self) -> int:
-        """How often a training step passes each row: R-Drop does so twice, one behind the other."""
-        return 2 if self.loss.pair else 1
-
     def _hit_rate(self, hits: int, rows: int) -> dict[str, float]:
         if isinstance(self.loss, losses.CrossEntropy):
             return {"accuracy": hits / rows}
         if isinstance(self.loss, losses.BinaryCrossEntropy):
-            return {"accuracy": hits / (rows * self._built("accuracy").n_outputs)}
+            return {"accuracy": hits / (rows * self._made("accuracy").plan.n_outputs)}
         return {}
 
     def _clear_moments(self) -> None:
-        for moment in self._moments:
-            moment[...] = 0.0
-        self._engine.updates = 0
+        model = self._made("moments")
+        model.ready().put_back(model.parameters, model.buffers)
+
+    @property
+    def _moments(self) -> tuple[Floats, Floats]:
+        return self._made("moments").moments
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int = 128, sample_weight: ArrayLike | None = None
@@ -416,9 +572,10 @@ class Network:
         Raises
         ------
         DivergedError
-            When the loss stops being finite; the parameters are those before the batch.
+            When the loss or the parameters stop being finite; the network is as before the call, the optimizer's
+            moments begin anew.
         """
-        self._pass_over(self._training_data(X, y, sample_weight, batch_size))
+        self._pass_over(X, y, sample_weight, batch_size)
         return self
 
     def train_on_batch(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -437,42 +594,30 @@ class Network:
         Raises
         ------
         DivergedError
-            When the loss is not finite; the parameters are left as they were.
+            When the loss, or the parameters after the step, are not finite; the network is as before the call, the
+            optimizer's moments begin anew.
         """
-        return self._pass_over(self._training_data(X, y, sample_weight, None))
+        return self._pass_over(X, y, sample_weight, None)
 
-    def _pass_over(self, data: Rows) -> float:
-        self.build(data.X.shape[1])
-        learning_rates, rates = self._schedules([0.0])
-        workspace = self._borrow(min(data.batch_size, len(data.X)), training=True)
-        total, batch = 0.0, 0
-        while batch < data.batches:
-            batch, loss, _, _, diverged = self._engine.train(
-                workspace, data.X, data.labels, data.targets, data.weights, _NO_ORDER,
-                data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
-            )  # fmt: skip
-            if diverged:
-                self._clear_moments()
-                raise DivergedError(self._epochs + 1, batch + 1)
-            total += loss
-        self._give_back(workspace)
-        last = len(data.X) - (data.batches - 1) * data.batch_size
-        self._remember(last * self._passes, [], list(rates[0]))
-        return total / len(data.X)
+    def _pass_over(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None) -> float:
+        """One pass over the rows, in order: the mean loss."""
+        with self._turn:
+            data = self._training_data(X, y, sample_weight, batch_size)
+            self._check_batches(data)
+            model = self._built_for(data.X.shape[1])
+            learning_rates, rates = self._schedules([0.0])
+            total, _ = self._train_batches(model, data, _NO_ORDER, learning_rates, rates, self._epochs + 1)
+            return total / len(data.X)
 
-    def _borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
-        """A workspace for batches of `rows` rows that nobody uses."""
-        rows *= self._passes if training else 1
-        try:
-            return self._idle[rows, training, masked].pop()
-        except (KeyError, IndexError):
-            return Workspace(self._engine, rows, training, masked)
-
-    def _give_back(self, workspace: Workspace) -> None:
-        key = (workspace.capacity, workspace.training, workspace.masked)
-        self._idle.setdefault(key, []).append(workspace)
-        for oldest in list(self._idle)[:-KEPT_SIZES]:  # batches of ever new sizes shall not fill the memory
-            self._idle.pop(oldest, None)
+    def _check_batches(self, data: Rows) -> None:
+        """Raises where BatchNorm would see one row at a time, which it normalises to 0: nothing would be learned."""
+        plan = self._checked_plan(data.X.shape[1])
+        few = min(data.batch_size, len(data.X)) == 1 and not self._loss.pair
+        if few and any(op.kind == "batch_norm" for op in plan.ops):
+            raise ValueError(
+                "BatchNorm needs batches of at least 2 rows in training, since it normalises a row by itself to 0; got "
+                "batches of 1. LayerNorm takes any"
+            )
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
@@ -518,28 +663,21 @@ class Network:
         return self._predict(self._inputs(X), True, batch_size)
 
     def _inputs(self, X: ArrayLike) -> Floats:
-        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None, self.n_threads)
-        self.build(rows.shape[1])
-        return rows
+        return checks.matrix("X", X, self._plan.n_features if self._plan else None, self._n_threads)
 
     def _predict(self, X: Floats, link: bool, batch_size: int | None = None) -> Floats:
         rows = PREDICT_ROWS if batch_size is None else min(checks.integer("batch_size", batch_size, 1), len(X))
         if batch_size is None and len(X) <= FEW_ROWS:
             rows = FEW_ROWS
-        out = np.empty((len(X), self._built("predict").n_outputs), dtype=np.float32)
-        workspace = self._borrow(rows)
-        self._set_keeps(workspace)
+        model = self._built_for(X.shape[1])
+        out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
+        workspace = model.borrow(rows)
+        _set_keeps(model.plan, workspace)
         row = 0
         while row < len(X):
-            row = self._engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
-        self._give_back(workspace)
+            row = model.engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
+        model.give_back(workspace)
         return out
-
-    def _set_keeps(self, workspace: Workspace) -> None:
-        """Vanilla dropout multiplies by 1 - rate in prediction; a scheduled rate by the one at its end."""
-        for draw in self._built("predict").draws:
-            if isinstance(draw.layer, Dropout) and draw.layer.mode == "vanilla":
-                workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
 
     def predict_mc(
         self,
@@ -550,6 +688,7 @@ class Network:
         return_samples: bool = False,
         quantiles: ArrayLike | None = None,
         drop_connect: str = "masks",
+        rate: float | None = None,
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
@@ -569,6 +708,10 @@ class Network:
         drop_connect : "masks" or "moments"
             How the weights of `Dense(drop_connect=...)` vary: dropped anew in every sample, or their layer's outputs
             drawn from normal distributions of the same mean and variance (Wan et al. 2013).
+        rate : float in [0, 1] or None
+            Probability of dropping in all dropout layers, instead of their own. None takes theirs; of those that are
+            schedules the value at the end of training, with which the weights were last trained. Where nothing would
+            drop there (dropout that fades out), the values in the middle of training, and a warning.
 
         Returns
         -------
@@ -579,14 +722,20 @@ class Network:
         ------
         ValueError, TypeError
             For unusable arguments.
+
+        Warns
+        -----
+        UserWarning
+            Where nothing is drawn, so that all samples are the same and the spread is 0, which is no certainty; and
+            where the rates are those of the middle of training.
         """
         checks.flag("return_samples", return_samples)
         levels = None if quantiles is None else quantile_levels(quantiles)
-        blocks, rows = self._sampled(X, samples, seed, drop_connect)
-        shape = (len(rows), self._built("predict_mc").n_outputs)
+        model, blocks, rows = self._sampled(X, samples, seed, drop_connect, rate)
+        shape = (len(rows), model.plan.n_outputs)
         keep = return_samples or levels is not None
         kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
-        tally = Tally(self.loss, shape, self.n_threads)
+        tally = Tally(model.loss, shape, self._n_threads)
         for first, start, block in blocks:
             tally.add(first, start, block)
             if kept is not None:
@@ -602,6 +751,7 @@ class Network:
         noise_precision: float | None = None,
         seed: seeding.Seed = None,
         drop_connect: str = "masks",
+        rate: float | None = None,
     ) -> dict[str, float]:
         """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016).
 
@@ -613,7 +763,7 @@ class Network:
         noise_precision : float > 0 or None
             For "mse", "mae" and "huber": the precision (1 / variance, in units of 1 / y^2) of the noise in y, without
             which there is no likelihood. "gaussian_nll" predicts its own.
-        seed, drop_connect
+        seed, drop_connect, rate
             As for `predict_mc`.
 
         Returns
@@ -628,49 +778,76 @@ class Network:
         ValueError, TypeError
             For unusable arguments.
         """
+        loss = self._loss
         data = self._training_data(X, y, None, None)
         if noise_precision is not None:
             noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
-            if LogLikelihood.is_known(self.loss):
-                raise ValueError(
-                    f"noise_precision is for regression without a predicted variance, not {self.loss.name}"
-                )
-        blocks, rows = self._sampled(data.X, samples, seed, drop_connect)
-        tally = Tally(self.loss, (len(rows), self._built("evaluate_mc").n_outputs), self.n_threads)
-        likelihood = LogLikelihood(self.loss, data, noise_precision)
+            if LogLikelihood.is_known(loss):
+                raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
+        model, blocks, rows = self._sampled(data.X, samples, seed, drop_connect, rate)
+        tally = Tally(loss, (len(rows), model.plan.n_outputs), self._n_threads)
+        likelihood = LogLikelihood(loss, data, noise_precision)
         for first, start, block in blocks:
             tally.add(first, start, block)
             likelihood.add(start, block)
-        return likelihood.result(samples) | tally.result(None).errors(self.loss, data)
+        return likelihood.result(samples) | tally.result(None).errors(loss, data)
 
-    def _sampled(self, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: str) -> tuple[Blocks, Floats]:
+    def _sampled(
+        self, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: str, rate: float | None
+    ) -> tuple[Model, Blocks, Floats]:
         """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
-        samples = checks.integer("samples", samples, 1)
+        samples = checks.integer("samples", samples, 1, MOST_SAMPLES)
         moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
-        source = seeding.sequence(seed)
+        wish = None if rate is None else checks.rate("rate", rate)
         rows = self._inputs(X)
-        return self._blocks(rows, samples, source, moments), rows
+        model = self._built_for(rows.shape[1])
+        rates = self._sampling_rates(wish)
+        source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
+        return model, self._blocks(model, rows, samples, source, moments, rates), rows
 
-    def _blocks(self, rows: Floats, samples: int, source: Any, moments: bool) -> Blocks:
-        plan = self._built("predict_mc")
-        seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
+    def _sampling_rates(self, rate: float | None) -> NDArray[np.float64]:
+        """The rates of Monte Carlo samples, shape (1, layers that draw)."""
         rates = self._schedules([1.0])[1]
+        if rate is not None:
+            rates[0, [layer._rate_name == "rate" for layer in self._drawing]] = rate
+        elif not rates.any():
+            rates = self._schedules([0.5])[1]
+            if rates.any():
+                warnings.warn(
+                    "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "
+                    "middle; give rate= for others",
+                    stacklevel=4,
+                )
+        if not rates.any():
+            what = "all rates are 0" if self._drawing else "no layer drops or adds noise"
+            warnings.warn(
+                f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
+                "certainty",
+                stacklevel=4,
+            )
+        return rates
+
+    def _blocks(
+        self, model: Model, rows: Floats, samples: int, source: Any, moments: bool, rates: NDArray[np.float64]
+    ) -> Blocks:
+        plan, engine = model.plan, model.engine
+        seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
         chunks = -(-len(rows) // SAMPLE_ROWS)
         # a mask of all rows, or of the weights, belongs to one sample: those cannot be stacked
         alone = any(op.shared or op.connect is not None for op in plan.ops)
-        workspace = self._borrow(SAMPLE_ROWS, masked=True)
-        self._engine.use_moments(workspace, moments)
+        workspace = model.borrow(SAMPLE_ROWS, masked=True)
+        engine.use_moments(workspace, moments)
         for chunk in range(chunks):
             start = chunk * SAMPLE_ROWS
             part = rows[start : start + SAMPLE_ROWS]
             copies = 1 if alone else max(1, STACKED_ROWS // len(part))
-            self._engine.begin_samples(workspace, part, copies, rates)
+            engine.begin_samples(workspace, part, copies, rates)
             for first in range(0, samples, SAMPLED_BATCHES * copies):
                 count = min(SAMPLED_BATCHES * copies, samples - first)
                 block = np.empty((count, len(part), plan.n_outputs), dtype=np.float32)
-                self._engine.samples(workspace, block, first // copies, chunk, chunks, seeds, True)
+                engine.samples(workspace, block, first // copies, chunk, chunks, seeds, True)
                 yield first, start, block
-        self._give_back(workspace)
+        model.give_back(workspace)
 
     def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
         """The loss and the metrics with dropout off.
@@ -686,7 +863,6 @@ class Network:
             "loss"; "accuracy" for classifiers; "rmse" and "mae" for regression.
         """
         data = self._training_data(X, y, sample_weight, None)
-        self.build(data.X.shape[1])
         return self._evaluate(data)
 
     def _evaluate(self, data: Rows) -> dict[str, float]:
@@ -727,23 +903,25 @@ class Network:
             if masks is not None:
                 raise ValueError("masks are for training=True: without it nothing is dropped")
             return self._predict(self._inputs(X), False)
-        rows = checks.matrix("X", X, self._plan.n_features if self._plan else None, self.n_threads)
-        plan = self._checked_plan(rows.shape[1])
-        given = self._checked_masks(masks, plan, len(rows))
-        self.build(rows.shape[1])
-        plan = self._built("forward")
-        if self._tape is None or self._tape.capacity != len(rows):
-            self._tape = Workspace(self._engine, len(rows), True)
-        self._tape.take_back_masks()
-        for mask, draw in zip(given, plan.mask_draws, strict=True):
-            if mask is not None:
-                self._tape.give_mask(draw.op, _packed(mask))
-        rates = self._schedules([0.0])[1]
-        out = np.empty((len(rows), plan.n_outputs), dtype=np.float32)
-        self._engine.forward(self._tape, rows, out, rates)
-        self._remember(len(rows), given, list(rates[0]))
-        self._tape_rows = len(rows)
-        return out
+        with self._turn:
+            rows = self._inputs(X)
+            given = self._checked_masks(masks, self._checked_plan(rows.shape[1]), len(rows))
+            model = self._built_for(rows.shape[1])
+            tape, self._tape = self._tape, None  # half of a pass is none
+            if tape is not None and tape.model.engine is model.engine and tape.workspace.capacity == len(rows):
+                workspace = tape.workspace
+            else:
+                workspace = Workspace(model.engine, len(rows), True)
+            workspace.take_back_masks()
+            for mask, draw in zip(given, model.plan.mask_draws, strict=True):
+                if mask is not None:
+                    workspace.give_mask(draw.op, _packed(mask))
+            rates = self._schedules([0.0])[1]
+            out = np.empty((len(rows), model.plan.n_outputs), dtype=np.float32)
+            model.engine.forward(workspace, rows, out, rates)
+            self._remember(model, len(rows), given, list(rates[0]))
+            self._tape = _Tape(model, workspace, len(rows))
+            return out
 
     @staticmethod
     def _checked_masks(masks: Any, plan: Plan, rows: int) -> list[NDArray[np.bool_] | None]:
@@ -780,58 +958,56 @@ class Network:
         RuntimeError
             Without a `forward(X, training=True)` before it.
         """
-        if self._tape is None:
-            raise RuntimeError("backward needs a forward(X, training=True) before it")
-        plan = self._built("backward")
-        slope = checks.floats("grad", grad)
-        if slope.shape != (self._tape_rows, plan.n_outputs):
-            raise ValueError(f"grad must have shape {(self._tape_rows, plan.n_outputs)}, got {slope.shape}")
-        dx = np.empty((self._tape_rows, plan.n_features), dtype=np.float32)
-        self._engine.backward(self._tape, slope, dx)
-        return dx
+        with self._turn:
+            if self._tape is None:
+                raise RuntimeError("backward needs a forward(X, training=True) before it")
+            model, workspace, rows = self._tape
+            slope = checks.floats("grad", grad)
+            if slope.shape != (rows, model.plan.n_outputs):
+                raise ValueError(f"grad must have shape {(rows, model.plan.n_outputs)}, got {slope.shape}")
+            dx = np.empty((rows, model.plan.n_features), dtype=np.float32)
+            model.engine.backward(workspace, slope, dx)
+            return dx
 
     def step(self) -> None:
-        """Applies the optimizer to the gradients that `backward` left."""
-        self._built("step")
-        self._engine.apply_update(float(self._schedules([0.0])[0][0]))
+        """Applies the optimizer to the gradients that `backward` left.
+
+        Unlike `fit` and `train_on_batch` it does not look whether the parameters stay finite.
+        """
+        with self._turn:
+            self._made("step").ready().apply_update(float(self._schedules([0.0])[0][0]))
 
     def parameters(self) -> OrderedDict[str, Floats]:
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
-        return self._views(self._parameters if self._plan else NO_FLOATS, "parameters")
+        model = self._made("parameters")
+        return model.views(model.parameters)
 
     def gradients(self) -> OrderedDict[str, Floats]:
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training
         calls need not write them here: a large network's go straight to the optimizer."""
-        return self._views(self._gradients if self._plan else NO_FLOATS, "gradients")
+        model = self._made("gradients")
+        return model.views(model.gradients)
 
     def buffers(self) -> OrderedDict[str, Floats]:
         """Views of what is kept but not trained: `"2.running_mean"`, `"2.running_variance"` of batch normalisation."""
-        plan = self._built("buffers")
-        return _views(self._buffers, plan.buffers)
-
-    def _views(self, arena: Floats, what: str) -> OrderedDict[str, Floats]:
-        return _views(arena, self._built(what).parameters)
+        return self._made("buffers").running()
 
     def _arrays(self) -> dict[str, Floats]:
         """Views of what predictions depend on: parameters and running statistics, by name."""
-        return {**self.parameters(), **self.buffers()}
+        return self._made("arrays").arrays()
 
     def _tensors(self) -> dict[str, Floats]:
         """Views of all arrays that training changes, under the names that files and pickles give them."""
-        if self._plan is None:
-            return {}
-        tensors: dict[str, Floats] = dict(self.parameters())
-        for number, moment in enumerate(self._moments, 1):
-            if moment.size:
-                tensors |= {f"moment{number}.{name}": view for name, view in self._views(moment, "moments").items()}
-        return tensors | self.buffers()
+        return {} if self._model is None else self._model.tensors()
 
     # Masks ------------------------------------------------------------------------------------------------
 
-    def _remember(self, rows: int, given: list[NDArray[np.bool_] | None], rates: list[float]) -> None:
+    def _remember(
+        self, model: Model, rows: int, given: list[NDArray[np.bool_] | None], rates: list[float]
+    ) -> None:  # fmt: skip
         """What it takes to draw the masks of the last training forward pass again."""
-        self._last = (self._engine.draws - 1, rows, given, rates)
-        for layer in self.layers:
+        self._last = _Pass(model, model.engine.draws - 1, rows, given, rates)
+        for layer in self._layers:
             if isinstance(layer, RandomLayer):
                 vars(layer)["_owner"] = weakref.ref(self)
 
@@ -849,14 +1025,13 @@ class Network:
         """
         if self._last is None:
             raise RuntimeError("masks needs a training forward pass (fit, train_on_batch or forward) before it")
-        step, rows, given, rates = self._last
-        plan = self._built("masks")
+        model, step, rows, given, rates = self._last
         result = []
-        for number, draw in enumerate(plan.mask_draws):
+        for number, draw in enumerate(model.plan.mask_draws):
             mask = given[number] if given else None
             if mask is None:
-                key = self._engine.mask_key(draw.op, step)
-                mask = _drawn(key, _mask_shape(plan.ops[draw.op], rows), rates[draw.source.column])
+                key = model.engine.mask_key(draw.op, step)
+                mask = _drawn(key, _mask_shape(model.plan.ops[draw.op], rows), rates[draw.source.column])
             result.append(mask)
         return result
 
@@ -864,15 +1039,15 @@ class Network:
         """The last mask of a layer of this network, the last one of a layer that stands at several places."""
         if self._last is None:
             return None
-        plan = self._built("mask")
-        step, _, _, rates = self._last
+        model, step, _, _, rates = self._last
+        plan = model.plan
         draws = [draw for draw in plan.draws if draw.layer is layer]
         if not draws:
             return None
         if isinstance(layer, Dense):
             op = plan.ops[draws[-1].op]
             rate = rates[draws[-1].source.column]
-            return _drawn(self._engine.connect_key(draws[-1].op, step), (op.n_in, op.n_out), rate)
+            return _drawn(model.engine.connect_key(draws[-1].op, step), (op.n_in, op.n_out), rate)
         found = [mask for draw, mask in zip(plan.mask_draws, self.masks(), strict=True) if draw.layer is layer]
         return found[-1] if found else None
 
@@ -901,7 +1076,8 @@ class Network:
         """
         from cydrop import files
 
-        files.save(self, path)
+        with self._turn:
+            files.save(self, path)
 
     def summary(self) -> str:
         """A table of the layers, their output shapes and parameter counts, as text."""
@@ -927,23 +1103,41 @@ class Network:
         return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {optimizer}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in _NOT_STATE}
-        state["history"] = History({name: list(values) for name, values in self.history.metrics.items()})
-        if self._plan is not None:
-            counters = {"draws": self._engine.draws, "updates": self._engine.updates}
-            state["built"] = {"n_features": self._plan.n_features, "tensors": self._tensors()} | counters
-        return state
+        with self._turn:
+            # these names are in pickles: they stay
+            state: dict[str, Any] = {
+                "layers": list(self._layers),
+                "loss": self._loss,
+                "_optimizer": self._optimizer,
+                "n_threads": self._n_threads,
+                "_threads_of_machine": self._threads_of_machine,
+                "history": History({name: list(values) for name, values in self.history.metrics.items()}),
+                "_root": self._root,
+                "_epochs": self._epochs,
+            }
+            if self._model is not None:
+                counters = {"draws": self._engine.draws, "updates": self._engine.updates}
+                built = {"n_features": self._model.plan.n_features, "tensors": self._tensors()} | counters
+                state["built"] = built
+            own = {name: value for name, value in vars(self).items() if name not in _NOT_STATE}
+            return own | state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
         built = state.pop("built", None)
-        self.__dict__.update(state)
-        self.n_threads = threads.resolve(None if self._threads_of_machine else self.n_threads)
+        self._layers, self._loss = tuple(state.pop("layers")), state.pop("loss")
+        self._drawing = _drawing(self._layers)
+        wish = state.pop("n_threads")
+        self._n_threads = threads.resolve(None if state["_threads_of_machine"] else wish)
+        vars(self).update({name: value for name, value in state.items() if name not in _NOT_STATE})
         self._begin()
         if built is not None:
-            self._allocate(self._checked_plan(built["n_features"]))
-            for name, view in self._tensors().items():
+            model = self._empty_model(self._checked_plan(built["n_features"]))
+            for name, view in model.tensors().items():
                 view[...] = built["tensors"][name]
-            self._engine.draws, self._engine.updates = built["draws"], built["updates"]
+            model.engine.draws = built["draws"]
+            model.count_updates(built["updates"])
+            self._model = model
 
 
 def check_network(net: Any) -> None:
@@ -952,15 +1146,35 @@ def check_network(net: Any) -> None:
         raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
 
 
-# what an instance has besides its state: working memory, and arrays that the state holds by their names
+# what an instance has that a pickle does not take as it is: working memory, and what it holds under other names
 _NOT_STATE = frozenset({
-    "stop_training", "_plan", "_engine", "_parameters", "_gradients", "_buffers", "_moments", "_last", "_tape", "_idle",
-    "_snapshot",
+    "_layers", "_loss", "_n_threads", "_drawing", "stop_training", "training_rows", "_model", "_last", "_tape",
+    "_tape_rows", "_snapshot", "_turn", "_building",
 })  # fmt: skip
 
+_HINTS = {
+    name: f"; {hint}"
+    for names, hint in {
+        ("learning_rate", "lr"): "assign net.optimizer = net.optimizer.with_learning_rate(...)",
+        ("dropout", "rate"): "call net.set_rate(place, rate)",
+        ("training", "trainable"): "call fit to train and predict to predict; all layers are trained",
+        ("weights", "bias"): "write into the arrays of net.parameters()",
+        ("epochs", "batch_size", "callbacks"): "give it to fit",
+    }.items()
+    for name in names
+}
 
-def _views(arena: Floats, parameters: Sequence[Parameter]) -> OrderedDict[str, Floats]:
-    return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in parameters)
+
+def _drawing(layers: Sequence[Layer]) -> list[RandomLayer]:
+    """The layers whose rate may change, in the order of every plan."""
+    return [draw.layer for draw in make_plan(layers, 1).draws]
+
+
+def _set_keeps(plan: Plan, workspace: Workspace) -> None:
+    """Vanilla dropout multiplies by 1 - rate in prediction; a scheduled rate by the one at its end."""
+    for draw in plan.draws:
+        if isinstance(draw.layer, Dropout) and draw.layer.mode == "vanilla":
+            workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
 
 
 def _mask_shape(op: Op, rows: int) -> tuple[int, ...]:

@@ -300,7 +300,7 @@ class _MLP(BaseEstimator, ABC):
         n_outputs = self._n_outputs(data)
         stack = [*settings.hidden, layers.Dense(n_outputs, weight_init="glorot_uniform")]
         if not fresh:
-            if repr((stack, loss)) != repr((self.network_.layers, self.network_.loss)):
+            if repr((stack, loss)) != repr((list(self.network_.layers), self.network_.loss)):
                 raise ValueError(
                     "the parameters describe another network than the fitted one; a new one comes from fit with "
                     "warm_start=False"

@@ -48,4 +48,5 @@ def _read(path: str) -> str:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=cpu.rest)  # a child forked while the pool is awake would wait for it for ever
+    # a child forked while the pool is awake would wait for it for ever
+    os.register_at_fork(before=cpu.rest, after_in_child=cpu.forked)

@@ -1,5 +1,7 @@
 """What this machine and this build can do: instruction sets, OpenMP, threads. Compiled for any machine."""
 
+from cpython.pythread cimport PyThread_get_thread_ident
+
 cdef extern from *:
     """
     #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
@@ -76,3 +78,48 @@ def compiler():
 def rest():
     """Puts the thread pool to rest, so that fork is safe and nobody spins. Does nothing in a serial build."""
     cydrop_rest()
+
+
+cdef long long forks = 0        # how often this process is a child of a child
+
+
+def forked():
+    """To be called in a child process: the threads of its parent are not there, and what they held is free."""
+    global forks
+    forks += 1
+
+
+cdef class Turn:
+    """What one thread at a time may do to an object; its own calls may nest. Others are refused, they do not wait.
+
+        with network._turn:
+            ...
+
+    Compiled, since between a Python function's taking of a lock and its end an interrupt could come, and nobody would
+    give the lock back.
+
+    Parameters
+    ----------
+    refusal : str
+        What the error of another thread says.
+    """
+
+    cdef unsigned long owner    # the thread whose turn it is
+    cdef long long forks        # of the process that took it
+    cdef readonly int depth     # of its nested calls, 0: nobody's
+    cdef str refusal
+
+    def __init__(self, str refusal):
+        self.refusal = refusal
+
+    def __enter__(self):
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.depth and self.owner != thread:
+            if self.forks == forks:
+                raise RuntimeError(self.refusal)
+            self.depth = 0
+        self.owner, self.forks = thread, forks
+        self.depth += 1
+
+    def __exit__(self, *error):
+        self.depth -= 1

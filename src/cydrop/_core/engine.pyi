@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ class Engine:
     n_rates: int
     draws: int
     updates: int
+    in_force: Any  # what set_optimizer was called for
     def __init__(
         self,
         ops: Sequence[Op],
@@ -24,6 +26,8 @@ class Engine:
     ) -> None: ...
     def set_optimizer(
         self,
+        owner: object,
+        updates: int,
         moment1: NDArray[np.float32],
         moment2: NDArray[np.float32],
         kind: int,
@@ -34,6 +38,8 @@ class Engine:
         nesterov: bool,
         clip_norm: float | None,
     ) -> None: ...
+    def is_finite(self) -> bool: ...
+    def put_back(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32]) -> None: ...
     def mask_key(self, op: int, step: int) -> tuple[int, int]: ...
     def connect_key(self, op: int, step: int) -> tuple[int, int]: ...
     def train(

@@ -46,6 +46,10 @@ cdef extern from "fma.h" nogil:
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
+cdef extern from "float_control.h" nogil:
+    uint64_t exact_floats(int n_threads)
+    void restore_floats(uint64_t control)
+
 cdef enum:
     DENSE = 0
     MAP = 1                     # an operation without parameters: y = drop(f(x))
@@ -240,6 +244,7 @@ cdef class Engine:
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
     cdef public unsigned long long updates      # optimizer updates so far
+    cdef readonly object in_force               # what set_optimizer was called for, None: it never was
 
     def __cinit__(self, ops, *args, **kwargs):
         self.ops = <Op*>calloc(max(len(ops), 1), sizeof(Op))
@@ -299,10 +304,13 @@ cdef class Engine:
         free(self.ops)
 
     def set_optimizer(
-        self, float[::1] moment1, float[::1] moment2, int kind, double beta1, double beta2, double epsilon,
-        double weight_decay, bint nesterov, clip_norm,
+        self, owner, unsigned long long updates, float[::1] moment1, float[::1] moment2, int kind, double beta1,
+        double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
     ):
-        """The optimizer of the following updates: its moments, arenas or empty; clip_norm is None or a number."""
+        """The optimizer of the following updates: how many it has made, its moments, arenas or empty; clip_norm is None
+        or a number. `owner` is kept as `in_force`."""
+        self.in_force = owner
+        self.updates = updates
         self.moment1 = moment1
         self.moment2 = moment2
         self.update.kind = kind
@@ -313,6 +321,22 @@ cdef class Engine:
         self.update.clip = 1.0
         self.has_clip = clip_norm is not None
         self.clip_norm = clip_norm if self.has_clip else 0.0
+
+    def is_finite(self):
+        """Whether parameters, running statistics and moments are all finite."""
+        cdef bint finite
+        with nogil:
+            finite = (finite_arena(self.parameters, self.n_threads) and finite_arena(self.buffers, 1)
+                      and finite_arena(self.moment1, self.n_threads) and finite_arena(self.moment2, self.n_threads))
+        return finite
+
+    def put_back(self, const float[::1] parameters, const float[::1] buffers):
+        """Earlier parameters and running statistics; moments begin anew. One call: an interrupt comes before or after."""
+        memcpy_floats(self.parameters, parameters)
+        memcpy_floats(self.buffers, buffers)
+        clear_floats(self.moment1)
+        clear_floats(self.moment2)
+        self.updates = 0
 
     def mask_key(self, int op, unsigned long long step):
         """The key of an operation's masks in training step `step`."""
@@ -344,7 +368,9 @@ cdef class Engine:
         cdef double begun, now, deadline, loss = 0.0
         cdef LossSum one
         cdef bint diverged = False
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             now = passing_seconds()
             deadline = now + seconds
             while batch < batches:
@@ -377,6 +403,7 @@ cdef class Engine:
                 note_pace(&ws.pace, ws.threads, self.n_threads, now - begun, rows, now)
                 if now > deadline:
                     break
+            restore_floats(control)
         return batch, loss, seen, correct, diverged
 
     def predict(
@@ -396,7 +423,9 @@ cdef class Engine:
         cdef Py_ssize_t n = x.shape[0], row = first_row, rows, piece
         cdef int threads, lane
         cdef double begun, now, deadline
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             now = passing_seconds()
             deadline = now + seconds
             while row < n:
@@ -415,6 +444,7 @@ cdef class Engine:
                 note_pace(&ws.pace, threads, self.n_threads, now - begun, rows, now)
                 if now > deadline:
                     break
+            restore_floats(control)
         return row
 
     cdef Py_ssize_t piece_of(self, Workspace ws, Py_ssize_t rows, int threads) noexcept nogil:
@@ -466,11 +496,13 @@ cdef class Engine:
         """Whether the following samples draw drop-connect's outputs from their Gaussian moments; if so, squares the
         weights as they are now."""
         cdef int i
+        cdef uint64_t control = exact_floats(1)
         ws.moments = moments
         if moments:
             for i in range(self.n_ops):
                 if self.ops[i].connect.column >= 0:
                     self.square_weights(i, ws.bound[i].squares)
+        restore_floats(control)
 
     def begin_samples(
         self,
@@ -486,7 +518,9 @@ cdef class Engine:
         cdef Py_ssize_t rows = x.shape[0], copy, r
         cdef int i, stop
         cdef Matrix source
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             self.set_rates(ws, &rates[0, 0] if self.n_rates else NULL)
             ws.first = self.first_drawing(ws)
             ws.copies = copies
@@ -508,6 +542,7 @@ cdef class Engine:
                 for r in range(rows):
                     memcpy(ws.head.data + (copy * rows + r) * ws.head.row, source.data + r * source.row,
                            ws.head_units * sizeof(float))
+            restore_floats(control)
 
     cdef bint drops_behind(self, int i) noexcept nogil:
         """Whether an operation's dropout comes behind work that all samples have in common."""
@@ -539,7 +574,9 @@ cdef class Engine:
         cdef int threads
         cdef const uint64_t* keys = &seeds[0, 0] if self.n_rates else NULL
         cdef double begun
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             batches = (samples + ws.copies - 1) // ws.copies
             begun = passing_seconds()
             threads = threads_now(&ws.pace, self.n_threads, begun)
@@ -548,6 +585,7 @@ cdef class Engine:
                 self.sample_batch(ws, threadid(), some * rows, first + <uint64_t>batch, chunk, chunks, keys,
                                   &out[batch * ws.copies, 0, 0], link)
             note_pace(&ws.pace, threads, self.n_threads, passing_seconds() - begun, samples * rows, passing_seconds())
+            restore_floats(control)
 
     cdef void sample_batch(
         self, Workspace ws, int lane, Py_ssize_t rows, uint64_t batch, uint64_t chunk, uint64_t chunks,
@@ -583,7 +621,9 @@ cdef class Engine:
         """A training forward pass of one batch; masks given to the workspace are used instead of drawn ones."""
         cdef Py_ssize_t rows = x.shape[0], r
         cdef Matrix held
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             # backward reads the input again, so that it is kept: the caller may change x in between
             held = ws.batch
             for r in range(rows):
@@ -594,24 +634,31 @@ cdef class Engine:
             self.forward_pass(ws, ws.bound, rows, ws.scratch, ws.threads)
             self.write_output(ws.bound, rows, &out[0, 0], False)
             self.draws += 1
+            restore_floats(control)
 
     def backward(self, Workspace ws, const float[:, ::1] grad, float[:, ::1] dx):
         """From d loss / d raw outputs to the gradient arena and d loss / d x, for the last forward."""
         cdef Py_ssize_t rows = grad.shape[0], r
         cdef Matrix to
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             for r in range(rows):
                 memcpy(ws.slope[0].data + r * ws.slope[0].row, &grad[r, 0], grad.shape[1] * sizeof(float))
             to.data, to.row = &dx[0, 0], dx.shape[1]
             self.backward_pass(ws, rows, NULL, True, to)
+            restore_floats(control)
 
     def apply_update(self, double learning_rate):
         """One optimizer update from the gradient arena."""
+        cdef uint64_t control
         with nogil:
+            control = exact_floats(self.n_threads)
             self.updates += 1
             begin_update(&self.update, learning_rate, self.updates)
             self.update_from_arena(self.n_threads)
             self.limit_norms(self.n_threads)
+            restore_floats(control)
 
     # One batch, without the GIL ---------------------------------------------------------------------------
 
@@ -1274,17 +1321,32 @@ cdef inline bint finite_part(const float* x, Py_ssize_t n) noexcept nogil:
     return greatest_bits(x, n) < <uint32_t>0x7F800000
 
 
-def all_finite(const float[::1] x, int n_threads):
-    """Whether no element is NaN or infinite."""
+cdef bint finite_arena(const float[::1] x, int n_threads) noexcept nogil:
     cdef Py_ssize_t n = x.shape[0], i
     cdef int bad = 0
-    with nogil:
-        if n <= SPAN or n_threads == 1:
-            bad = not finite_part(&x[0], n) if n else 0
-        else:
-            for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
-                bad += not finite_part(&x[i], min(<Py_ssize_t>SPAN, n - i))
+    if n <= SPAN or n_threads == 1:
+        return finite_part(&x[0], n) if n else True
+    for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
+        bad += not finite_part(&x[i], min(<Py_ssize_t>SPAN, n - i))
     return bad == 0
+
+
+cdef void memcpy_floats(float[::1] to, const float[::1] source) noexcept:
+    if to.shape[0]:
+        memcpy(&to[0], &source[0], to.shape[0] * sizeof(float))
+
+
+cdef void clear_floats(float[::1] x) noexcept:
+    if x.shape[0]:
+        memset(&x[0], 0, x.shape[0] * sizeof(float))
+
+
+def all_finite(const float[::1] x, int n_threads):
+    """Whether no element is NaN or infinite."""
+    cdef bint finite
+    with nogil:
+        finite = finite_arena(x, n_threads)
+    return finite
 
 
 def target():

@@ -11,6 +11,9 @@ def aligned(size: int) -> NDArray[np.float32]:
 
     Pages that are never touched are never taken from the system.
     """
-    memory = np.zeros(size + 16 + MARGIN, dtype=np.float32)
+    try:
+        memory = np.zeros(size + 16 + MARGIN, dtype=np.float32)
+    except (ValueError, OverflowError):  # NumPy's words for sizes that no address reaches
+        raise MemoryError(f"{size:,} numbers of float32 do not fit into any memory") from None
     start = -memory.__array_interface__["data"][0] % 64 // 4
     return memory[start : start + size]

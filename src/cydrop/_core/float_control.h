@@ -1,0 +1,64 @@
+/* The processor's mode of float arithmetic: set to IEEE 754's default for the time of a computation.
+ *
+ * Other libraries of the same process may have switched it, for all threads that come after: PyTorch by
+ * set_flush_denormal, anything linked with -ffast-math when it is loaded. Then denormals count as 0, and the same seed
+ * would give other bits. What is set here: round to nearest, denormals kept, no trap.
+ *
+ *     control = exact_floats(n_threads);   ... compute ...   restore_floats(control);
+ *
+ * The register belongs to a thread. Threads of the OpenMP pool take over their maker's when they begin; those that were
+ * there before this thread's first computation with as many are set once.
+ */
+#ifndef CYDROP_FLOAT_CONTROL_H
+#define CYDROP_FLOAT_CONTROL_H
+
+#include <stdint.h>
+
+#if defined(__SSE__) || defined(_M_X64)
+#include <xmmintrin.h>
+#define CYDROP_WRONG_BITS 0xE040u   /* flush to zero, rounding, denormals are zero */
+#define CYDROP_MASKED 0x1F80u       /* no trap */
+static inline uint64_t set_exact(void) {
+    unsigned now = _mm_getcsr();
+    if ((now & CYDROP_WRONG_BITS) != 0 || (now & CYDROP_MASKED) != CYDROP_MASKED)
+        _mm_setcsr((now & ~CYDROP_WRONG_BITS) | CYDROP_MASKED);
+    return now;
+}
+static inline void restore_floats(uint64_t control) {
+    if ((control & CYDROP_WRONG_BITS) != 0 || (control & CYDROP_MASKED) != CYDROP_MASKED)
+        _mm_setcsr((unsigned)control);
+}
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define CYDROP_WRONG_BITS 0x07C80003u   /* AHP, DN, FZ, rounding, FZ16; AH, FIZ */
+static inline uint64_t set_exact(void) {
+    uint64_t now;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(now));
+    if (now & CYDROP_WRONG_BITS)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(now & ~(uint64_t)CYDROP_WRONG_BITS) : "memory");
+    return now;
+}
+static inline void restore_floats(uint64_t control) {
+    if (control & CYDROP_WRONG_BITS)
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(control) : "memory");
+}
+#else
+static inline uint64_t set_exact(void) { return 0; }
+static inline void restore_floats(uint64_t control) { (void)control; }
+#endif
+
+#if defined(_OPENMP) && defined(__GNUC__)
+static __thread int cydrop_threads_set = 1;
+static inline uint64_t exact_floats(int n_threads) {
+    uint64_t control = set_exact();
+    if (n_threads > cydrop_threads_set) {
+#pragma omp parallel num_threads(n_threads)
+        (void)set_exact();
+        cydrop_threads_set = n_threads;
+    }
+    return control;
+}
+#else
+static inline uint64_t exact_floats(int n_threads) { (void)n_threads; return set_exact(); }
+#endif
+
+#endif

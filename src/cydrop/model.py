@@ -1,0 +1,172 @@
+"""A plan with its memory: the arenas, the engine that runs it, and workspaces that wait for the next call.
+
+A model is made whole, with its first weights, and never changes its parts: another optimizer, loss, rate or number of
+threads makes another model on the same arenas. Who holds one has all that belongs together, whatever interrupt or
+lack of memory came while it was made.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop._core.engine import Engine, Workspace
+from cydrop._core.memory import aligned
+from cydrop.losses import Loss
+from cydrop.optimizers import Optimizer
+from cydrop.plan import Parameter, Plan
+
+Floats = NDArray[np.float32]
+Snapshot = tuple[Floats, Floats]  # parameters and running statistics
+
+KEPT_KINDS = 4  # kinds and sizes of workspaces that are kept for the next call
+KEPT_EACH = 4  # of each: as many threads as predict at the same time find theirs again
+
+
+@dataclass(eq=False, frozen=True)
+class Model:
+    """What a network is once its inputs' width is known.
+
+    Attributes
+    ----------
+    plan : Plan
+    loss : Loss
+    optimizer : Optimizer
+    parameters, gradients : ndarray of float32
+        Arenas of the plan's layout.
+    buffers : ndarray of float32
+        Running statistics.
+    moments : two ndarrays of float32
+        The optimizer's, of the parameters' size, or empty.
+    engine : Engine
+    idle : dict
+        Workspaces that nobody uses, by rows, training, masked.
+    """
+
+    plan: Plan
+    loss: Loss
+    optimizer: Optimizer
+    parameters: Floats
+    gradients: Floats
+    buffers: Floats
+    moments: tuple[Floats, Floats]
+    engine: Engine
+    idle: dict[tuple[int, bool, bool], list[Workspace]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, loss: Loss, optimizer: Optimizer, n_threads: int) -> Model:
+        """A model of zeros."""
+        parameters, gradients = aligned(plan.arena_size), aligned(plan.arena_size)
+        buffers = aligned(plan.buffer_size)
+        engine = _engine(plan, loss, parameters, gradients, buffers, n_threads)
+        moments = _fresh_moments(optimizer, plan.arena_size)
+        return cls(plan, loss, optimizer, parameters, gradients, buffers, moments, engine)
+
+    def with_optimizer(self, optimizer: Optimizer) -> Model:
+        """The same with another optimizer; one of another kind begins with fresh moments."""
+        own = self.optimizer
+        same_kind = type(optimizer) is type(own) and optimizer.used_moments() == own.used_moments()
+        moments = self.moments if same_kind else _fresh_moments(optimizer, len(self.parameters))
+        return replace(self, optimizer=optimizer, moments=moments)
+
+    def with_plan(self, plan: Plan, loss: Loss, n_threads: int) -> Model:
+        """The same arenas and counters under another plan of the same layout, loss or number of threads."""
+        own = self.ready()
+        engine = _engine(plan, loss, self.parameters, self.gradients, self.buffers, n_threads)
+        found = replace(self, plan=plan, loss=loss, engine=engine, idle={})
+        engine.draws = own.draws
+        found.count_updates(own.updates)
+        return found
+
+    # Running ----------------------------------------------------------------------------------------------
+
+    def ready(self) -> Engine:
+        """The engine with this optimizer in force."""
+        force = self.engine.in_force
+        if force is None or force[0] is not self.optimizer or force[1] is not self.moments:
+            self.count_updates(self.engine.updates if force is not None and force[1] is self.moments else 0)
+        return self.engine
+
+    def count_updates(self, updates: int) -> None:
+        """Puts the optimizer in force, as one that has made so many updates."""
+        optimizer = self.optimizer
+        self.engine.set_optimizer(
+            (optimizer, self.moments),
+            updates,
+            *self.moments,
+            optimizer.code,
+            *optimizer.decays(),
+            getattr(optimizer, "epsilon", 0.0),
+            optimizer.weight_decay,
+            getattr(optimizer, "nesterov", False),
+            optimizer.clip_norm,
+        )
+
+    @property
+    def passes(self) -> int:
+        """How often a training step passes each row: R-Drop does so twice, one after the other."""
+        return 2 if self.loss.pair else 1
+
+    def borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
+        """A workspace for batches of `rows` rows that nobody uses."""
+        rows *= self.passes if training else 1
+        try:
+            return self.idle[rows, training, masked].pop()
+        except (KeyError, IndexError):
+            return Workspace(self.engine, rows, training, masked)
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Keeps a workspace for the next call, unless enough of them are kept."""
+        waiting = self.idle.setdefault((workspace.capacity, workspace.training, workspace.masked), [])
+        if len(waiting) < KEPT_EACH:
+            waiting.append(workspace)
+        for oldest in list(self.idle)[:-KEPT_KINDS]:  # batches of ever new sizes must not fill the memory
+            self.idle.pop(oldest, None)
+
+    # State ------------------------------------------------------------------------------------------------
+
+    def views(self, arena: Floats) -> OrderedDict[str, Floats]:
+        """Views of an arena of the parameters' layout, by the parameters' names."""
+        return _views(arena, self.plan.parameters)
+
+    def running(self) -> OrderedDict[str, Floats]:
+        """Views of the running statistics."""
+        return _views(self.buffers, self.plan.buffers)
+
+    def arrays(self) -> dict[str, Floats]:
+        """Views of what predictions depend on: parameters and running statistics."""
+        return {**self.views(self.parameters), **self.running()}
+
+    def tensors(self) -> dict[str, Floats]:
+        """Views of all arrays that training changes, under the names that files and pickles give them."""
+        tensors: dict[str, Floats] = dict(self.views(self.parameters))
+        for number, moment in enumerate(self.moments, 1):
+            if moment.size:
+                tensors |= {f"moment{number}.{name}": view for name, view in self.views(moment).items()}
+        return tensors | self.running()
+
+    def keep(self, kept: Snapshot | None = None) -> Snapshot:
+        """A copy of what predictions depend on, in the memory of an earlier one."""
+        kept = kept or (np.empty_like(self.parameters), np.empty_like(self.buffers))
+        np.copyto(kept[0], self.parameters)
+        np.copyto(kept[1], self.buffers)
+        return kept
+
+
+def _engine(
+    plan: Plan, loss: Loss, parameters: Floats, gradients: Floats, buffers: Floats, n_threads: int
+) -> Engine:  # fmt: skip
+    return Engine(plan.ops, parameters, gradients, buffers, loss.code, loss.option, loss.pair, n_threads)
+
+
+def _fresh_moments(optimizer: Optimizer, size: int) -> tuple[Floats, Floats]:
+    first, second = (aligned(size if used else 0) for used in optimizer.used_moments())
+    return first, second
+
+
+def _views(arena: Floats, parameters: Sequence[Parameter]) -> OrderedDict[str, Floats]:
+    return OrderedDict((p.name, arena[p.offset : p.offset + p.size].reshape(p.shape)) for p in parameters)
