@@ -331,7 +331,7 @@ cdef class Engine:
         return finite
 
     def put_back(self, const float[::1] parameters, const float[::1] buffers):
-        """Earlier parameters and running statistics; moments begin anew. One call: an interrupt comes before or after."""
+        """Earlier parameters and running statistics; moments begin anew. In one call: no interrupt comes in between."""
         memcpy_floats(self.parameters, parameters)
         memcpy_floats(self.buffers, buffers)
         clear_floats(self.moment1)
