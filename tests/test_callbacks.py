@@ -1,6 +1,7 @@
 """What happens between the epochs, and what is kept of it."""
 
 import csv
+import errno
 import io
 import math
 import os
@@ -15,6 +16,7 @@ import pytest
 
 import cydrop as cd
 from cydrop import callbacks, schedules
+from cydrop.history import lower_is_better
 
 
 @pytest.fixture
@@ -153,6 +155,96 @@ def test_a_callback_may_stop_training(data):
     assert len(history) == 3
 
 
+# Which way is better
+
+
+GROW = """
+accuracy val_accuracy clean_accuracy top_5_accuracy balanced_accuracy acc val_acc auc val_auc test_auc auroc roc_auc
+val_roc_auc pr_auc ap val_average_precision precision recall val_recall sensitivity specificity f1 val_f1 fbeta
+f1_score f1_macro f1_micro val_f1_weighted f1_score_macro r2 val_r2 r2_score d2_absolute_error_score score val_score
+my_score cohen_kappa mcc matthews_corrcoef iou mean_iou jaccard dice ndcg ndcg@10 val_ndcg_10 map mrr recall@5
+precision_at_k log_likelihood explained_variance correlation val_pearson_correlation auc_1 AUC ROC-AUC val_AUC
+neg_log_loss neg_mean_squared_error val_neg_rmse train_f1 test_val_f1 c_index
+"""
+FALL = """
+loss val_loss clean_loss train_loss dice_loss iou_loss zero_one_loss loss_1 error val_error mean_squared_error err mse
+val_mse rmse val_rmse mae mape rmsle nll gaussian_nll negative_log_likelihood log_loss logloss crossentropy
+binary_cross_entropy cross_entropy brier brier_score brier_score_loss ece expected_calibration_error deviance
+perplexity hinge squared_hinge logcosh kl kl_divergence crps val_crps pinball distance seconds calibration_error
+error_rate huber
+"""
+
+
+@pytest.mark.parametrize(("names", "lower"), [(GROW, False), (FALL, True)])
+def test_a_usual_name_says_whether_less_is_better(names, lower):
+    for name in names.split():
+        assert lower_is_better(name) is lower, name
+        assert lower_is_better(name, "min"), name
+        assert not lower_is_better(name, "max"), name
+        assert cd.History({name: [1.0, 3.0, 2.0]}).best(name) == ((1, 1.0) if lower else (2, 3.0)), name
+
+
+MAKERS = {
+    "EarlyStopping": lambda name, **more: callbacks.EarlyStopping(name, **more),
+    "ReduceLROnPlateau": lambda name, **more: callbacks.ReduceLROnPlateau(name, **more),
+    "Checkpoint": lambda name, **more: callbacks.Checkpoint("net", name, **more),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_name_that_says_nothing_asks_for_a_mode(make):
+    for name in ("x", "val_profit_share", "gini", "learning_rate", "2.rate", "val_", "", "lossy", "accuracy_drop"):
+        message = f"monitor='{name}' is no metric of which .*: give mode='min' or mode='max'"
+        with pytest.raises(ValueError, match=message):
+            make(name)
+        with pytest.raises(ValueError, match=message):
+            cd.History({name: [1.0]}).best(name)
+        for mode in ("min", "max"):
+            make(name, mode=mode)
+            assert cd.History({name: [1.0]}).best(name, mode) == (1, 1.0)
+
+
+def test_early_stopping_keeps_the_best_epoch_by_an_auc_of_ones_own(data, tmp_path):
+    """Which rises to its best, and falls again."""
+    values, path = [0.5, 0.7, 0.9, 0.8, 0.6, 0.6, 0.6], tmp_path / "best"
+    kept = []
+
+    def score(network, epoch, metrics):
+        metrics["val_auc"] = values[epoch - 1]
+        kept.append(network.predict(data[0]))
+
+    net, stop = network(optimizer=cd.Adam(0.1)), callbacks.EarlyStopping("val_auc", patience=3)
+    save, slower = callbacks.Checkpoint(path, "val_auc"), callbacks.ReduceLROnPlateau("val_auc", 0.5, patience=2)
+    history = net.fit(*data, epochs=7, callbacks=[callbacks.LambdaCallback(score), stop, save, slower], verbose=0)
+    assert (stop.best_epoch, stop.best, len(history)) == (3, 0.9, 6)
+    np.testing.assert_array_equal(net.predict(data[0]), kept[2])
+    np.testing.assert_array_equal(cd.load(path).predict(data[0]), kept[2])
+    assert history.metrics["learning_rate"] == [0.1] * 5 + [0.05]
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_what_is_watched_does_not_change_unseen(make):
+    callback = make("val_loss", mode="max")
+    assert (callback.monitor, callback.mode) == ("val_loss", "max")
+    changes = {"monitor": "val_accuracy", "mode": "min", "min_delta": 0.5}
+    if isinstance(callback, callbacks.Checkpoint):
+        del changes["min_delta"]
+    for name, value in changes.items():
+        before = getattr(callback, name)
+        with pytest.raises(AttributeError, match=f"{name} of {type(callback).__name__} cannot be changed; make a new"):
+            setattr(callback, name, value)
+        assert getattr(callback, name) == before
+    assert pickle.loads(pickle.dumps(callback)).monitor == "val_loss"
+    if isinstance(callback, callbacks.EarlyStopping):
+        for name in ("best", "best_epoch"):
+            with pytest.raises(AttributeError):
+                setattr(callback, name, 1)
+
+
+def test_a_checkpoint_of_every_epoch_watches_nothing():
+    assert callbacks.Checkpoint("net").monitor is None
+
+
 # The learning rate
 
 
@@ -262,6 +354,8 @@ def test_an_optimizer_with_another_rate_is_otherwise_the_same():
         (lambda: callbacks.EarlyStopping(3), TypeError, "monitor must be the name of a metric, got 3"),
         (lambda: callbacks.EarlyStopping(min_delta=-1), ValueError, "min_delta must be"),
         (lambda: callbacks.Checkpoint("x", "loss", mode=1), TypeError, "mode must be one of"),
+        (lambda: callbacks.Checkpoint("x", mode="best"), ValueError, "mode='best' is not known"),
+        (lambda: callbacks.Checkpoint(3), TypeError, "int"),
         (lambda: callbacks.ReduceLROnPlateau(factor=1.0), ValueError, r"factor must be in \(0, 1\)"),
         (lambda: callbacks.ReduceLROnPlateau(patience=0), ValueError, "patience must be at least 1"),
         (lambda: callbacks.ReduceLROnPlateau(cooldown=-1), ValueError, "cooldown must be at least 0"),
@@ -296,6 +390,36 @@ def test_a_checkpoint_that_cannot_be_written_fails_before_training(data, tmp_pat
     with pytest.raises(ValueError, match="function of your own"):
         own.fit(*data, callbacks=[callbacks.Checkpoint(tmp_path / "net")], verbose=0)
     assert len(net.history) == len(own.history) == 0
+
+
+def test_a_checkpoint_onto_a_folder_fails_before_training(data, tmp_path):
+    net = network()
+    for path in (tmp_path, f"{tmp_path}/", os.fsencode(tmp_path)):
+        with pytest.raises(IsADirectoryError, match="path is a folder") as caught:
+            net.fit(*data, callbacks=[callbacks.Checkpoint(path, "loss")], verbose=0)
+        assert os.fspath(tmp_path) in caught.value.filename
+    with pytest.raises(FileNotFoundError, match="there is no folder") as caught:
+        net.fit(*data, callbacks=[callbacks.Checkpoint(tmp_path / "no" / "net")], verbose=0)
+    assert caught.value.filename == str(tmp_path / "no" / "net")
+    assert len(net.history) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_whose_saving_is_interrupted_behind_the_renaming_knows_what_the_file_holds(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    save, told = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Told()
+    told(save, [3])
+    with monkeypatch.context() as patch:
+        patch.setattr("cydrop.files._sync_folder", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            told(save, [1])
+    told.weight[...] = 7
+    save.on_epoch_end(told.net, 2, {"val_loss": 2.0})
+    assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 1
+    save.on_epoch_end(told.net, 3, {"val_loss": 0.5})
+    assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 7
 
 
 def test_a_checkpoint_that_failed_is_tried_again(data, tmp_path, monkeypatch):
@@ -336,6 +460,24 @@ def test_the_csv_log_has_a_row_an_epoch(data, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     np.testing.assert_allclose([float(row["loss"]) for row in rows], history.metrics["loss"])
+
+
+def test_a_csv_log_that_finds_no_room_names_its_file(data, tmp_path):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        close = flush
+
+    def fill(network, epochs):
+        log._file.close()
+        log._file = Full()
+
+    log = callbacks.CSVLogger(tmp_path / "log.csv")
+    with pytest.raises(OSError, match="No space left") as caught:
+        network().fit(*data, epochs=2, callbacks=[log, callbacks.LambdaCallback(on_train_begin=fill)], verbose=0)
+    assert caught.value.filename == str(tmp_path / "log.csv")
+    assert log._file is None
 
 
 def test_the_csv_log_keeps_its_columns_when_metrics_come_and_go(data, tmp_path):
@@ -427,6 +569,17 @@ def test_the_first_error_is_shown_unless_an_interrupt_comes(data, errors, shown)
     with pytest.raises(shown):
         network().fit(*data, epochs=5, callbacks=[Failing(log, **errors), Failing(log)], verbose=0)
     assert log == ["begin", "begin", "epoch", "end", "end"]
+
+
+@pytest.mark.parametrize("place", ["begin", "epoch", "end"])
+@pytest.mark.parametrize("error", [StopIteration, GeneratorExit, SystemExit, ZeroDivisionError])
+def test_what_a_callback_raises_comes_out_as_it_is(data, place, error):
+    raised, log = error("of the user's own"), []
+    with pytest.raises(error) as caught:
+        network().fit(*data, epochs=2, callbacks=[Failing([]), Failing(log, **{place: raised})], verbose=0)
+    assert caught.value is raised
+    epochs = {"begin": 0, "epoch": 1, "end": 2}[place]
+    assert log == ["begin", *["epoch"] * epochs, *["end"] * (place != "begin")]
 
 
 def test_the_end_is_told_to_those_that_have_begun(data):
@@ -663,6 +816,154 @@ def test_an_interrupt_leaves_the_last_epoch_in_the_history_whole_or_not_at_all(d
     net.fit(*data, epochs=1, callbacks=[keep], verbose=0)
     assert numbers == [3] == [len(history)]
     assert {len(values) for values in history.metrics.values()} == {3}
+
+
+# Metrics of one's own
+
+
+def test_a_metric_that_a_callback_adds_is_in_the_history_and_the_files_behind_it(data, tmp_path):
+    net, seen = network(), []
+    add = callbacks.LambdaCallback(lambda net, epoch, metrics: metrics.update(val_f1=epoch / 10))
+    see = callbacks.LambdaCallback(lambda net, epoch, metrics: seen.append(net.history.metrics["val_f1"][-1]))
+    log, save = callbacks.CSVLogger(tmp_path / "log.csv"), callbacks.Checkpoint(tmp_path / "net")
+    before = callbacks.Checkpoint(tmp_path / "before")
+    net.fit(*data, epochs=1, verbose=0)
+    history = net.fit(*data, epochs=3, callbacks=[before, add, see, log, save], verbose=0)
+    np.testing.assert_array_equal(history.metrics["val_f1"], [math.nan, 0.2, 0.3, 0.4])
+    assert {len(values) for values in history.metrics.values()} == {4}
+    assert seen == [0.2, 0.3, 0.4]
+    assert list(pandas.read_csv(tmp_path / "log.csv")["val_f1"]) == seen
+    np.testing.assert_array_equal(cd.load(tmp_path / "net").history.metrics["val_f1"], history.metrics["val_f1"])
+    earlier = cd.load(tmp_path / "before").history.metrics["val_f1"]
+    np.testing.assert_array_equal(earlier, [math.nan, 0.2, 0.3, math.nan])
+    assert history.best("val_f1") == (4, 0.4)
+    net.fit(*data, epochs=1, verbose=0)
+    assert math.isnan(history.metrics["val_f1"][4])
+
+
+def test_a_metric_that_a_callback_changes_is_changed_in_the_history(data):
+    def change(net, epoch, metrics):
+        metrics["loss"] = -float(epoch)
+        metrics["late"] = np.float32(0.5)
+        del metrics["seconds"]
+
+    history = network().fit(*data, epochs=2, callbacks=[callbacks.LambdaCallback(change)], verbose=0)
+    assert history.metrics["loss"] == [-1.0, -2.0]
+    assert history.metrics["late"] == [0.5, 0.5]
+    assert len(history.metrics["seconds"]) == 2
+    assert min(history.metrics["seconds"]) > 0
+
+
+@pytest.mark.parametrize("value", ["0.5", b"1", None, [0.5], np.ones(1), np.ones(3), 1j, {}, 10**400])
+def test_a_metric_that_is_no_number_is_named_and_nothing_of_it_stays(data, value):
+    for name in ("loss", "val_f1"):
+        check_not_a_number(data, name, value)
+
+
+def check_not_a_number(data, name, value):
+    net = network()
+    bad = callbacks.LambdaCallback(lambda net, epoch, metrics: metrics.update({"good": 1.0, name: value}))
+    with pytest.raises(TypeError, match=f"metric '{name}' must be a number, got "):
+        net.fit(*data, epochs=2, callbacks=[bad], verbose=0)
+    assert list(net.history.metrics) == ["loss", "accuracy", "seconds"]
+    assert len(net.history) == 1
+    assert net.history.metrics["loss"][0] > 0
+
+
+def test_amending_sets_the_last_epoch():
+    history = cd.History({"loss": [3.0, 2.0], "short": [1.0]})
+    history.amend({"loss": 1.5, "new": True, "short": np.float64(4), "late": math.nan})
+    np.testing.assert_equal(
+        history.metrics, {"loss": [3.0, 1.5], "short": [1.0, 4.0], "new": [math.nan, 1.0], "late": [math.nan] * 2}
+    )
+    with pytest.raises(TypeError, match=r"the name of a metric must be a str, got 3 \(int\)"):
+        history.amend({3: 1.0})
+    with pytest.raises(ValueError, match="no epoch"):
+        cd.History().amend({"loss": 1.0})
+
+
+def interrupted(function, step, files=("callbacks.py", "history.py")):
+    """Calls a function and interrupts it at its n-th instruction within these modules; whether it was interrupted."""
+    left = step
+
+    def at(frame, event, argument):
+        nonlocal left
+        if event == "opcode":
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+        return at
+
+    def entered(frame, event, argument):
+        if os.path.basename(frame.f_code.co_filename) in files and "cydrop" in frame.f_code.co_filename:
+            frame.f_trace_opcodes = True
+            return at
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(entered)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    assert left >= 0, "the interrupt was swallowed"
+    return False
+
+
+@pytest.mark.parametrize("what", ["append", "amend"])
+def test_an_interrupt_at_any_instruction_leaves_an_epoch_whole_or_not_at_all(what):
+    old = {"loss": [0.5, 0.4], "short": [1.0], "none": []}
+    change = {"loss": 0.3, "new": 2.0, "none": 1.0}
+    after = cd.History({name: list(values) for name, values in old.items()})
+    getattr(after, what)(change)
+    step = 0
+    while True:
+        history = cd.History({name: list(values) for name, values in old.items()})
+        if not interrupted(lambda history=history: getattr(history, what)(change), step):
+            break
+        try:
+            np.testing.assert_equal(history.metrics, old)
+        except AssertionError:
+            np.testing.assert_equal(history.metrics, after.metrics)
+        step += 1
+    assert step > 100
+
+
+def test_an_interrupt_at_any_instruction_of_early_stopping_leaves_it_agreeing_with_itself():
+    told, step = Told(), 0
+    while True:
+        stop = callbacks.EarlyStopping()
+        told.weight[...] = 1
+        stop.on_train_begin(told.net, 2)
+        stop.on_epoch_end(told.net, 1, {"val_loss": 5.0})
+        told.weight[...] = 2
+        again = interrupted(lambda stop=stop: stop.on_epoch_end(told.net, 2, {"val_loss": 4.0}), step)
+        told.weight[...] = 3
+        stop.on_train_end(told.net)
+        assert (stop.best_epoch, stop.best, told.weight[0, 0]) in ((1, 5.0, 1), (2, 4.0, 2))
+        if not again:
+            break
+        step += 1
+    assert step > 30
+    assert stop.best_epoch == 2
+
+
+def test_an_interrupt_between_two_ends_does_not_keep_the_rest_from_theirs(data):
+    step = 0
+    while True:
+        logs = [], [], []
+        told = callbacks.told([Failing(log) for log in logs], None, 1)
+        told.__enter__()
+        again = interrupted(lambda told=told: told.__exit__(None, None, None), step, ("callbacks.py",))
+        missing = [number for number, log in enumerate(logs) if log != ["begin", "end"]]
+        assert len(missing) <= 1 or step < 20, "an interrupt costs the callback that it hits its end, and no other"
+        if not again:
+            break
+        step += 1
+    assert step > 30
+    assert not missing
 
 
 def test_a_metric_that_begins_late_is_nan_before(data):

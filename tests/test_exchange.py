@@ -249,6 +249,12 @@ def linear(inputs, units):
     return stand_in("Linear", weight=np.ones((units, inputs)), bias=np.zeros(units))
 
 
+def normalisation(**changed):
+    ones, zeros = np.ones(4), np.zeros(4)
+    arrays = {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
+    return stand_in("BatchNorm1d", momentum=0.1, eps=1e-5, **(arrays | changed))
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -266,6 +272,10 @@ def linear(inputs, units):
         (stand_in("LayerNorm", weight=[1], bias=None, normalized_shape=(4,), eps=1e-5), "bias=True"),
         (stand_in("LayerNorm", weight=[1], bias=[1], normalized_shape=(2, 2), eps=1e-5), "the last axis"),
         (stand_in("Linear", weight=np.full((4, 4), np.nan), bias=None), "module 1.0: weight has 16 values"),
+        (stand_in("Linear", weight=np.eye(4), bias=np.full(4, np.inf)), "module 1.0: bias has 4 values"),
+        (normalisation(running_mean=np.full(4, np.nan)), "module 1.0: running_mean has 4 values that are NaN"),
+        (normalisation(running_var=np.full(4, np.inf)), "module 1.0: running_var has 4 values that are NaN or inf"),
+        (normalisation(running_var=np.full(4, -0.5)), "module 1.0: running_var must not be negative, got -0.5"),
     ],
 )
 def test_modules_without_a_layer_are_refused_with_their_place(bad, message):
@@ -359,6 +369,10 @@ def test_what_is_not_fitted_or_has_no_loss_here_is_refused(rng):
     with pytest.raises(ValueError, match=r"mlp.out_activation_='exp' is not known; known are 'softmax'"):
         cd.exchange.from_sklearn(poisson)
     mlp = fitted(MLPRegressor, X, X[:, 0])
+    mlp.intercepts_[-1][0] = np.inf
+    with pytest.raises(ValueError, match=r"mlp does not fit the network: .*bias has 1 values that are NaN or infinite"):
+        cd.exchange.from_sklearn(mlp)
+    mlp.intercepts_[-1][0] = 0.0
     mlp.coefs_[0][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"mlp does not fit the network: 0.weight has 1 values that are NaN"):
         cd.exchange.from_sklearn(mlp)

@@ -73,6 +73,12 @@ def test_the_best_accuracy_is_the_greatest(history):
     assert "training, dropout off" not in lines(ax)
 
 
+def test_no_epoch_is_marked_where_a_name_does_not_say_which_is_best():
+    history = cd.History({"val_gini": [0.1, 0.3, 0.2], "val_auc": [0.1, 0.3, 0.2]})
+    assert set(lines(history.plot(metric="gini"))) == {"validation"}
+    assert lines(history.plot(metric="auc"))["best validation, epoch 2"] == ([2], [0.3])
+
+
 def test_a_metric_of_validation_alone_and_one_without_validation(history):
     assert set(lines(history.plot(metric="rmse"))) == {"validation", "best validation, epoch 3"}
     assert lines(history.plot(metric="seconds")) == {"seconds": ([1, 2, 3, 4], [0.1] * 4)}

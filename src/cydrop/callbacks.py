@@ -1,7 +1,7 @@
 """Callbacks: what happens between the epochs of `fit`.
 
-A callback gets the network and the values of the epoch that has ended. It may set `network.stop_training`, and
-assign `network.optimizer` to go on with another learning rate.
+A callback gets the network and the values of the epoch that has ended. It may set `network.stop_training`, assign
+`network.optimizer` to go on with another learning rate, and put metrics of its own into the values.
 """
 
 from __future__ import annotations
@@ -34,41 +34,49 @@ class Callback:
         """Before the first epoch of a call of `fit`."""
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        """After every epoch."""
+        """After every epoch. What is put into `metrics` is in the history, and seen by callbacks behind this one."""
 
     def on_train_end(self, network: Any) -> None:
         """After the last epoch, and also when training was interrupted, diverged, or another callback failed."""
 
 
-@contextmanager
-def told(callbacks: Sequence[Callback], network: Any, epochs: int) -> Iterator[None]:
+class told:
     """Tells callbacks of the beginning and, whatever happens in between, those that have begun of the end.
 
-    The error that training or a callback raised first goes on; what others raise after it becomes a note of it. Only
-    an interrupt outranks an error.
+    The error that training or a callback raised first goes on, as it is; what others raise after it becomes a note of
+    it. Only an interrupt outranks an error.
     """
-    begun: list[Callback] = []
-    error: BaseException | None = None
-    try:
-        for callback in callbacks:
-            callback.on_train_begin(network, epochs)
-            begun.append(callback)
-        yield
-    except BaseException as first:
-        error = first
-    for callback in begun:
+
+    def __init__(self, callbacks: Sequence[Callback], network: Any, epochs: int) -> None:
+        self._callbacks, self._network, self._epochs = callbacks, network, epochs
+        self._begun: list[Callback] = []
+
+    def __enter__(self) -> None:
         try:
-            callback.on_train_end(network)
-        except BaseException as another:
-            if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
-                error = another
-            else:
-                error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # its traceback holds this frame: no circle that keeps the data in memory
+            for callback in self._callbacks:
+                callback.on_train_begin(self._network, self._epochs)
+                self._begun.append(callback)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        given, left, all_told = error, iter(self._begun), False
+        while not all_told:
+            try:  # around the loop: an interrupt between two of them does not keep the rest from their end
+                for callback in left:
+                    callback.on_train_end(self._network)
+                all_told = True
+            except BaseException as another:
+                if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
+                    error = another
+                else:
+                    error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
+        if error is not None and error is not given:
+            try:
+                raise error
+            finally:
+                del error, given  # their tracebacks hold this frame: no circle that keeps the data in memory
 
 
 def monitored(metrics: dict[str, float], name: str) -> float:
@@ -79,23 +87,39 @@ def monitored(metrics: dict[str, float], name: str) -> float:
     return metrics[name]
 
 
-class _Best:
-    """The best value of a metric so far. NaN is never better."""
+def _fixed(name: str, what: str) -> Any:
+    """An option that is given when a callback is made, and does not change afterwards."""
 
-    def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
-        self.monitor = monitor
-        self.sign = 1.0 if lower_is_better(monitor, mode) else -1.0
-        self.min_delta = checks.number("min_delta", min_delta, 0.0)
-        self.forget()
+    def get(self: Callback) -> Any:
+        return getattr(self, f"_{name}")
 
-    def forget(self) -> None:
-        self.value = self.sign * math.inf
+    def refuse(self: Callback, value: Any) -> None:
+        raise AttributeError(f"{name} of {type(self).__name__} cannot be changed; make a new one with {name}={value!r}")
 
-    def is_beaten_by(self, metrics: dict[str, float]) -> bool:
-        return self.sign * monitored(metrics, self.monitor) < self.sign * self.value - self.min_delta
+    return property(get, refuse, doc=what)
 
-    def take(self, metrics: dict[str, float]) -> None:
-        self.value = monitored(metrics, self.monitor)
+
+class _Monitor(Callback):
+    """Base of the callbacks that watch a metric, of which they keep the best value. NaN is never better."""
+
+    monitor = _fixed("monitor", "The metric that is watched.")
+    mode = _fixed("mode", "Whether the metric shall fall or grow.")
+
+    def _watch(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        self._sign = 1.0 if lower_is_better(monitor, mode) else -1.0
+        self._monitor: Any = monitor  # None: `Checkpoint` of every epoch
+        self._mode = mode
+        self._min_delta = checks.number("min_delta", min_delta, 0.0)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._waited = 0
+        # value, epoch and weights of the best epoch: one tuple, so that no interrupt comes in between
+        self._kept: tuple[float, int, dict[str, NDArray[np.float32]] | None] = (self._sign * math.inf, 0, None)
+
+    def _improves(self, metrics: dict[str, float]) -> bool:
+        value = monitored(metrics, self._monitor)
+        return self._sign * value < self._sign * self._kept[0] - self._min_delta
 
 
 def _copied(network: Any) -> dict[str, NDArray[np.float32]]:
@@ -108,7 +132,7 @@ def _put_back(network: Any, copies: dict[str, NDArray[np.float32]]) -> None:
         array[...] = copies[name]
 
 
-class EarlyStopping(Callback):
+class EarlyStopping(_Monitor):
     """Stops when a metric has not improved for `patience` epochs (Prechelt 1998).
 
     The best epoch is put back at the end of `fit`, whether training was stopped, ran out of epochs, was interrupted
@@ -126,7 +150,7 @@ class EarlyStopping(Callback):
     min_delta : float >= 0
         The least change that counts as an improvement.
     mode : "auto", "min" or "max"
-        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+        Whether the metric shall fall or grow; "auto" knows it by its name, as far as that is a usual one.
 
     Attributes
     ----------
@@ -138,8 +162,11 @@ class EarlyStopping(Callback):
     Raises
     ------
     ValueError
-        By `fit`, after the first epoch: where the history has no such metric.
+        Without `mode`, for a metric whose name does not say whether less or more of it is better. By `fit`, after the
+        first epoch: where there is no such metric.
     """
+
+    min_delta = _fixed("min_delta", "The least change that counts as an improvement.")
 
     def __init__(
         self,
@@ -149,47 +176,44 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: str = "auto",
     ) -> None:
-        self._best = _Best(monitor, mode, min_delta)
-        self.monitor = monitor
         self.patience = checks.integer("patience", patience, 1)
         self.restore_best = checks.flag("restore_best", restore_best)
-        self._forget()
+        self._watch(monitor, mode, min_delta)
 
     @property
     def best(self) -> float:
-        return self._best.value
+        return self._kept[0]
 
-    def _forget(self) -> None:
-        self._best.forget()
-        self.best_epoch, self._waited = 0, 0
-        self._best_state: dict[str, NDArray[np.float32]] | None = None
+    @property
+    def best_epoch(self) -> int:
+        return self._kept[1]
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
         self._forget()
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        if self._best.is_beaten_by(metrics):
-            state = _copied(network) if self.restore_best else None
-            self._best.take(metrics)
-            self._best_state, self.best_epoch, self._waited = state, epoch, 0  # no call: no interrupt in between
+        if self._improves(metrics):
+            self._kept = monitored(metrics, self._monitor), epoch, _copied(network) if self.restore_best else None
+            self._waited = 0
         else:
             self._waited += 1
             if self._waited >= self.patience:
                 network.stop_training = True
 
     def on_train_end(self, network: Any) -> None:
-        if self._best_state is None:
+        best, epoch, state = self._kept
+        if state is None:
             return
         try:
-            _put_back(network, self._best_state)
+            _put_back(network, state)
         except KeyboardInterrupt:  # a second Ctrl-C: not half of the best epoch and half of the last
-            _put_back(network, self._best_state)
+            _put_back(network, state)
             raise
         finally:
-            self._best_state = None
+            self._kept = best, epoch, None
 
 
-class ReduceLROnPlateau(Callback):
+class ReduceLROnPlateau(_Monitor):
     """Multiplies the learning rate by `factor` when a metric has not improved for `patience` epochs.
 
     The counting is Keras's: `patience` epochs without an improvement of more than `min_delta` (absolute) reduce the
@@ -216,13 +240,16 @@ class ReduceLROnPlateau(Callback):
     min_learning_rate : float >= 0
         The rate is not reduced below it. For a schedule: not below it at the present epoch's end.
     mode : "auto", "min" or "max"
-        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+        Whether the metric shall fall or grow; "auto" knows it by its name, as far as that is a usual one.
 
     Raises
     ------
     ValueError
-        By `fit`, after the first epoch: where the history has no such metric.
+        Without `mode`, for a metric whose name does not say whether less or more of it is better. By `fit`, after the
+        first epoch: where there is no such metric.
     """
+
+    min_delta = _fixed("min_delta", "The change of the metric that an improvement must exceed.")
 
     def __init__(
         self,
@@ -234,23 +261,22 @@ class ReduceLROnPlateau(Callback):
         min_learning_rate: float = 0.0,
         mode: str = "auto",
     ) -> None:
-        self._best = _Best(monitor, mode, min_delta)
-        self.monitor = monitor
         self.factor = checks.number("factor", factor, 0.0, 1.0, low_open=True, high_open=True)
         self.patience = checks.integer("patience", patience, 1)
         self.cooldown = checks.integer("cooldown", cooldown, 0)
         self.min_learning_rate = checks.number("min_learning_rate", min_learning_rate, 0.0)
-        self._waited, self._resting = 0, 0
+        self._resting = 0
+        self._watch(monitor, mode, min_delta)
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
-        self._best.forget()
-        self._waited, self._resting = 0, 0
+        self._forget()
+        self._resting = 0
         if not callable(network.optimizer.learning_rate):
             network.history.begin("learning_rate", network.optimizer.learning_rate)
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        if self._best.is_beaten_by(metrics):
-            self._best.take(metrics)
+        if self._improves(metrics):
+            self._kept = monitored(metrics, self._monitor), epoch, None
             self._waited = 0
         else:
             self._waited += 1
@@ -270,13 +296,14 @@ class ReduceLROnPlateau(Callback):
             self._waited, self._resting = 0, self.cooldown
 
 
-class Checkpoint(Callback):
+class Checkpoint(_Monitor):
     """Saves the network after every epoch, or after those in which `monitor` improved.
 
-    The file is written beside its place and then renamed: it is always whole, also after Ctrl-C. It holds what
-    `Network.save` writes, the optimizer's moments included. Without `monitor` it is the last finished epoch, whatever
-    `EarlyStopping` puts back into the network afterwards. With `monitor`, the best value is kept over calls of `fit`,
-    so that a further call replaces the file only by something better; a new training needs a new object.
+    It does what `Network.save` does: the file is written beside its place and then renamed, so that it is always whole,
+    also after Ctrl-C, and it holds everything, the optimizer's moments included. Without `monitor` it is the last
+    finished epoch, whatever `EarlyStopping` puts back into the network afterwards. With `monitor`, the best value is
+    kept over calls of `fit`, so that a further call replaces the file only by something better; a new training needs a
+    new object.
 
     Parameters
     ----------
@@ -284,36 +311,51 @@ class Checkpoint(Callback):
     monitor : str or None
         A metric of the history. NaN counts as no improvement.
     mode : "auto", "min" or "max"
-        Whether the metric shall fall or grow; "auto": grow, where its name ends in "accuracy".
+        Whether the metric shall fall or grow; "auto" knows it by its name, as far as that is a usual one.
 
     Raises
     ------
-    FileNotFoundError
-        By `fit`, before training begins: where the path's folder is not there.
+    TypeError
+        For what is no path.
     ValueError
-        By `fit`: before training begins, for a network that a file cannot hold; after the first epoch, where the
-        history has no such metric.
+        With `monitor` and without `mode`, for a metric whose name does not say whether less or more of it is better.
+        By `fit`, before training begins: for a network that a file cannot hold, as for `Network.save`; after an epoch:
+        where there is no such metric.
+    OSError
+        By `fit`, before training begins: for the path of a folder, where the path's folder is not there, or where the
+        file may not be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str = "auto") -> None:
         self.path = os.fspath(path)
-        self.monitor = monitor
-        self._best = None if monitor is None else _Best(monitor, mode)
+        self._watch("loss" if monitor is None else monitor, mode)
+        self._monitor = monitor
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
-        # what would fail after the first epoch shall fail before it
-        folder = os.path.dirname(self.path) or "."
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"Checkpoint cannot write {self.path!r}: there is no folder {folder!r}")
-        for part in (*network.layers, network.loss, network.optimizer):
-            part.config()
+        from cydrop import files  # which knows the network, which knows the callbacks
+
+        files.check(network, self.path)  # what would fail after the first epoch shall fail before it
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        if self._best is None:
+        if self._monitor is None:
             network.save(self.path)
-        elif self._best.is_beaten_by(metrics):
-            network.save(self.path)
-            self._best.take(metrics)
+        elif self._improves(metrics):
+            before = _file(self.path)
+            try:
+                network.save(self.path)
+                self._kept = monitored(metrics, self._monitor), epoch, None
+            except BaseException:
+                if _file(self.path) != before:  # interrupted when the file had been replaced
+                    self._kept = monitored(metrics, self._monitor), epoch, None
+                raise
+
+
+def _file(path: str) -> int | None:
+    """Which file stands at a path."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 class CSVLogger(Callback):
@@ -333,7 +375,7 @@ class CSVLogger(Callback):
     Raises
     ------
     OSError
-        By `fit`, before training begins: when the file cannot be opened.
+        By `fit`: before training begins, when the file cannot be opened; after an epoch, when it cannot be written.
     ValueError
         By `fit`, before training begins: with `append`, for a file that does not begin with "epoch".
     """
@@ -361,16 +403,27 @@ class CSVLogger(Callback):
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         assert self._file is not None
         writer = csv.writer(self._file)
-        if not self._names:
-            self._names = list(metrics)
-            writer.writerow(["epoch", *self._names])
-        writer.writerow([epoch, *(metrics.get(name, math.nan) for name in self._names)])
-        self._file.flush()
+        with _naming(self.path):
+            if not self._names:
+                self._names = list(metrics)
+                writer.writerow(["epoch", *self._names])
+            writer.writerow([epoch, *(metrics.get(name, math.nan) for name in self._names)])
+            self._file.flush()
 
     def on_train_end(self, network: Any) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with _naming(self.path):
+                file.close()
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An error in writing, such as of a disk that is full, names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 class ProgressBar(Callback):

@@ -105,7 +105,8 @@ def load_state_dict(net: Network, state_dict: Mapping[str, Any]) -> None:
     Raises
     ------
     ValueError
-        Names all that are missing or unexpected, have a wrong shape or are not finite; the network is unchanged.
+        Names all that are missing or unexpected, have a wrong shape, are not finite, or are running variances below 0;
+        the network is unchanged.
 
     Examples
     --------
@@ -144,9 +145,6 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
                 problems.append(f"{name} must have shape {shapes[wanted[name]]}, got {array.shape}")
     elif not wanted:
         problems.append("the network has no weights that say how many columns X has: call build(n_features) first")
-    for name, array in arrays.items():
-        if name.endswith(".running_var") and (array < 0).any():
-            problems.append(f"{name} must not be negative, got {array.min()}")
     if problems:
         raise ValueError(f"{what} does not fit the network: {'; '.join(problems)}")
     assert n_features is not None
@@ -185,12 +183,15 @@ def _n_features(net: Network, wanted: dict[str, str], arrays: dict[str, Floats])
 
 
 def _floats(name: str, value: Any) -> Floats:
-    """A finite float32 array from a tensor, an array or a list."""
+    """A finite float32 array from a tensor, an array or a list; variances are not negative."""
     if hasattr(value, "detach"):  # a PyTorch tensor: on any device, of any precision
         value = value.detach().cpu().float().numpy()
     elif getattr(getattr(value, "dtype", None), "name", None) == "bfloat16":  # no number to NumPy's own casts
         value = value.astype(np.float32)
-    return checks.floats(name, value)
+    array = checks.floats(name, value)
+    if name.endswith("running_var") and (array < 0).any():
+        raise ValueError(f"{name} must not be negative, got {array.min()}")
+    return array
 
 
 # PyTorch -----------------------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ def from_torch(
         For what is no Sequential.
     ValueError
         For a module that cydrop has no layer for, with its place, "1.0" being the first in the Sequential at 1; and
-        for weights that are not finite.
+        for weights that are not finite and running variances below 0.
     """
     if type(module).__name__ != "Sequential":
         raise TypeError(f"module must be a torch.nn.Sequential, got {type(module).__name__}")
@@ -428,7 +429,8 @@ def from_sklearn(
     TypeError
         For what is no MLP.
     ValueError
-        For one that is not fitted, or whose outputs cydrop has no loss for (loss="poisson").
+        For one that is not fitted, whose weights are not finite, or whose outputs cydrop has no loss for
+        (loss="poisson").
 
     Examples
     --------

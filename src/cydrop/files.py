@@ -13,6 +13,9 @@ the running statistics, little-endian, one behind the other in any order.
 
 Nothing in a file is trusted. `load` reads the header alone, works out from the description which tensors of which
 shapes there must be, compares, and only then takes memory for them; their bytes are read where they belong.
+
+Nothing is written that could not be read. `save` gives the header that it is about to write to the same functions, and
+compares what they understood with the network; both look at the numbers with one function.
 """
 
 from __future__ import annotations
@@ -21,19 +24,23 @@ import contextlib
 import errno
 import json
 import math
+import numbers
 import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from io import BufferedReader, BufferedWriter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import __version__, checks, layers, losses, optimizers, threads
+from cydrop import __version__, checks, layers, losses, optimizers, schedules, threads
+from cydrop.declaration import Declaration
 from cydrop.history import History
 from cydrop.network import Network
+from cydrop.plan import Plan
 
 FORMAT = 2
 
@@ -53,76 +60,122 @@ OTHERS = {  # how files of other kinds begin, that people try to load
     b"\x93NUMPY": "it is an array of numpy.save",
     b"\x89HDF": "it is an HDF5 file, as Keras writes",
 }
+REFUSALS = (ValueError, TypeError, ArithmeticError, RecursionError)  # what reading a description may raise
+UNSAVED = "the network cannot be saved: "
+DIVERGED = "training must have diverged; go on from an earlier state, with a lower learning rate or clip_norm"
 
 
 def save(network: Network, path: Any) -> None:
     """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
     place = checked_path(path)
     header, tensors = _described(network)
+    for name, array in tensors.items():
+        try:
+            _check_values(name, array, network.optimizer)
+        except ValueError as error:
+            raise ValueError(f"{UNSAVED}{error}; {DIVERGED}") from None
     with replaced(place) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for array in tensors.values():
             file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
 
 
+def check(network: Network, path: Any) -> None:
+    """Raises what `save` would raise now, but writes nothing, and does not look at the numbers in the tensors."""
+    path = checked_path(path)
+    place = os.path.realpath(path)
+    folder = os.path.dirname(place)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder!r} to write it to", path)
+    _there(place, path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this user may not write files to its folder", path)
+    _described(network)
+
+
 @contextlib.contextmanager
 def replaced(path: str) -> Iterator[BufferedWriter]:
-    """A file to write to, which takes the place of `path` when all is written and on the disk."""
+    """A file to write to, which takes the place of `path` when all is written and on the disk.
+
+    A file that this user may not write is not replaced. One that has several names (hard links), that belongs to
+    somebody else or that is a mount point stays where it is, and gets the finished file's bytes: only there can a crash
+    leave a damaged file. If that fails half-way, the error names the finished file, which is kept.
+    """
     place = os.path.realpath(path)  # behind a link, as open does
+    there = _there(place, path)
     folder, name = os.path.split(place)
     # Whoever is killed here leaves this file. Nobody tidies it up: its process may live on another computer.
     temporary = os.path.join(folder, f".{name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    named, damaged = folder, ""  # what errors name: not the file that the user never saw
     try:
-        try:
-            file = open(temporary, "xb")  # noqa: SIM115 - closed below
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, folder) from None  # not the name that the user never saw
-        with file:
-            if os.path.exists(place):
-                shutil.copymode(place, temporary)
+        with open(temporary, "xb") as file:
+            named = path
+            in_place = there is not None and not _made_like(file, place, there)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, place)
-    except BaseException:  # an interrupt right behind open included
-        with contextlib.suppress(OSError):
+        if not in_place:
+            try:
+                os.replace(temporary, place)
+            except OSError as error:
+                if there is None or error.errno not in (errno.EBUSY, errno.EXDEV):
+                    raise
+                in_place = True  # a mount point
+        if in_place:
+            damaged = f" (it may be damaged now; what was to be written is whole in {temporary!r})"
+            try:
+                _overwrite(place, temporary)
+            except KeyboardInterrupt:  # answered when the file is whole again
+                _overwrite(place, temporary)
+                damaged = ""
+                raise
+            damaged = ""
             os.unlink(temporary)
+    except BaseException as error:  # an interrupt right behind open included
+        if not damaged:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, f"{error.strerror}{damaged}", named) from None
+        if damaged:
+            error.add_note(f"{path!r}{damaged}")
         raise
     _sync_folder(folder)
 
 
-def _described(network: Network) -> tuple[bytes, dict[str, NDArray[Any]]]:
-    """The header, and the tensors in their order."""
-    metrics, plan, built = network.history.metrics, network._plan, None
-    if plan is not None:
-        engine = network._engine
-        built = {"n_features": plan.n_features, "draws": engine.draws, "updates": engine.updates}
-    description = {
-        "format": FORMAT,
-        "layers": [layer.config() for layer in network.layers],
-        "loss": network.loss.config(),
-        "optimizer": network.optimizer.config(),
-        "root": [str(word) for word in network._root],  # 64 bits: more than a number of JSON holds elsewhere
-        "epochs": network._epochs,
-        "history": [str(name) for name in metrics],
-        "built": built,
-    }
-    network._check_schedules()
-    _check_history(sum(len(values) for values in metrics.values()))
-    # the history first: its eight-byte numbers begin at multiples of eight
-    tensors: dict[str, NDArray[Any]] = {f"history.{name}": np.array(values, float) for name, values in metrics.items()}
-    tensors |= network._tensors()
-    header: dict[str, Any] = {"__metadata__": {"cydrop": JSON.encode(description), "version": __version__}}
-    end = 0
-    for name, array in tensors.items():
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape, "data_offsets": [start, end]}
-    text = JSON.encode(header).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > LONGEST_HEADER:
-        what = f"the description of this network of {len(network.layers)} layers takes {len(text):,} bytes"
-        raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; pickle the network instead")
-    return text, tensors
+def _there(place: str, path: str) -> os.stat_result | None:
+    """The file that stands at a place, if this user may write it; None where there is none."""
+    try:
+        with open(place, "r+b") as file:
+            return os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _made_like(file: BufferedWriter, place: str, there: os.stat_result) -> bool:
+    """Gives a new file the owner, group and permissions of the one at a place; whether it may then replace that."""
+    new = os.fstat(file.fileno())
+    if there.st_nlink == 1:
+        try:
+            if (new.st_uid, new.st_gid) != (there.st_uid, there.st_gid):
+                os.chown(file.name, there.st_uid, there.st_gid)
+            shutil.copymode(place, file.name)
+            return True
+        except OSError:  # this user may not give files away
+            pass
+    os.chmod(file.name, 0o600)  # nobody else reads what is not theirs to read in the other file
+    return False
+
+
+def _overwrite(place: str, finished: str) -> None:
+    """Writes the bytes of a finished file into the one at a place."""
+    with open(finished, "rb") as source, open(place, "r+b") as file:
+        shutil.copyfileobj(source, file)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: str) -> None:
@@ -133,6 +186,153 @@ def _sync_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# Writing -----------------------------------------------------------------------------------------------------
+
+
+def _described(network: Network) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The header, and the tensors in their order: such that `load` reads them as this very network."""
+    try:
+        _check_classes(network)
+        text, tensors = _header_of(network)
+        if len(text) > LONGEST_HEADER:
+            what = f"the description of this network of {len(network.layers)} layers takes {len(text):,} bytes"
+            raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; pickle the network instead")
+        found = _understood(text, sum(array.nbytes for array in tensors.values()), network.n_threads)
+        _check_same(network, found)
+    except REFUSALS as error:
+        raise ValueError(f"{UNSAVED}{_reason(error)}") from None
+    return text, tensors
+
+
+def _header_of(network: Network) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    plan, built = network._plan, None
+    if plan is not None:
+        engine = network._engine
+        built = {"n_features": plan.n_features, "draws": engine.draws, "updates": engine.updates}
+    tensors = _history_tensors(network.history)  # first: its eight-byte numbers begin at multiples of eight
+    description = {
+        "format": FORMAT,
+        "layers": [layer.config() for layer in network.layers],
+        "loss": network.loss.config(),
+        "optimizer": network.optimizer.config(),
+        "root": [str(word) for word in network._root],  # 64 bits: more than a number of JSON holds elsewhere
+        "epochs": network._epochs,
+        "history": list(network.history.metrics),
+        "built": built,
+    }
+    tensors |= network._tensors()
+    header: dict[str, Any] = {"__metadata__": {"cydrop": JSON.encode(description), "version": __version__}}
+    end = 0
+    for name, array in tensors.items():
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape, "data_offsets": [start, end]}
+    text = JSON.encode(header).encode()
+    return text + b" " * (-len(text) % 8), tensors
+
+
+def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
+    """The history's values as they lie in a file: lists of numbers, each of which float64 holds exactly."""
+    if not isinstance(history, History) or not isinstance(history.metrics, dict):
+        raise ValueError(f"its history must be a cydrop.History of a dict, got {history!r:.100}")
+    tensors = {}
+    for name, values in history.metrics.items():
+        if not isinstance(name, str):
+            raise ValueError(f"the history's names must be texts, got {name!r:.50} ({type(name).__name__})")
+        what = f"history.metrics[{name!r:.50}]"
+        if not isinstance(values, list | tuple | np.ndarray):
+            raise ValueError(f"{what} must be a list of numbers, one an epoch, got {values!r:.50}")
+        for value in values:
+            if type(value) is not float and not (isinstance(value, numbers.Real | np.bool_) and _is_float(value)):
+                raise ValueError(f"{what} must be numbers that a float can hold, one an epoch, got {value!r:.50}")
+        tensors[f"history.{name}"] = np.array([float(value) for value in values])
+    _check_history(sum(len(values) for values in tensors.values()))
+    return tensors
+
+
+def _is_float(value: Any) -> bool:
+    try:
+        return bool(float(value) == value or value != value)
+    except OverflowError:
+        return False
+
+
+def _known_classes() -> set[type]:
+    return {*layers.KNOWN.values(), *losses.KNOWN.values(), *optimizers.KNOWN.values(), *schedules.KNOWN.values()}
+
+
+def _parts(network: Network) -> dict[str, Declaration]:
+    """What a network is made of, each with where it stands."""
+    parts: dict[str, Any] = {f"layers[{place}]": layer for place, layer in enumerate(network.layers)}
+    return parts | {"loss": network.loss, "optimizer": network.optimizer}
+
+
+def _check_classes(network: Network) -> None:
+    """A file holds names and options: those of cydrop's own classes."""
+    known = _known_classes()
+
+    def check(where: str, part: Any) -> None:
+        if type(part) not in known:
+            kind = f"{type(part).__module__}.{type(part).__qualname__}"
+            own = "a file holds cydrop's own layers, losses, optimizers and schedules only"
+            raise ValueError(f"{where} is of the class {kind}, but {own}; use one of them, or pickle the network")
+        for name, option in part.options().items():
+            if isinstance(option, Declaration):
+                check(f"{where}.{name}", option)
+
+    for where, part in _parts(network).items():
+        check(where, part)
+
+
+def _check_same(network: Network, found: _Found) -> None:
+    """Raises unless what was read is what was to be written."""
+
+    def compare(where: str, mine: Any, read: Any) -> None:
+        if isinstance(mine, Declaration) and type(mine) is type(read):
+            for name, option in mine.options().items():
+                compare(f"{where}.{name}", option, getattr(read, name))
+        elif mine != read:
+            raise ValueError(f"{where} is {mine!r:.100}, which would be read as {read!r:.100}")
+
+    mine, read = _parts(network), _parts(found.network)
+    compare("the list of parts", list(mine), list(read))
+    for where, part in mine.items():
+        compare(where, part, read[where])
+    plan = network._plan
+    compare("the state of being built", plan is not None, found.plan is not None)
+    if plan is not None and found.plan is not None and _operations(plan) != _operations(found.plan):
+        raise ValueError("its layers are not those that it was built with; make a new network of them")
+    compare("the seed", network._root, found.network._root)
+    compare("the number of epochs", network._epochs, found.network._epochs)
+    compare("the history", list(network.history.metrics), found.history)
+
+
+def _operations(plan: Plan) -> list[dict[str, Any]]:
+    """The plan's operations as plain data, without the seeds of their masks."""
+    operations = [asdict(op) for op in plan.ops]
+    for operation in operations:
+        for source in operation.values():
+            if isinstance(source, dict):
+                source.pop("seed")
+    return operations
+
+
+def _check_values(name: str, array: NDArray[Any], optimizer: optimizers.Optimizer) -> None:
+    """Raises for numbers that no training leaves: neither written nor read. Takes no memory."""
+    if name.startswith("history.") or not array.size:
+        return
+    with np.errstate(invalid="ignore"):  # of NaN, which the least and the largest then are
+        low, high = float(array.min()), float(array.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"tensor {name!r} has values that are NaN or infinite")
+    # SGD keeps its velocity there, the others a mean or sum of squares
+    squares = name.startswith("moment2.") and not isinstance(optimizer, optimizers.SGD)
+    if low < 0 and (squares or name.endswith(".running_variance")):
+        raise ValueError(f"tensor {name!r} must not be negative, got {low:g}")
+
+
+# Reading -----------------------------------------------------------------------------------------------------
 
 
 def load(path: Any, *, n_threads: int | None = None) -> Network:
@@ -154,7 +354,8 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     Raises
     ------
     ValueError
-        For a file that is damaged, cut off or not cydrop's.
+        For a file that is damaged, cut off or not cydrop's, or that holds numbers which no training leaves: weights,
+        statistics or moments that are NaN or infinite, variances and second moments below 0.
     OSError
         When it cannot be read.
     """
@@ -163,42 +364,47 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     with open(place, "rb") as file:
         try:
             return _read(file, n_threads)
-        except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
-            reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
-            raise ValueError(f"{place} is not a network that cydrop can load: {reason}") from None
+        except REFUSALS as error:
+            raise ValueError(f"{place} is not a network that cydrop can load: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
+
+
+@dataclass
+class _Found:
+    """What a header says."""
+
+    network: Network  # not built yet
+    plan: Plan | None  # to build it by; None for one that was not built
+    draws: int
+    updates: int
+    history: list[str]  # names of the metrics
+    order: list[tuple[str, int]]  # names and sizes of the tensors as they lie behind the header
 
 
 def _read(file: BufferedReader, n_threads: int | None) -> Network:
-    header, n_bytes = _header(file)
-    description = _description(header.pop("__metadata__", None))
-    network = _network(description, n_threads)
-    built, plan, shapes = description["built"], None, {}
-    if built is not None:
-        n_features, draws, updates = (_count(_object("built", built, COUNTERS)[name]) for name in COUNTERS)
-        plan = network._checked_plan(checks.integer("n_features", n_features, 1))
-        prefixes = ["", *(f"moment{i}." for i, used in enumerate(network.optimizer.used_moments(), 1) if used)]
-        shapes = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
-        shapes |= {p.name: p.shape for p in plan.buffers}
-    history: dict[str, list[float]] = {name: [] for name in description["history"]}
-    order = _checked_tensors(header, shapes, {f"history.{name}" for name in history}, n_bytes)
-
-    model = None if plan is None else network._empty_model(plan)
+    text, n_bytes = _header(file)
+    found = _understood(text, n_bytes, n_threads)
+    network, history = found.network, {name: list[float]() for name in found.history}
+    model = None if found.plan is None else network._empty_model(found.plan)
     views: dict[str, NDArray[np.float32]] = {} if model is None else model.tensors()
-    for name, length in order:
+    for name, length in found.order:
         if name in views:
-            _fill(file, views[name])
+            _check_values(name, _fill(file, views[name]), network.optimizer)
         for start in range(0, 0 if name in views else length, PIECE):
             history[name.removeprefix("history.")] += _fill(file, np.empty(min(PIECE, length - start))).tolist()
     network.history = History(history)
     if model is not None:
-        model.engine.draws = draws
-        model.count_updates(updates)
+        model.engine.draws = found.draws
+        model.count_updates(found.updates)
         network._model = model
     return network
 
 
-def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:
-    """The header, and the number of bytes behind it."""
+def _header(file: BufferedReader) -> tuple[bytes, int]:
+    """The text of the header, and the number of bytes behind it."""
     first = file.read(8)
     length, rest = int.from_bytes(first, "little"), os.fstat(file.fileno()).st_size - 8
     if rest < 0:
@@ -208,11 +414,27 @@ def _header(file: BufferedReader) -> tuple[dict[str, Any], int]:
         raise ValueError([*other, f"it would have a header of {length} bytes: it is cut off, or not of safetensors"][0])
     if length > LONGEST_HEADER:
         raise ValueError(f"its header has {length:,} bytes; cydrop reads headers of up to {LONGEST_HEADER:,}")
-    text = file.read(length)
+    return file.read(length), rest - length
+
+
+def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
+    """What a header says, with so many bytes behind it, as far as it can be known without reading those."""
     if not text.startswith(b"{"):
         raise ValueError("its header does not begin with '{', as that of a safetensors file does")
     header: dict[str, Any] = _parsed(text.decode())
-    return header, rest - length
+    description = _description(header.pop("__metadata__", None))
+    network = _network(description, n_threads)
+    plan, draws, updates, shapes = None, 0, 0, {}
+    if description["built"] is not None:
+        built = _object("built", description["built"], COUNTERS)
+        n_features, draws, updates = (_count(built[name]) for name in COUNTERS)
+        plan = network._checked_plan(checks.integer("n_features", n_features, 1))
+        prefixes = ["", *(f"moment{i}." for i, used in enumerate(network.optimizer.used_moments(), 1) if used)]
+        shapes = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
+        shapes |= {p.name: p.shape for p in plan.buffers}
+    history = list(description["history"])
+    order = _checked_tensors(header, shapes, {f"history.{name}" for name in history}, n_bytes)
+    return _Found(network, plan, draws, updates, history, order)
 
 
 def _parsed(text: str) -> Any:
@@ -307,8 +529,8 @@ def checked_path(path: Any) -> str:
     if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"path must be a str or path-like, got {path!r} ({type(path).__name__})")
     place = os.fsdecode(path)
-    if not place:
-        raise ValueError("path is empty; it must name a file")
+    if not place or "\0" in place:
+        raise ValueError(f"path {'has a null character' if place else 'is empty'}; it must name a file")
     if os.path.isdir(place) or not os.path.basename(place):
         raise IsADirectoryError(errno.EISDIR, "path is a folder; it must name a file", place)
     if os.path.exists(place) and not os.path.isfile(place):

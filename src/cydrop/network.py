@@ -447,7 +447,10 @@ class Network:
                             metrics |= {f"val_{name}": value for name, value in self._evaluate(validation).items()}
                         self._finish_epoch(metrics)
                         for callback in shown:
+                            recorded = dict(metrics)
                             callback.on_epoch_end(self, self._epochs, metrics)
+                            if any(recorded.get(name, self) is not value for name, value in metrics.items()):
+                                self.history.amend(metrics)  # what a callback adds belongs to the epoch
             finally:
                 if self._n_threads > 1:
                     cpu.rest()
@@ -1059,7 +1062,10 @@ class Network:
         The file is written beside its place and renamed: whenever the process or the machine stops, there is the old
         file or the new one, whole. A process that is killed meanwhile leaves a `.NAME.PID-….tmp` behind, which nothing
         needs. `cydrop.load(path)` gives the network back, and training goes on bit for bit. A link is followed; an
-        existing file's permissions are kept.
+        existing file's owner, group and permissions are kept, and one that this user may not write stays as it is. A
+        file that has several names (hard links), that belongs to somebody else or that is a mount point is written in
+        place when the new one is finished: there a crash in the middle can leave a damaged file; an error names the
+        finished one, which is kept then.
 
         Parameters
         ----------
@@ -1068,11 +1074,13 @@ class Network:
         Raises
         ------
         ValueError
-            For what a file cannot hold, before anything is written: a rate or learning rate that is a function of the
-            user's own or leaves its range, a description beyond 1 MB (thousands of layers), a history of more than
-            1,500,000 values.
+            For what a file cannot hold, before anything is written: layers, losses, optimizers and schedules of classes
+            of the user's own, rates and learning rates that are functions of the user's own or leave their range,
+            layers that are not those that the network was built with, a history of other than numbers or of more than
+            1,500,000 values, a description beyond 1 MB (thousands of layers); and for numbers that `load` refuses, such
+            as weights that are NaN.
         OSError
-            When the file cannot be written.
+            When the file cannot be written; it is named.
         """
         from cydrop import files
 

@@ -36,7 +36,7 @@ def export(net: Network, path: Any, *, mc: bool = False) -> None:
 
     The model takes "X", float32 of shape (n, n_features) for any n, and gives what `Network.predict` gives, as
     "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll). Equal
-    networks give equal files. The file is written beside its place and renamed.
+    networks give equal files. The file is written beside its place and renamed, as by `Network.save`.
 
     Parameters
     ----------
@@ -58,6 +58,8 @@ def export(net: Network, path: Any, *, mc: bool = False) -> None:
         For what is not a network, a path or a bool.
     ValueError
         For weights of 2 GiB and more, which the format does not hold.
+    OSError
+        When the file cannot be written; it is named.
 
     Examples
     --------

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cydrop import checks
-from cydrop.history import History
+from cydrop.history import History, lower_by_name
 from cydrop.layers import Dense
 from cydrop.monte_carlo import MonteCarlo
 
@@ -41,7 +41,7 @@ def _axes(ax: Any) -> Any:
 def learning_curves(history: History | Mapping[str, History], *, metric: str = "loss", ax: Any = None) -> Any:
     """A metric over the epochs: in training, in training with dropout off (``clean_``), and in validation.
 
-    A dot marks the best epoch of the validation.
+    A dot marks the best epoch of the validation, for metrics of which less or more is known to be better by their name.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def learning_curves(history: History | Mapping[str, History], *, metric: str = "
             if several:
                 line.set_linestyle(style)
                 colour = line.get_color()
-            if prefix == "val_":
+            if prefix == "val_" and lower_by_name(metric) is not None:
                 epoch, value = one.best(prefix + metric)
                 ax.plot(
                     [epoch], [value], label=f"{before}best validation, epoch {epoch}", color=line.get_color(),

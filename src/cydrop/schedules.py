@@ -258,7 +258,7 @@ class Scaled(Schedule):
 Rate: TypeAlias = float | Callable[[float], float]
 
 _CLASSES = (Constant, Linear, Step, Exponential, Cosine, FlatCos, Curriculum, OneCycle, Scaled)
-_KNOWN: dict[str, type[Schedule]] = {cls.__name__: cls for cls in _CLASSES}
+KNOWN: dict[str, type[Schedule]] = {cls.__name__: cls for cls in _CLASSES}
 
 
 def from_config(config: dict[str, Any]) -> Schedule:
@@ -266,7 +266,7 @@ def from_config(config: dict[str, Any]) -> Schedule:
     options = dict(config)
     if "base" in options:
         options["base"] = from_config(options["base"])
-    return checks.choice("schedule", options.pop("schedule", None), _KNOWN)(**options)
+    return checks.choice("schedule", options.pop("schedule", None), KNOWN)(**options)
 
 
 def value_at(name: str, rate: Rate, progress: float, low: float = 0.0, high: float = math.inf) -> float:
