@@ -149,10 +149,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"{what} does not fit the network: {'; '.join(problems)}")
     assert n_features is not None
     net.build(n_features)
-    views = net._arrays()
-    for name, ours in wanted.items():
-        views[ours][...] = arrays[name].T
-    net._clear_moments()
+    net._take_over({ours: arrays[name].T for name, ours in wanted.items()})
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, str]:

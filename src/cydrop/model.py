@@ -133,9 +133,9 @@ class Model:
         """Views of an arena of the parameters' layout, by the parameters' names."""
         return _views(arena, self.plan.parameters)
 
-    def running(self) -> OrderedDict[str, Floats]:
-        """Views of the running statistics."""
-        return _views(self.buffers, self.plan.buffers)
+    def running(self, arena: Floats | None = None) -> OrderedDict[str, Floats]:
+        """Views of the running statistics, or of another arena of their layout."""
+        return _views(self.buffers if arena is None else arena, self.plan.buffers)
 
     def arrays(self) -> dict[str, Floats]:
         """Views of what predictions depend on: parameters and running statistics."""

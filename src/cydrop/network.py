@@ -999,6 +999,16 @@ class Network:
         """Views of what predictions depend on: parameters and running statistics, by name."""
         return self._made("arrays").arrays()
 
+    def _take_over(self, arrays: Mapping[str, Floats]) -> None:
+        """Other parameters and running statistics, by name; moments begin anew. All, or after an interrupt none."""
+        with self._turn:
+            model = self._made("other weights")
+            fresh = model.keep()
+            for views in (model.views(fresh[0]), model.running(fresh[1])):
+                for name, view in views.items():
+                    view[...] = arrays[name]
+            model.ready().put_back(*fresh)
+
     def _tensors(self) -> dict[str, Floats]:
         """Views of all arrays that training changes, under the names that files and pickles give them."""
         return {} if self._model is None else self._model.tensors()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+import warnings
 from typing import Any
 
 from cydrop import checks
@@ -14,7 +16,8 @@ def resolve(n_threads: Any) -> int:
     """A number of threads from the argument `n_threads`; None asks CYDROP_NUM_THREADS, then the machine.
 
     The machine's answer is the least of OMP_NUM_THREADS or the affinity mask (both as OpenMP sees them) and the
-    cgroup's processor quota. A serial build always answers 1.
+    cgroup's processor quota. A serial build always answers 1, and so does a system that lets this process start no
+    more threads, with a warning: the bits are the same.
     """
     if n_threads is None and "CYDROP_NUM_THREADS" in os.environ:
         wish = os.environ["CYDROP_NUM_THREADS"]
@@ -23,8 +26,42 @@ def resolve(n_threads: Any) -> int:
         n_threads = int(wish)
     if n_threads is not None:
         n_threads = checks.integer("n_threads", n_threads, 1, 1024)
-        return n_threads if cpu.openmp() else 1
-    return max(1, min(cpu.openmp_threads(), _quota()))
+    else:
+        n_threads = max(1, min(cpu.openmp_threads(), _quota()))
+    if not cpu.openmp():
+        return 1
+    if not _can_start(n_threads):
+        warnings.warn(
+            f"the system does not let this process start {n_threads - 1} more threads: cydrop runs on one",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return 1
+    return int(n_threads)
+
+
+_started = 1  # threads that were running at the same time once
+
+
+def _can_start(count: int) -> bool:
+    """Tries it once: OpenMP's own answer to a thread that cannot be started is to end the process."""
+    global _started
+    if count <= _started:
+        return True
+    gate, waiting = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(count - 1):
+            thread = threading.Thread(target=gate.wait, daemon=True)
+            thread.start()
+            waiting.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        gate.set()
+        for thread in waiting:
+            thread.join()
+    _started = count
+    return True
 
 
 def _quota() -> int:

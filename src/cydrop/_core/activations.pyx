@@ -5,10 +5,12 @@ the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
 """
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
 
 from cydrop._core.elementary cimport (
     erfc32, exp32, expm1_negative, sigmoid32, softplus32, tanh32,
 )
+from cydrop._core.float_control cimport exact_floats, restore_floats
 
 cdef enum:
     CHUNK = 4096
@@ -134,9 +136,12 @@ def activation(
 ):
     """y = f(z)"""
     cdef Py_ssize_t n = z.shape[0], i
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
             activate(kind, alpha, &z[i], &y[i], min(<Py_ssize_t>CHUNK, n - i))
+        restore_floats(control)
 
 
 def activation_backward(
@@ -147,9 +152,12 @@ def activation_backward(
 ):
     """g = g f'(z)"""
     cdef Py_ssize_t n = z.shape[0], i
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
             activation_gradient(kind, alpha, &z[i], &g[i], min(<Py_ssize_t>CHUNK, n - i))
+        restore_floats(control)
 
 
 def exponential(const float[::1] x, float[::1] out):

@@ -80,6 +80,16 @@ def rest():
     cydrop_rest()
 
 
+cdef extern from "float_control.h":
+    int flush_denormals_here "flush_denormals"(int on)
+
+
+def flush_denormals(bint on):
+    """Lets this thread count denormals as 0, as PyTorch's set_flush_denormal does, or not; for tests. Whether the
+    processor can."""
+    return bool(flush_denormals_here(on))
+
+
 cdef long long forks = 0        # how often this process is a child of a child
 
 

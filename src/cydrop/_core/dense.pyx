@@ -19,11 +19,12 @@ same strip of W and of its moments, whose pieces of memory are then long enough 
 
 from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
 from cydrop._core.dropout cimport select_row
+from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.gather cimport spread
 from cydrop._core.optimizers cimport is_still, update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
@@ -582,9 +583,12 @@ def forward(
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # a product never writes to its factors
     mw.data, mw.row = <float*>&weight[0, 0], weight.shape[1]
     my.data, my.row = &y[0, 0], y.shape[1]
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         dense_forward(mx, mw, mw.data + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1],
                       y.shape[1], &e, my, my, &scratch[0], n_threads)
+        restore_floats(control)
 
 
 def backward(
@@ -609,7 +613,10 @@ def backward(
     mdx.data, mdx.row = &dx[0, 0], n_in
     mdy.data, mdy.row = <float*>&dy[0, 0], n_out
     mw.data, mw.row = <float*>&weight[0, 0], n_out
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         dense_backward_input(mdy, mw, mw.data + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx,
                              &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)
+        restore_floats(control)

@@ -7,6 +7,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
+from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "bitmask.h" nogil:
@@ -163,7 +164,9 @@ def dropout(
     key.k1 = k1
     if n == 0:
         return
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         shares = min(<Py_ssize_t>n_threads, blocks)
         if shares == 1:
             drop_blocks(key, 0, blocks, threshold, scale, &x[0], &out[0], n)
@@ -171,6 +174,7 @@ def dropout(
             for share in prange(shares, num_threads=n_threads, schedule="static"):
                 drop_blocks(key, blocks * share // shares, blocks * (share + 1) // shares, threshold, scale,
                             &x[0], &out[0], n)
+        restore_floats(control)
 
 
 def mask(uint64_t[::1] bits, Py_ssize_t n, double rate, uint64_t k0, uint64_t k1, int n_threads):
@@ -210,12 +214,15 @@ def apply_mask(
     cdef Py_ssize_t n = x.shape[0], block, blocks = (n + BLOCK - 1) // BLOCK
     if n == 0:
         return
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         if n_threads == 1 or blocks == 1:
             select_row(&bits[0], 0, &x[0], scale, &out[0], n)
         else:
             for block in prange(blocks, num_threads=n_threads, schedule="static"):
                 select_block(&bits[0], block, scale, &x[0], &out[0], n)
+        restore_floats(control)
 
 
 cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t n) noexcept nogil:
@@ -246,9 +253,12 @@ def apply_booleans(
     cdef Py_ssize_t n = x.shape[0], start
     if n == 0:
         return
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for start in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
             keep_block(&keep[start], scale, &x[start], &out[start], min(<Py_ssize_t>BLOCK, n - start))
+        restore_floats(control)
 
 
 def pack(const unsigned char[::1] keep, uint64_t[::1] bits):

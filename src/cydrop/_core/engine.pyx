@@ -26,6 +26,7 @@ from cydrop._core.dense cimport (
     TILE_ROWS, finish_backward, finish_forward, scratch_floats,
 )
 from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words, select_row
+from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.gather cimport Kept, gather, gather_row, kept_places, spread
 from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass, pair_pass
 from cydrop._core.noise cimport Affine, add_row, alpha_affine, alpha_row, draw_normals, multiply_row
@@ -46,10 +47,6 @@ cdef extern from "fma.h" nogil:
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
-cdef extern from "float_control.h" nogil:
-    uint64_t exact_floats(int n_threads)
-    void restore_floats(uint64_t control)
-
 cdef enum:
     DENSE = 0
     MAP = 1                     # an operation without parameters: y = drop(f(x))
@@ -68,6 +65,7 @@ cdef enum:
     STRETCH = 8                 # pieces for each thread, then a look at the clock
     FITS_L2 = 131072            # parameters that each thread may read for itself, for however few rows
     MARGIN = 32                 # floats behind an arena, see memory.aligned
+    LITTLE = 100000             # multiply-adds and elements below which no pass of any kernel takes a second thread
     FETCHED = 16384             # floats of a batch that are asked for ahead
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass
     SMALL = 12288               # parameters below which one pass over the cached arenas is the fastest update
@@ -231,6 +229,7 @@ cdef class Engine:
     cdef readonly int n_threads
     cdef readonly int n_rates   # numbers that change: of dropout, noise and drop-connect
     cdef int first_trained      # the lowest operation with parameters
+    cdef Py_ssize_t work        # about as many multiply-adds and elements a row
     cdef bint any_max_norm
     cdef bint has_clip
     cdef double clip_norm
@@ -268,6 +267,7 @@ cdef class Engine:
         self.loss.option = loss_option
         self.loss.pair = loss_pair
         self.first_trained = self.n_ops
+        self.work = parameters.shape[0]
         self.n_rates = 0
         self.any_max_norm = False
         for i in range(self.n_ops):
@@ -275,6 +275,7 @@ cdef class Engine:
             given = ops[i]
             op.kind = KINDS[given.kind]
             op.n_in, op.n_out = given.n_in, given.n_out
+            self.work += 8 * op.n_out
             op.weight, op.bias = given.weight, given.bias
             op.activation, op.alpha = given.activation, given.alpha
             op.vanilla, op.shared = given.vanilla, given.shared
@@ -302,6 +303,10 @@ cdef class Engine:
 
     def __dealloc__(self):
         free(self.ops)
+
+    cdef int pool_for(self, Py_ssize_t rows) noexcept nogil:
+        """Threads whose float mode must be set for these rows: none but this one where the others are not asked."""
+        return self.n_threads if <double>rows * self.work >= LITTLE else 1
 
     def set_optimizer(
         self, owner, unsigned long long updates, float[::1] moment1, float[::1] moment2, int kind, double beta1,
@@ -370,7 +375,7 @@ cdef class Engine:
         cdef bint diverged = False
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(min(batch_size, n)))
             now = passing_seconds()
             deadline = now + seconds
             while batch < batches:
@@ -425,7 +430,7 @@ cdef class Engine:
         cdef double begun, now, deadline
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(n))
             now = passing_seconds()
             deadline = now + seconds
             while row < n:
@@ -520,7 +525,7 @@ cdef class Engine:
         cdef Matrix source
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(rows * copies))
             self.set_rates(ws, &rates[0, 0] if self.n_rates else NULL)
             ws.first = self.first_drawing(ws)
             ws.copies = copies
@@ -623,7 +628,7 @@ cdef class Engine:
         cdef Matrix held
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(rows))
             # backward reads the input again, so that it is kept: the caller may change x in between
             held = ws.batch
             for r in range(rows):
@@ -642,7 +647,7 @@ cdef class Engine:
         cdef Matrix to
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(rows))
             for r in range(rows):
                 memcpy(ws.slope[0].data + r * ws.slope[0].row, &grad[r, 0], grad.shape[1] * sizeof(float))
             to.data, to.row = &dx[0, 0], dx.shape[1]
@@ -653,7 +658,7 @@ cdef class Engine:
         """One optimizer update from the gradient arena."""
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.n_threads)
+            control = exact_floats(self.pool_for(3))
             self.updates += 1
             begin_update(&self.update, learning_rate, self.updates)
             self.update_from_arena(self.n_threads)

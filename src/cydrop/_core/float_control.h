@@ -46,6 +46,23 @@ static inline uint64_t set_exact(void) { return 0; }
 static inline void restore_floats(uint64_t control) { (void)control; }
 #endif
 
+/* what PyTorch's set_flush_denormal does, for tests: whether this processor has such a mode */
+static inline int flush_denormals(int on) {
+#if defined(__SSE__) || defined(_M_X64)
+    _mm_setcsr(on ? _mm_getcsr() | 0x8040u : _mm_getcsr() & ~0x8040u);
+    return 1;
+#elif defined(__aarch64__) && defined(__GNUC__)
+    uint64_t now;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(now));
+    now = on ? now | ((uint64_t)1 << 24) : now & ~((uint64_t)1 << 24);
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(now) : "memory");
+    return 1;
+#else
+    (void)on;
+    return 0;
+#endif
+}
+
 #if defined(_OPENMP) && defined(__GNUC__)
 static __thread int cydrop_threads_set = 1;
 static inline uint64_t exact_floats(int n_threads) {

@@ -22,6 +22,7 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.dropout cimport BLOCK, select_row
 from cydrop._core.elementary cimport cosine_of_turns, log32, sine_of_turns
+from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "fma.h" nogil:
@@ -89,9 +90,12 @@ def normals(float[::1] out, uint64_t k0, uint64_t k1, int n_threads):
     cdef StreamKey key
     key.k0 = k0
     key.k1 = k1
+    cdef uint64_t control
     if out.shape[0]:
         with nogil:
+            control = exact_floats(n_threads)
             draw_normals(key, &out[0], out.shape[0], n_threads)
+            restore_floats(control)
 
 
 def gaussian(
@@ -104,12 +108,15 @@ def gaussian(
 ):
     """out = x (1 + deviation noise), or x + deviation noise"""
     cdef Py_ssize_t n = x.shape[0], i
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
             if multiplicative:
                 multiply_row(&x[i], &noise[i], deviation, &out[i], min(<Py_ssize_t>BLOCK, n - i))
             else:
                 add_row(&x[i], &noise[i], deviation, &out[i], min(<Py_ssize_t>BLOCK, n - i))
+        restore_floats(control)
 
 
 def alpha_dropout(
@@ -123,9 +130,12 @@ def alpha_dropout(
     """out = a x + b where the mask keeps, else a alpha' + b; backward: a x where it keeps, else 0"""
     cdef Py_ssize_t n = x.shape[0], i
     cdef Affine affine = alpha_affine(rate)
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
             if backward:
                 select_row(&bits[0], i, &x[i], affine.scale, &out[i], min(<Py_ssize_t>BLOCK, n - i))
             else:
                 alpha_row(&bits[0], i, &x[i], affine, &out[i], min(<Py_ssize_t>BLOCK, n - i))
+        restore_floats(control)

@@ -11,8 +11,10 @@ Sums go over rows in order and over columns in sixteen interleaved parts, in flo
 
 from cython.parallel cimport prange
 from libc.math cimport sqrt
+from libc.stdint cimport uint64_t
 
 from cydrop._core.dense cimport Matrix
+from cydrop._core.float_control cimport exact_floats, restore_floats
 
 cdef enum:
     COLS = 64                   # columns that a thread takes at a time
@@ -241,8 +243,11 @@ def forward(
     norm.running_variance = &running_variance[0] if running_variance.shape[0] else NULL
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # only read
     my.data, my.row = &y[0, 0], y.shape[1]
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         norm_forward(&norm, mx, my, x.shape[0], x.shape[1], &mean[0], &inverse[0], training, n_threads)
+        restore_floats(control)
 
 
 def backward(
@@ -264,6 +269,9 @@ def backward(
     norm.bias = NULL
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
     mg.data, mg.row = &g[0, 0], g.shape[1]
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         norm_backward(&norm, mx, mg, x.shape[0], x.shape[1], &mean[0], &inverse[0], &weight_gradient[0],
                       &bias_gradient[0], n_threads)
+        restore_floats(control)

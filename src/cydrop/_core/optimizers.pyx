@@ -14,6 +14,8 @@ from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdint cimport uint64_t
 
+from cydrop._core.float_control cimport exact_floats, restore_floats
+
 cdef extern from "fma.h" nogil:
     float fma32(float a, float b, float c)
     float sqrtf(float x)
@@ -212,6 +214,9 @@ def update(
     u.epsilon = <float>epsilon
     u.decay = weight_decay
     u.clip = <float>clip
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         begin_update(&u, learning_rate, t)
         update_arena(&u, &w[0], &g[0], &m[0] if m.shape[0] else NULL, &v[0] if v.shape[0] else NULL, n, n_threads)
+        restore_floats(control)

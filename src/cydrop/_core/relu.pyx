@@ -1,6 +1,9 @@
 """ReLU forward and backward on flat arrays (Nair and Hinton 2010)."""
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
+
+from cydrop._core.float_control cimport exact_floats, restore_floats
 
 cdef enum:
     CHUNK = 16384
@@ -25,9 +28,12 @@ def relu(
 ):
     """out = where(x <= 0, 0, x)"""
     cdef Py_ssize_t n = x.shape[0], i
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
             forward_chunk(&x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))
+        restore_floats(control)
 
 
 def relu_backward(
@@ -38,6 +44,9 @@ def relu_backward(
 ):
     """out = where(x <= 0, 0, dy)"""
     cdef Py_ssize_t n = x.shape[0], i
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
             backward_chunk(&dy[i], &x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))
+        restore_floats(control)

@@ -1,8 +1,10 @@
 """Running mean, spread and entropies of Monte Carlo samples (Welford 1962), each element's samples in order."""
 
 from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
 
 from cydrop._core.elementary cimport log32
+from cydrop._core.float_control cimport exact_floats, restore_floats
 
 cdef enum:
     SPAN = 512                  # elements that a thread takes at a time
@@ -70,10 +72,13 @@ def tally(
     cdef int threads = n_threads if count * size > FEW else 1
     if count == 0 or size == 0:
         return
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads)
         for i in prange(0, size, SPAN, num_threads=threads, schedule="static"):
             tally_span(&samples[0, 0, 0] + i, size, count, before, &mean[0, 0] + i, &squares[0, 0] + i,
                        min(<Py_ssize_t>SPAN, size - i))
         if entropies.shape[0]:
             for i in prange(rows, num_threads=threads, schedule="static"):
                 entropy_rows(&samples[0, i, 0], size, count, binary, &entropies[0, 0] + i * wide, 1, units)
+        restore_floats(control)
