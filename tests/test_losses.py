@@ -454,7 +454,9 @@ def test_one_column_of_labels_may_come_as_a_matrix():
         [0, 0.5, 1],
         [0, math.nan, 1],
         [0, math.inf, 1],
-        np.eye(3),
+        np.eye(3)[:, :2],
+        1.5 * np.eye(3),
+        -np.eye(3),
         1,
         [],
     ],
@@ -472,8 +474,8 @@ def test_labels_that_are_no_numbers_are_refused_by_name(y):
             getattr(functional, name)(np.zeros((3, 2)), y)
 
 
-@pytest.mark.parametrize("y", [[0, 1, 2], [0, 1, 0.5], [0, 1, -1]])
-def test_binary_targets_other_than_0_and_1_are_refused_by_name(y):
+@pytest.mark.parametrize("y", [[0, 1, 2], [0, 1, 1.0001], [0, 1, -1]])
+def test_binary_targets_outside_0_to_1_are_refused_by_name(y):
     with pytest.raises(ValueError, match=r"^y "):
         functional.binary_cross_entropy(np.zeros((3, 1)), y)
 

@@ -128,7 +128,7 @@ class Network:
         Network
             itself
         """
-        n_features = checks.integer("n_features", n_features, 1)
+        n_features = checks.integer("n_features", n_features, 1, checks.MOST_UNITS)
         if self._plan is not None:
             if n_features != self._plan.n_features:
                 raise ValueError(f"the network was built for {self._plan.n_features} features, got {n_features}")
@@ -236,19 +236,23 @@ class Network:
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
+            C-contiguous float32 is read in place, without a copy, through all epochs: what a callback or another thread
+            writes into it meanwhile is trained on as it is found. Everything else that is given is copied first.
         y : array-like
-            Labels 0..k-1 for "cross_entropy"; 0 or 1, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or
-            (n, k), for the others.
+            Labels 0..k-1, (n,), or class probabilities, (n, k), rows summing to 1, for "cross_entropy"; 0, 1 or
+            probabilities between, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or (n, k), for the others.
         epochs : int >= 1
         batch_size : int >= 1
-            The last batch of an epoch may be smaller.
+            The last batch of an epoch may be smaller; more than there are rows is all of them.
         validation_data : (X, y) or (X, y, sample_weight), or None
         validation_split : float in [0, 1)
             The share of rows, from the end, that is kept for validation instead.
         shuffle : bool
             Whether each epoch visits the rows in a new order.
-        sample_weight : array-like, shape (n_samples,), or None
-            Multiplies each row's loss.
+        sample_weight : array-like, shape (n_samples,) or the shape of y, or None
+            Multiplies each row's loss, or, for losses with targets of k columns, (n_samples, k), each target's; the
+            mean stays over all rows or targets. A target that weighs 0 plays no part, whatever it is (a number, not
+            NaN), and the metrics leave it out.
         callbacks : sequence of callbacks
         verbose : int or None
             0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached; of
@@ -345,7 +349,7 @@ class Network:
             self._remember(last * self._passes, [], list(rates[min(batch, len(rates)) - 1]))
             total += loss
             correct += hits
-        metrics = {"loss": total / rows} | self._hit_rate(correct, rows)
+        metrics = {"loss": total / rows} | data.hit_rate(self.loss, correct)
         if callable(self.optimizer.learning_rate) or "learning_rate" in self.history.metrics:
             metrics["learning_rate"] = float(learning_rates[-1])
         for draw, rate in zip(self._built("fit").draws, rates[-1], strict=True):
@@ -384,13 +388,6 @@ class Network:
     def _passes(self) -> int:
         """How often a training step passes each row: R-Drop does so twice, one behind the other."""
         return 2 if self.loss.pair else 1
-
-    def _hit_rate(self, hits: int, rows: int) -> dict[str, float]:
-        if isinstance(self.loss, losses.CrossEntropy):
-            return {"accuracy": hits / rows}
-        if isinstance(self.loss, losses.BinaryCrossEntropy):
-            return {"accuracy": hits / (rows * self._built("accuracy").n_outputs)}
-        return {}
 
     def _clear_moments(self) -> None:
         for moment in self._moments:
@@ -645,7 +642,7 @@ class Network:
 
     def _sampled(self, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: str) -> tuple[Blocks, Floats]:
         """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
-        samples = checks.integer("samples", samples, 1)
+        samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
         moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
         source = seeding.sequence(seed)
         rows = self._inputs(X)
@@ -696,10 +693,9 @@ class Network:
             self.loss.code, self.loss.option, z, data.labels, data.targets, data.weights, NO_MATRIX,
             np.empty(rows), np.empty(rows, dtype=np.int32), self.n_threads,
         )  # fmt: skip
-        metrics = {"loss": loss} | self._hit_rate(hits, rows)
+        metrics = {"loss": loss} | data.hit_rate(self.loss, hits)
         if not isinstance(self.loss, losses.CrossEntropy | losses.BinaryCrossEntropy):
-            error = z[:, : data.targets.shape[1]].astype(np.float64) - data.targets
-            metrics |= {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+            metrics |= data.errors(z[:, : data.targets.shape[1]])
         return metrics
 
     # By hand ----------------------------------------------------------------------------------------------
