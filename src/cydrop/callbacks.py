@@ -12,8 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -40,35 +39,45 @@ class Callback:
         """After the last epoch, and also when training was interrupted, diverged, or another callback failed."""
 
 
-@contextmanager
-def told(callbacks: Sequence[Callback], network: Any, epochs: int) -> Iterator[None]:
+class told:
     """Tells callbacks of the beginning and, whatever happens in between, those that have begun of the end.
 
-    The error that training or a callback raised first goes on; what others raise after it becomes a note of it. Only
-    an interrupt outranks an error.
+    The error that training or a callback raised first goes on, as it is, StopIteration too; what others raise after it
+    becomes a note of it. Only an interrupt outranks an error.
     """
-    begun: list[Callback] = []
-    error: BaseException | None = None
-    try:
-        for callback in callbacks:
-            callback.on_train_begin(network, epochs)
-            begun.append(callback)
-        yield
-    except BaseException as first:
-        error = first
-    for callback in begun:
+
+    def __init__(self, callbacks: Sequence[Callback], network: Any, epochs: int) -> None:
+        self._callbacks, self._network, self._epochs = callbacks, network, epochs
+        self._begun: list[Callback] = []
+
+    def __enter__(self) -> None:
         try:
-            callback.on_train_end(network)
-        except BaseException as another:
-            if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
-                error = another
-            else:
-                error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # its traceback holds this frame: no circle that keeps the data in memory
+            for callback in self._callbacks:
+                callback.on_train_begin(self._network, self._epochs)
+                self._begun.append(callback)
+        except BaseException as error:
+            self._tell_the_end(error)
+            raise
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._tell_the_end(error)
+
+    def _tell_the_end(self, error: BaseException | None) -> None:
+        """Raises what goes on instead of `error`, if anything does."""
+        first = error
+        for callback in self._begun:
+            try:
+                callback.on_train_end(self._network)
+            except BaseException as another:
+                if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
+                    error = another
+                else:
+                    error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
+        if error is not first and error is not None:
+            try:
+                raise error
+            finally:
+                del error, first  # its traceback holds this frame: no circle that keeps the data in memory
 
 
 def monitored(metrics: dict[str, float], name: str) -> float:
