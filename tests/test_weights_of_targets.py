@@ -95,14 +95,14 @@ def test_nan_of_an_output_is_shown_though_its_target_weighs_nothing(name):
 
 @pytest.mark.parametrize("weight", [np.ones((4, 1)), np.ones((3, 2)), np.ones((2, 4)), np.ones((4, 2, 1)), np.ones(8)])
 def test_other_shapes_are_refused(weight):
-    with pytest.raises(ValueError, match=r"sample_weight must have shape \(4,\), or \(4, 2\) for a weight of each target"):
+    with pytest.raises(ValueError, match=r"must have shape \(4,\), or \(4, 2\) for a weight of each target"):
         functional.mse(np.ones((4, 2)), np.ones((4, 2)), sample_weight=weight)
 
 
 def test_negative_weights_are_refused_with_their_place():
     weight = np.ones((4, 2))
     weight[2, 1] = -1
-    with pytest.raises(ValueError, match="sample_weight must not be negative, got -1.0 at row 2, column 1"):
+    with pytest.raises(ValueError, match=r"sample_weight must not be negative, got -1\.0 at row 2, column 1"):
         functional.mse(np.ones((4, 2)), np.ones((4, 2)), sample_weight=weight)
 
 
@@ -121,7 +121,8 @@ THERE = (np.random.default_rng(1).random((200, 3)) < 0.6).astype(float)
 
 def network(loss="mse", n_threads=1):
     units = 6 if loss == "gaussian_nll" else 3
-    return cd.Network([cd.Dense(16), cd.ReLU(), cd.Dropout(0.1), cd.Dense(units)], loss=loss, seed=0, n_threads=n_threads)
+    layers = [cd.Dense(16), cd.ReLU(), cd.Dropout(0.1), cd.Dense(units)]
+    return cd.Network(layers, loss=loss, seed=0, n_threads=n_threads)
 
 
 def bits(net):

@@ -493,8 +493,8 @@ cdef LossSum pair_pass(
     cdef Py_ssize_t r
     for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
         pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r] if labels != NULL else 0,
-                 targets + r * units if labels == NULL else NULL, weights[r] if weights != NULL else <float>1.0, share, dz + r * dz_row, dz + (rows + r) * dz_row,
-                 row_loss + r, row_correct + r)
+                 targets + r * units if labels == NULL else NULL, weights[r] if weights != NULL else <float>1.0,
+                 share, dz + r * dz_row, dz + (rows + r) * dz_row, row_loss + r, row_correct + r)
     return sum_of_rows(row_loss, row_correct, rows)
 
 
