@@ -429,6 +429,16 @@ def test_the_first_error_is_shown_unless_an_interrupt_comes(data, errors, shown)
     assert log == ["begin", "begin", "epoch", "end", "end"]
 
 
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, GeneratorExit, SystemExit, RuntimeError, OSError])
+@pytest.mark.parametrize("place", ["begin", "epoch", "end"])
+def test_what_a_callback_raises_comes_out_as_it_is(data, place, error):
+    log, net, raised = [], network(), error("mine")
+    with pytest.raises(error) as caught:
+        net.fit(*data, epochs=1, callbacks=[Failing(log), Failing(log, **{place: raised})], verbose=0)
+    assert caught.value is raised
+    assert log.count("end") == (1 if place == "begin" else 2)
+
+
 def test_the_end_is_told_to_those_that_have_begun(data):
     first, second, third = [], [], []
     given = [Failing(first), Failing(second, begin=OSError("cannot begin")), Failing(third)]

@@ -220,9 +220,11 @@ def _noisy(
 ) -> Any:  # fmt: skip
     count = threads.resolve(n_threads)
     given = _floats("x", x)
+    used = training and 0 < deviation < math.inf
     if noise is None:
         e = np.empty(given.shape, dtype=np.float32)
-        _noise.normals(e.reshape(-1), *seeding.key(seed), count)
+        if used or return_noise:
+            _noise.normals(e.reshape(-1), *seeding.key(seed), count)
     else:
         e = _floats("noise", noise)
         if e.shape != given.shape:
@@ -230,7 +232,7 @@ def _noisy(
     y = np.zeros(given.shape, dtype=np.float32)
     if not training or deviation == 0:
         y[...] = given
-    elif deviation < math.inf:
+    elif used:
         _noise.gaussian(given.reshape(-1), e.reshape(-1), y.reshape(-1), deviation, multiplicative, count)
     return (y, e) if return_noise else y
 

@@ -755,7 +755,8 @@ class Network:
         result: list[NDArray[np.bool_] | None] = []
         for number, (mask, draw) in enumerate(zip(masks, draws, strict=True)):
             shape = _mask_shape(plan.ops[draw.op], rows)
-            result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape))
+            # a copy: `masks()` gives it back, whatever becomes of the caller's
+            result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape).copy())
         return result
 
     def backward(self, grad: ArrayLike) -> Floats:

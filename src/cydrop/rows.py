@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,8 @@ class Rows:
 
     def split(self, share: float) -> tuple[Rows, Rows]:
         """The last `share` of the rows, rounded down, and those before them: of 100 rows 0.29 are 29."""
-        held = math.floor(Fraction(str(share)) * len(self.X))  # the number as written: 0.29 * 100 is 28.999999999999996
+        wish = share * len(self.X)  # 28.999999999999996 for 0.29 of 100
+        held = round(wish) if math.isclose(wish, round(wish), rel_tol=1e-12) else int(wish)
         if held < 1 or held >= len(self.X):
             raise ValueError(
                 f"validation_split={share} of {len(self.X)} rows leaves {held} for validation and "

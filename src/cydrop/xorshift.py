@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import threading
 from collections.abc import Callable
@@ -61,11 +60,10 @@ class Xorshift:
         -------
         int or ndarray of uint64
         """
-        shape = _shape(size)
-        out = np.empty(math.prod(shape), dtype=np.uint64)
+        out = _empty(size, np.uint64)
         with self._lock:
-            self._lanes.random_raw(out)
-        return int(out[0]) if size is None else out.reshape(shape)
+            self._lanes.random_raw(out.reshape(-1))
+        return int(out[0]) if size is None else out
 
     def random(self, size: Size = None) -> Any:
         """Uniform float32 in [0, 1): the upper 24 bits of a word each, times 2^-24.
@@ -92,12 +90,11 @@ class Xorshift:
         -------
         bool or ndarray of bool
         """
-        shape = _shape(size)
         threshold = round(checks.rate("p", p) * 2**32)
-        out = np.empty(math.prod(shape), dtype=np.bool_)
+        out = _empty(size, np.bool_)
         with self._lock:
-            self._lanes.bernoulli(threshold, out.view(np.uint8))
-        return bool(out[0]) if size is None else out.reshape(shape)
+            self._lanes.bernoulli(threshold, out.reshape(-1).view(np.uint8))
+        return bool(out[0]) if size is None else out
 
     def normal(self, size: Size = None) -> Any:
         """Standard normal float32, by inversion of 52 bits of a word each (Wichura 1988, AS 241).
@@ -155,11 +152,10 @@ class Xorshift:
 
     def _filled(self, fill: Callable[[Floats], None], size: Size) -> Any:
         """float32 of a shape, drawn by a method of the lanes."""
-        shape = _shape(size)
-        out = np.empty(math.prod(shape), dtype=np.float32)
+        out = _empty(size, np.float32)
         with self._lock:
-            fill(out)
-        return out[0] if size is None else out.reshape(shape)
+            fill(out.reshape(-1))
+        return out[0] if size is None else out
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_state, (self.state,)
@@ -185,7 +181,11 @@ def _words_of(state: dict[str, Any], half: str) -> NDArray[np.uint64]:
     return np.array(given, dtype=np.uint64)
 
 
-def _shape(size: Size) -> tuple[int, ...]:
-    if size is None:
-        return (1,)
-    return tuple(checks.integer("size", n, 0) for n in (size if isinstance(size, tuple | list) else (size,)))
+def _empty(size: Size, dtype: Any) -> NDArray[Any]:
+    """An array of the shape `size`, of one element for None."""
+    lengths = size if isinstance(size, tuple | list) else (1 if size is None else size,)
+    shape = tuple(checks.integer("size", n, 0) for n in lengths)
+    try:
+        return np.empty(shape, dtype=dtype)
+    except (ValueError, OverflowError) as error:  # more than any array can have; what memory lacks is a MemoryError
+        raise ValueError(f"size={size!r} is no shape of an array: {error}") from None

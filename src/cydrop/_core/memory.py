@@ -11,6 +11,9 @@ def aligned(size: int) -> NDArray[np.float32]:
 
     Pages that are never touched are never taken from the system.
     """
-    memory = np.zeros(size + 16 + MARGIN, dtype=np.float32)
+    try:
+        memory = np.zeros(size + 16 + MARGIN, dtype=np.float32)
+    except ValueError:  # beyond what an array can have
+        raise MemoryError(f"cannot allocate {4 * size:,} bytes") from None
     start = -memory.__array_interface__["data"][0] % 64 // 4
     return memory[start : start + size]
