@@ -567,3 +567,20 @@ def test_threads_that_share_a_generator_get_each_word_once(call):
         worker.join()
     expected = cd.Xorshift(5).random_raw((40, 50_000))
     assert {words.tobytes() for words in drawn} == {words.tobytes() for words in expected}
+
+
+# Labels of every integer type -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i4", ">i8", "f2", "f4", "f8", "?"])
+def test_labels_of_every_type_are_checked_as_what_they_are(dtype):
+    z = np.random.default_rng(0).normal(size=(4, 2))
+    expected = functional.cross_entropy(z, [0, 1, 1, 0])
+    assert functional.cross_entropy(z, np.array([0, 1, 1, 0], dtype=dtype)) == expected
+    if dtype == "?":
+        return
+    wrong = [2, 100] + ([-1, -100] if "u" not in dtype else []) + ([2**32, 2**40 + 1] if "8" in dtype else [])
+    for label in wrong:
+        y = np.array([0, 1, label, 0], dtype=dtype)
+        with pytest.raises(ValueError, match=rf"y must be class labels 0\.\.1 .* got {label}(\.0)? at index 2"):
+            functional.cross_entropy(z, y)

@@ -26,6 +26,7 @@ MOST_SAMPLES = 2**31 - 1  # of Monte Carlo dropout: beyond any patience
 _KINDS = {
     "U": "text", "T": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans",
 }  # fmt: skip
+_UNSIGNED = {np.dtype(f"i{size}"): np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 _SMALL_FLOATS = re.compile(r"(bfloat|float|u?int)\d")  # what ml_dtypes adds: bfloat16, float8_e4m3fn, int4, ...
 
 
@@ -36,7 +37,8 @@ def array(name: str, value: Any) -> NDArray[Any]:
     types, as long as nothing is missing; tensors that require gradients; bfloat16 and its like, as float32.
     """
     if type(value) is np.ndarray:
-        return _numeric(name, value)
+        dtype = value.dtype
+        return value if dtype.isbuiltin == 1 and dtype.kind in "biuf" else _numeric(name, value)
     if hasattr(value, "toarray") and not isinstance(value, np.ndarray):
         raise TypeError(f"{name} is a sparse matrix ({type(value).__name__}); make it dense with .toarray()")
     _refuse_masked(name, value)
@@ -193,9 +195,18 @@ def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1
     return result
 
 
-def labels(name: str, value: Any, rows: int, classes: int) -> NDArray[np.int32]:
-    """Class labels: integers 0..classes-1, one a row. A copy: kernels find their places by them."""
+def labels_or_probabilities(
+    name: str, value: Any, rows: int, classes: int
+) -> tuple[NDArray[np.int32] | None, Floats | None]:
+    """What cross-entropy takes: labels, or class probabilities of shape (rows, classes). The other one is None."""
     given = array(name, value)
+    if given.ndim == 2 and given.shape[1] == classes and classes > 1:
+        return None, probabilities(name, given, rows)
+    return labels(name, given, rows, classes), None
+
+
+def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[np.int32]:
+    """Class labels: integers 0..classes-1, one a row. A copy: kernels find their places by them."""
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1:
@@ -204,29 +215,22 @@ def labels(name: str, value: Any, rows: int, classes: int) -> NDArray[np.int32]:
             f"got shape {given.shape}"
         )
     check_rows(name, given, rows)
-    own = np.array(given, subok=False)  # first: nobody else can change what is checked now
+    own = np.array(given)  # first: nobody else can change what is checked now
     if own.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             wrong = ~(own == np.floor(own)) | ~np.isfinite(own)
         if wrong.any():
             first = int(wrong.argmax())
             raise ValueError(f"{name} must be integer class labels, got {own[first]} at index {first}")
-    low, high = own.min(), own.max()
-    if low < 0 or high >= classes:
+    unsigned = _UNSIGNED.get(own.dtype)  # in which negative numbers are the largest
+    inside = own.min() >= 0 and own.max() < classes if unsigned is None else own.view(unsigned).max() < classes
+    if not inside:
         first = int(((own < 0) | (own >= classes)).argmax())
         raise ValueError(
             f"{name} must be class labels 0..{classes - 1} (the last layer has {classes} units), "
             f"got {own[first]} at index {first}"
         )
-    return np.ascontiguousarray(own, dtype=np.int32)
-
-
-def labels_or_probabilities(name: str, value: Any, rows: int, classes: int) -> tuple[NDArray[np.int32], Floats]:
-    """What cross-entropy takes: labels, or class probabilities of shape (rows, classes); the other one is empty."""
-    given = array(name, value)
-    if given.ndim == 2 and given.shape[1] == classes and classes > 1:
-        return np.empty(0, dtype=np.int32), probabilities(name, given, rows)
-    return labels(name, given, rows, classes), np.empty((0, 0), dtype=np.float32)
+    return own.astype(np.int32, copy=False)
 
 
 def probabilities(name: str, value: Any, rows: int) -> Floats:

@@ -97,7 +97,9 @@ def checked_rows(
     labels, targets, weights = NO_LABELS, NO_MATRIX, NO_FLOATS
     loss.check_units(units)
     if isinstance(loss, losses.CrossEntropy):
-        labels, targets = checks.labels_or_probabilities(f"{prefix}y", y, len(X), units)
+        found, probabilities = checks.labels_or_probabilities(f"{prefix}y", y, len(X), units)
+        labels = labels if found is None else found
+        targets = targets if probabilities is None else probabilities
     else:
         binary = isinstance(loss, losses.BinaryCrossEntropy)
         targets = checks.targets(f"{prefix}y", y, len(X), loss.columns(units), binary=binary)
