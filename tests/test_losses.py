@@ -324,6 +324,37 @@ def test_extreme_variances_stay_finite(log_variance):
     np.testing.assert_allclose(grad, slope, rtol=1e-6, atol=1e-30)
 
 
+@pytest.mark.parametrize("log_variance", [-88.0, -90.0, -150.0, -200.0, -1e4, -1e38])
+def test_an_exact_prediction_of_tiny_variance_has_a_finite_loss(log_variance):
+    """(s + log 2 pi) / 2, where the precision e^-s is beyond float32, or beyond anything."""
+    z = np.array([[0.0, log_variance]], dtype=np.float32)
+    loss, grad = functional.gaussian_nll(z, [0.0], return_grad=True)
+    assert loss == pytest.approx((float(z[0, 1]) + math.log(2 * math.pi)) / 2, rel=1e-7)
+    assert grad.tolist() == [[0.0, 0.5]]
+    for twin in (z, z.astype(float)):
+        expected, slope = reference.gaussian_nll(twin, [0.0], return_grad=True)
+        assert loss == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_array_equal(grad, slope)
+
+
+@pytest.mark.parametrize("log_variance", [-170.0, -120.0, -89.0, -88.5, -88.0])
+def test_an_error_as_small_as_the_tiny_deviation_counts(log_variance):
+    z = np.array([[0.75 * math.exp(log_variance / 2), log_variance]], dtype=np.float32)
+    loss, grad = functional.gaussian_nll(z, [0.0], return_grad=True)
+    expected, slope = reference.gaussian_nll(z.astype(float), [0.0], return_grad=True)
+    assert slope[0, 1] == pytest.approx(0.5 - 0.75**2 / 2, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(grad, slope, rtol=1e-5)
+
+
+def test_huge_errors_of_huge_variance_stay_finite():
+    z = np.array([[1e20, 90.0], [-3e30, 120.0]], dtype=np.float32)
+    loss, grad = functional.gaussian_nll(z, [0.0, 0.0], return_grad=True)
+    expected, slope = reference.gaussian_nll(z.astype(float), [0.0, 0.0], return_grad=True)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(grad, slope, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nan_in_any_place_is_shown_by_the_loss_and_by_its_row_s_gradient(name):
     for place in range(6 if name == "gaussian_nll" else 3):
@@ -454,7 +485,9 @@ def test_one_column_of_labels_may_come_as_a_matrix():
         [0, 0.5, 1],
         [0, math.nan, 1],
         [0, math.inf, 1],
-        np.eye(3),
+        np.eye(3)[:, :2],
+        1.5 * np.eye(3),
+        -np.eye(3),
         1,
         [],
     ],
@@ -472,8 +505,8 @@ def test_labels_that_are_no_numbers_are_refused_by_name(y):
             getattr(functional, name)(np.zeros((3, 2)), y)
 
 
-@pytest.mark.parametrize("y", [[0, 1, 2], [0, 1, 0.5], [0, 1, -1]])
-def test_binary_targets_other_than_0_and_1_are_refused_by_name(y):
+@pytest.mark.parametrize("y", [[0, 1, 2], [0, 1, 1.0001], [0, 1, -1]])
+def test_binary_targets_outside_0_to_1_are_refused_by_name(y):
     with pytest.raises(ValueError, match=r"^y "):
         functional.binary_cross_entropy(np.zeros((3, 1)), y)
 

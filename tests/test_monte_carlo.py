@@ -1,5 +1,7 @@
 """Monte Carlo dropout: the samples are what dropout makes of the network, and the figures are those of the samples."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,20 @@ def test_a_predicted_variance_adds_to_the_spread(rng):
     means, variances = np.split(mc.samples.astype(np.float64), 2, axis=2)
     np.testing.assert_allclose(mc.mean, means.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(mc.std, np.sqrt(means.var(axis=0) + variances.mean(axis=0)), rtol=1e-5)
+
+
+def test_a_variance_beyond_float32_is_a_large_spread_and_no_nan():
+    """Each log-variance alone, through predict, predict_mc, its quantiles, and evaluate_mc."""
+    for log_variance, expected in ((88.0, 88.0), (89.0, math.log(3.4028235e38)), (1000.0, math.log(3.4028235e38))):
+        net = cd.Network([cd.Dense(4), cd.Dropout(0.5), cd.Dense(2)], loss="gaussian_nll", seed=0, n_threads=1).build(2)
+        net.parameters()["2.weight"][:, 1] = 0
+        net.parameters()["2.bias"][1] = log_variance
+        X = np.ones((3, 2))
+        np.testing.assert_allclose(np.log(net.predict(X)[:, 1].astype(float)), expected, rtol=1e-6)
+        mc = net.predict_mc(X, 5, seed=0, quantiles=[0.1, 0.9], return_samples=True)
+        np.testing.assert_allclose(mc.std, math.exp(expected / 2), rtol=1e-5)
+        assert np.isfinite(mc.quantiles).all()
+        assert all(math.isfinite(value) for value in net.evaluate_mc(X, [0, 1, 2], 5, seed=0).values())
 
 
 @pytest.mark.parametrize("rows", [1, 3, 130, 600])

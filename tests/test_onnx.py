@@ -304,3 +304,12 @@ def test_the_examples_of_the_docstrings_run():
     result = doctest.testmod(cd.onnx)
     assert result.attempted >= 4
     assert result.failed == 0
+
+
+def test_a_variance_beyond_float32_is_the_largest_number_there_too():
+    net = cd.Network([cd.Dense(2)], loss="gaussian_nll", seed=0).build(1)
+    net.parameters()["0.bias"][1] = 1000
+    X = np.ones((3, 1), dtype=np.float32)
+    found = run(cd.onnx.to_model(net), X)
+    np.testing.assert_allclose(found, net.predict(X), rtol=1e-6)
+    assert found[0, 1] == np.finfo(np.float32).max

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,33 +19,151 @@ from cydrop._core.engine import all_finite
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 
-MOST_UNITS = 2**48  # of a layer, and columns of X: beyond any memory
+MOST_UNITS = 2**31 - 1  # of a layer, and columns of X: beyond any memory
+MOST_SAMPLES = 2**31 - 1  # of Monte Carlo dropout: beyond any patience
+
+
+_KINDS = {
+    "U": "text", "T": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans",
+}  # fmt: skip
+_UNSIGNED = {np.dtype(f"i{size}"): np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
+_SMALL_FLOATS = re.compile(r"(bfloat|float|u?int)\d")  # what ml_dtypes adds: bfloat16, float8_e4m3fn, int4, ...
 
 
 def array(name: str, value: Any) -> NDArray[Any]:
-    """A real numeric array of any shape: not complex, not text, not objects, not sparse."""
+    """A real numeric array of any shape: not complex, not text, not objects, not sparse.
+
+    Besides what numpy.asarray takes: tables of numbers and booleans (pandas, polars, pyarrow) whatever their columns'
+    types, as long as nothing is missing; tensors that require gradients; bfloat16 and its like, as float32.
+    """
+    if type(value) is np.ndarray:
+        dtype = value.dtype
+        return value if dtype.isbuiltin == 1 and dtype.kind in "biuf" else _numeric(name, value)
     if hasattr(value, "toarray") and not isinstance(value, np.ndarray):
         raise TypeError(f"{name} is a sparse matrix ({type(value).__name__}); make it dense with .toarray()")
+    _refuse_masked(name, value)
+    columns = _columns(value)
+    if columns is not None:
+        parts = []
+        for label, column in columns:
+            if _is_category(column):
+                raise TypeError(f"{name} column {label!r} is of categories; encode it first (pandas.get_dummies)")
+            parts.append(_column(f"{name} column {label!r}", column))
+        lengths = {len(part) for part in parts}
+        if not parts or len(lengths) != 1:
+            return np.empty((len(value), 0), dtype=np.float32)
+        return np.stack(parts, axis=1, dtype=np.result_type(*parts))  # in C order: (rows, columns)
+    if _is_column(value):
+        return _column(name, value)
+    return _numeric(name, _converted(name, value))
+
+
+def _converted(name: str, value: Any) -> NDArray[Any]:
+    """numpy.asarray, also of tensors (PyTorch's) that require gradients, lie on another device or are bfloat16."""
     try:
-        result = np.asarray(value)
-    except (ValueError, TypeError) as error:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            value = value.detach().cpu()
+            try:
+                return np.asarray(value)
+            except TypeError:  # a type that NumPy does not know
+                return np.asarray(value.float())
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be made into an array: {error}") from None
-    if result.dtype.kind == "c":
-        raise TypeError(f"{name} must be real, got complex numbers ({result.dtype})")
-    if result.dtype.kind not in "biuf":
-        what = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "time spans"}
-        raise TypeError(
-            f"{name} must be numeric, got {what.get(result.dtype.kind, 'another kind')} (dtype {result.dtype}); "
-            "convert or encode it first"
+
+
+def _numeric(name: str, given: NDArray[Any], called: Any = None) -> NDArray[Any]:
+    """The array itself if it is of real numbers; bfloat16 and its like as float32. `called`: what its owner calls its
+    type."""
+    kind = given.dtype.kind
+    if given.dtype.isbuiltin == 2 and _SMALL_FLOATS.match(given.dtype.name):
+        return given.astype(np.float32)
+    if kind in "biuf":
+        return given
+    if kind == "c" or "complex" in given.dtype.name:
+        raise TypeError(f"{name} must be real, got complex numbers ({given.dtype})")
+    raise TypeError(
+        f"{name} must be numeric, got {_KINDS.get(kind, 'another kind')} (dtype {called or given.dtype}); "
+        "convert or encode it first"
+    )
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    """Raises for masked arrays with a masked entry: what lies beneath a mask is no data."""
+    masked = 0
+    arrays = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], np.ndarray)
+    for part in value if arrays else (value,):
+        mask = getattr(part, "mask", None) if isinstance(part, np.ndarray) and type(part) is not np.ndarray else None
+        masked += 0 if mask is None else int(np.count_nonzero(mask))
+    if masked:
+        raise ValueError(
+            f"{name} is a masked array with {masked} masked entries, which are no data: fill them (.filled(value)) or "
+            "leave their rows out (of several targets, a weight of 0 leaves single ones out)"
         )
-    return result
 
 
-def floats(name: str, value: Any, n_threads: int = 1) -> Floats:
-    """A contiguous float32 array of any shape whose elements are finite."""
+def _columns(value: Any) -> list[tuple[Any, Any]] | None:
+    """(label, column) of a table that does not come as one numeric array by itself, None of anything else."""
+    if hasattr(value, "iloc") and hasattr(value, "columns"):  # pandas
+        types = set(value.dtypes)
+        if len(types) == 1 and isinstance(next(iter(types)), np.dtype) and next(iter(types)).kind in "biuf":
+            return None
+        return [(label, value.iloc[:, place]) for place, label in enumerate(value.columns)]
+    if hasattr(value, "get_columns") and hasattr(value, "schema"):  # polars
+        return [(column.name, column) for column in value.get_columns()]
+    if hasattr(value, "column_names") and hasattr(value, "schema"):  # pyarrow
+        return list(zip(value.column_names, value.columns, strict=True))
+    return None
+
+
+def _is_column(value: Any) -> bool:
+    """Whether this is a column of a table, in a type that NumPy does not have."""
+    dtype = getattr(value, "dtype", None)
+    if hasattr(value, "null_count") and (dtype is not None or hasattr(value, "type")):  # polars, pyarrow
+        return True
+    # a category's values may be numbers: classes, as a column of y
+    return dtype is not None and hasattr(value, "isna") and not isinstance(dtype, np.dtype) and hasattr(dtype, "kind")
+
+
+def _is_category(column: Any) -> bool:
+    """Whether a table's column holds categories: their numbers, if they are numbers, are names and no sizes."""
+    dtype = getattr(column, "dtype", getattr(column, "type", None))
+    return getattr(dtype, "name", None) == "category" or str(dtype).lower().startswith(("dictionary", "categorical"))
+
+
+def _column(name: str, column: Any) -> NDArray[Any]:
+    """One column of a table: numbers or booleans, none missing."""
+    dtype: Any = getattr(column, "dtype", getattr(column, "type", None))
+    if hasattr(column, "isna"):
+        extension = not isinstance(dtype, np.dtype)
+        missing = np.asarray(column.isna(), dtype=np.bool_) if extension and dtype.kind in "biuf" else None
+    elif hasattr(column, "null_count"):
+        gaps = column.null_count
+        missing = np.asarray(column.is_null()) if (gaps() if callable(gaps) else gaps) else None
+    else:
+        missing = None
+    if missing is not None and missing.any():
+        raise ValueError(
+            f"{name} has {int(missing.sum())} values that are missing (NA), the first at row {int(missing.argmax())}: "
+            "fill them or leave their rows out first"
+        )
+    numpy_type = getattr(dtype, "numpy_dtype", None)  # of pandas' nullable types
+    given = column.to_numpy(dtype=numpy_type) if numpy_type is not None and numpy_type.kind in "biuf" else column
+    return _numeric(name, _converted(name, given), dtype)
+
+
+def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False) -> Floats:
+    """A contiguous float32 array of any shape whose elements are finite.
+
+    `own`: never the caller's memory, so that what was checked is what will be read. Without it an array that is
+    contiguous float32 already is used in place.
+    """
     given = array(name, value)
-    if given.dtype == np.float32 and given.flags.c_contiguous:
+    if given.dtype == np.float32 and given.flags.c_contiguous and not own:
         result = given
+    elif own:
+        with np.errstate(all="ignore"):
+            result = np.array(given, dtype=np.float32, order="C", subok=False)
     else:
         with np.errstate(all="ignore"):
             result = np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
@@ -76,34 +195,68 @@ def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1
     return result
 
 
-def labels(name: str, value: Any, rows: int, classes: int) -> NDArray[np.int32]:
-    """Class labels: integers 0..classes-1, one a row."""
+def labels_or_probabilities(
+    name: str, value: Any, rows: int, classes: int
+) -> tuple[NDArray[np.int32] | None, Floats | None]:
+    """What cross-entropy takes: labels, or class probabilities of shape (rows, classes). The other one is None."""
     given = array(name, value)
+    if given.ndim == 2 and given.shape[1] == classes and classes > 1:
+        return None, probabilities(name, given, rows)
+    return labels(name, given, rows, classes), None
+
+
+def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[np.int32]:
+    """Class labels: integers 0..classes-1, one a row. A copy: kernels find their places by them."""
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1:
-        hint = f"; one-hot rows become labels with {name}.argmax(axis=1)" if given.ndim == 2 else ""
-        raise ValueError(f"{name} must be 1-D class labels, got shape {given.shape}{hint}")
+        raise ValueError(
+            f"{name} must be 1-D class labels, or class probabilities of shape ({rows}, {classes}), "
+            f"got shape {given.shape}"
+        )
     check_rows(name, given, rows)
-    if given.dtype.kind == "f":
+    own = np.array(given)  # first: nobody else can change what is checked now
+    if own.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            wrong = ~(given == np.floor(given)) | ~np.isfinite(given)
+            wrong = ~(own == np.floor(own)) | ~np.isfinite(own)
         if wrong.any():
             first = int(wrong.argmax())
-            raise ValueError(f"{name} must be integer class labels, got {given[first]} at index {first}")
-    low, high = given.min(), given.max()
-    if low < 0 or high >= classes:
-        first = int(((given < 0) | (given >= classes)).argmax())
+            raise ValueError(f"{name} must be integer class labels, got {own[first]} at index {first}")
+    unsigned = _UNSIGNED.get(own.dtype)  # in which negative numbers are the largest
+    inside = own.min() >= 0 and own.max() < classes if unsigned is None else own.view(unsigned).max() < classes
+    if not inside:
+        first = int(((own < 0) | (own >= classes)).argmax())
         raise ValueError(
             f"{name} must be class labels 0..{classes - 1} (the last layer has {classes} units), "
-            f"got {given[first]} at index {first}"
+            f"got {own[first]} at index {first}"
         )
-    return np.ascontiguousarray(given, dtype=np.int32)
+    return own.astype(np.int32, copy=False)
+
+
+def probabilities(name: str, value: Any, rows: int) -> Floats:
+    """Class probabilities: rows of numbers >= 0 that sum to 1 within 1e-3, divided by their sum in float64."""
+    given = floats(name, value, own=True)
+    check_rows(name, given, rows)
+    if (given < 0).any():
+        row, column = divmod(int((given < 0).argmax()), given.shape[1])
+        raise ValueError(
+            f"{name} must be class probabilities, none negative, got {given[row, column]:.6g} "
+            f"at row {row}, column {column}"
+        )
+    total = given.sum(axis=1, dtype=np.float64)
+    wrong = np.abs(total - 1.0) > 1e-3
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"{name} must be class probabilities: each row sums to 1 (within 0.001), got {total[row]:.6g} at row {row}"
+        )
+    np.divide(given, total[:, None], out=given, casting="same_kind")
+    return given
 
 
 def targets(name: str, value: Any, rows: int, columns: int, *, binary: bool) -> Floats:
-    """Targets of shape (rows, columns); (rows,) will do where there is one column. Binary: all 0 or 1."""
-    result = floats(name, value)
+    """Targets of shape (rows, columns); (rows,) will do where there is one column. Binary: all in [0, 1]. A copy."""
+    result = floats(name, value, own=True)
     if result.ndim == 1 and columns == 1:
         result = result.reshape(-1, 1)
     if result.ndim != 2 or result.shape[1] != columns:
@@ -111,10 +264,13 @@ def targets(name: str, value: Any, rows: int, columns: int, *, binary: bool) -> 
         raise ValueError(f"{name} must have shape {expected}, got {result.shape}")
     check_rows(name, result, rows)
     if binary:
-        wrong = (result != 0) & (result != 1)
+        wrong = (result < 0) | (result > 1)
         if wrong.any():
             row, column = divmod(int(wrong.argmax()), columns)
-            raise ValueError(f"{name} must be 0 or 1, got {result[row, column]} at row {row}, column {column}")
+            raise ValueError(
+                f"{name} must be 0 or 1, or a probability between, got {result[row, column]} "
+                f"at row {row}, column {column}"
+            )
     return result
 
 
@@ -123,14 +279,16 @@ def check_rows(name: str, value: NDArray[Any], rows: int) -> None:
         raise ValueError(f"{name} must have a row for each of the {rows} rows of X, got {len(value)}")
 
 
-def weights(name: str, value: Any, rows: int) -> Floats:
-    """A weight for each row, none negative."""
-    result = floats(name, value)
-    if result.shape != (rows,):
-        raise ValueError(f"{name} must have shape ({rows},), got {result.shape}")
+def weights(name: str, value: Any, rows: int, columns: int = 0) -> Floats:
+    """A weight for each row, or, where there are `columns` of targets, for each target; none negative. A copy."""
+    result = floats(name, value, own=True)
+    if result.shape != (rows,) and not (columns and result.shape == (rows, columns)):
+        each = f", or ({rows}, {columns}) for a weight of each target" if columns else ""
+        raise ValueError(f"{name} must have shape ({rows},){each}, got {result.shape}")
     if (result < 0).any():
-        first = int((result < 0).argmax())
-        raise ValueError(f"{name} must not be negative, got {result[first]} at index {first}")
+        first = tuple(int(i) for i in np.unravel_index(int((result < 0).argmax()), result.shape))
+        where = f"index {first[0]}" if len(first) == 1 else f"row {first[0]}, column {first[1]}"
+        raise ValueError(f"{name} must not be negative, got {result[first]} at {where}")
     return result
 
 

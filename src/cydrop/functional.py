@@ -59,7 +59,7 @@ def dropout(
         Of the drawn mask. The mask is a function of seed, rate and position alone.
     return_mask : bool
     out : float32 C-contiguous array of the shape of x, or None
-        Where the result goes; may be x itself.
+        Where the result goes; may be x itself, but not overlap it otherwise.
     n_threads : int
 
     Returns
@@ -86,8 +86,8 @@ def dropout(
     vanilla = _is_vanilla(mode)
     count = threads.resolve(n_threads)
     given = _floats("x", x)
-    out = _result(out, given.shape)
     keep = None if mask is None else checks.mask("mask", mask, given.shape)
+    out = _result(out, x=given, mask=keep)
     flat, flat_out = given.reshape(-1), out.reshape(-1)
     if not training:
         np.multiply(given, np.float32(1.0 - rate if vanilla else 1.0), out=out)
@@ -124,7 +124,7 @@ def dropout_backward(
     rate : float in [0, 1]
     mode : "inverted" or "vanilla"
     out : float32 C-contiguous array of the shape of dy, or None
-        Where the result goes; may be dy itself.
+        Where the result goes; may be dy itself, but not overlap it otherwise.
     n_threads : int
 
     Returns
@@ -141,7 +141,7 @@ def dropout_backward(
     count = threads.resolve(n_threads)
     slope = _floats("dy", dy)
     keep = checks.mask("mask", mask, slope.shape)
-    out = _result(out, slope.shape)
+    out = _result(out, dy=slope, mask=keep)
     _dropout.apply_booleans(
         slope.reshape(-1), keep.reshape(-1).view(np.uint8), out.reshape(-1), _scale(rate, vanilla), count
     )
@@ -210,7 +210,7 @@ def gaussian_noise(
     ValueError, TypeError
         For a negative std, noise of another shape, and unusable arrays.
     """
-    std = checks.number("std", std, 0.0)
+    std = checks.number("std", std, 0.0, single=True)
     return _noisy(x, std, False, training, noise, seed, return_noise, n_threads)
 
 
@@ -220,9 +220,11 @@ def _noisy(
 ) -> Any:  # fmt: skip
     count = threads.resolve(n_threads)
     given = _floats("x", x)
+    used = training and 0 < deviation < math.inf
     if noise is None:
         e = np.empty(given.shape, dtype=np.float32)
-        _noise.normals(e.reshape(-1), *seeding.key(seed), count)
+        if used or return_noise:
+            _noise.normals(e.reshape(-1), *seeding.key(seed), count)
     else:
         e = _floats("noise", noise)
         if e.shape != given.shape:
@@ -230,7 +232,7 @@ def _noisy(
     y = np.zeros(given.shape, dtype=np.float32)
     if not training or deviation == 0:
         y[...] = given
-    elif deviation < math.inf:
+    elif used:
         _noise.gaussian(given.reshape(-1), e.reshape(-1), y.reshape(-1), deviation, multiplicative, count)
     return (y, e) if return_noise else y
 
@@ -293,14 +295,24 @@ def alpha_dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, *, n_thr
     return dx
 
 
-def _result(out: Any, shape: tuple[int, ...]) -> Floats:
-    """`out`, or a new array where it is None."""
+def _result(out: Any, **inputs: NDArray[Any] | None) -> Floats:
+    """`out`, or a new array where it is None, of the shape of the first input, which may be `out` itself."""
+    (first, given), *_ = inputs.items()
+    assert given is not None
     if out is None:
-        return np.empty(shape, dtype=np.float32)
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shape or not (
+        return np.empty(given.shape, dtype=np.float32)
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != given.shape or not (
         out.flags.c_contiguous and out.flags.writeable
     ):  # fmt: skip
-        raise ValueError(f"out must be a writeable C-contiguous float32 array of shape {shape}")
+        raise ValueError(f"out must be a writeable C-contiguous float32 array of shape {given.shape}")
+    for name, array in inputs.items():
+        # all are contiguous: sharing bounds is sharing memory
+        itself = name == first and array is not None and array.ctypes.data == out.ctypes.data
+        if array is not None and not itself and np.may_share_memory(out, array):
+            raise ValueError(
+                f"out shares memory with {name}, which it would overwrite while it is read; out may be {first} itself, "
+                "or memory of its own"
+            )
     return out
 
 
@@ -410,7 +422,7 @@ def _norm(
     scale, shift = _floats("weight", weight), _floats("bias", bias)
     if scale.shape != (units,) or shift.shape != (units,):
         raise ValueError(f"weight and bias must have shape {(units,)}, got {scale.shape} and {shift.shape}")
-    epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True)
+    epsilon = checks.number("epsilon", epsilon, 0.0, low_open=True, single=True)
     y = np.empty(given.shape, dtype=np.float32)
     mean, inverse = (np.empty(max(rows, units), dtype=np.float32) for _ in range(2))
     running_mean, running_variance = (np.zeros(units if batch else 0, dtype=np.float32) for _ in range(2))
@@ -509,7 +521,7 @@ def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1
     -------
     ndarray of float32
     """
-    return _activate(LeakyReLU.code, checks.number("negative_slope", negative_slope), x, n_threads)
+    return _activate(LeakyReLU.code, checks.number("negative_slope", negative_slope, single=True), x, n_threads)
 
 
 def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
@@ -525,7 +537,9 @@ def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.0
     -------
     ndarray of float32
     """
-    return _activate_backward(LeakyReLU.code, checks.number("negative_slope", negative_slope), dy, x, n_threads)
+    return _activate_backward(
+        LeakyReLU.code, checks.number("negative_slope", negative_slope, single=True), dy, x, n_threads
+    )
 
 
 def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
@@ -542,7 +556,7 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(ELU.code, checks.number("alpha", alpha), x, n_threads)
+    return _activate(ELU.code, checks.number("alpha", alpha, single=True), x, n_threads)
 
 
 def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
@@ -558,7 +572,7 @@ def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: 
     -------
     ndarray of float32
     """
-    return _activate_backward(ELU.code, checks.number("alpha", alpha), dy, x, n_threads)
+    return _activate_backward(ELU.code, checks.number("alpha", alpha, single=True), dy, x, n_threads)
 
 
 def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -871,7 +885,9 @@ def cross_entropy(
     Parameters
     ----------
     logits : array-like, shape (n, k)
-    y : array-like of integers 0..k-1, shape (n,)
+    y : array-like of integers 0..k-1, shape (n,), or of class probabilities, shape (n, k)
+        Probabilities q (soft labels) are >= 0; rows sum to 1 within 0.001 and are divided by their sum. The loss is
+        -sum q log softmax(logits); of one-hot rows it is that of labels.
     sample_weight : array-like, shape (n,), or None
         Multiplies each row's loss; the mean stays over n.
     label_smoothing : float in [0, 1)
@@ -916,8 +932,8 @@ def r_drop(
     data = checked_rows(loss, units, first, y, sample_weight, rows)
     grad = np.empty((2 * rows, units), dtype=np.float32)
     value = _losses.pair_loss(
-        label_smoothing, loss.pair, np.concatenate([first, second]), data.labels, data.weights, grad, np.empty(rows),
-        np.empty(rows, dtype=np.int32), threads.resolve(n_threads),
+        label_smoothing, loss.pair, np.concatenate([first, second]), data.labels, data.targets, data.weights, grad,
+        np.empty(rows), np.empty(rows, dtype=np.int32), threads.resolve(n_threads),
     )  # fmt: skip
     return (value, grad[:rows], grad[rows:]) if return_grad else value
 
@@ -926,14 +942,14 @@ def binary_cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """Sigmoid cross-entropy of 0/1 targets, the mean over all elements, in nats.
+    """Sigmoid cross-entropy of 0/1 targets or probabilities, the mean over all elements, in nats.
 
     Parameters
     ----------
     logits : array-like, shape (n, k)
-    y : array-like of 0 and 1, shape (n, k), or (n,) where k is 1
+    y : array-like of numbers in [0, 1], shape (n, k), or (n,) where k is 1
     sample_weight, return_grad, n_threads
-        As for `cross_entropy`.
+        As for `mse`.
 
     Returns
     -------
@@ -953,8 +969,11 @@ def mse(
     ----------
     prediction : array-like, shape (n, k)
     y : array-like, shape (n, k), or (n,) where k is 1
-    sample_weight, return_grad, n_threads
-        As for `cross_entropy`.
+    sample_weight : array-like, shape (n,) or (n, k), or None
+        Multiplies each row's loss, or each element's; the mean stays over all n k elements. What weighs 0 plays no
+        part, whatever its y is.
+    return_grad : bool
+    n_threads : int
 
     Returns
     -------
@@ -1016,7 +1035,7 @@ def gaussian_nll(
         The k means, then the k log-variances.
     y : array-like, shape (n, k), or (n,) where k is 1
     sample_weight, return_grad, n_threads
-        As for `cross_entropy`.
+        As for `mse`.
 
     Returns
     -------

@@ -55,10 +55,14 @@ class Loss(Declaration):
 class CrossEntropy(Loss):
     """Softmax cross-entropy, the mean over rows, in nats. Link: softmax.
 
+    y is labels 0..k-1 of shape (n,), or class probabilities q (soft labels) of shape (n, k): each at least 0, rows that
+    sum to 1 within 0.001, which are divided by their sum. The loss of a row is -sum q log p. A row is right, for the
+    accuracy, where the most probable class is that of q.
+
     Parameters
     ----------
     label_smoothing : float in [0, 1)
-        The target is (1 - s) onehot(y) + s / k (Szegedy et al. 2016).
+        The target is (1 - s) q + s / k, q one-hot for labels (Szegedy et al. 2016).
     r_drop : float >= 0
         R-Drop (Liang et al. 2021): in training every row passes twice, with masks of its own, and the loss is
         (CE1 + CE2) / 2 + r_drop (KL(p1 | p2) + KL(p2 | p1)) / 2. The paper's loss is twice this, with
@@ -98,7 +102,10 @@ class CrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """Sigmoid cross-entropy of independent 0/1 targets, the mean over all elements, in nats. Link: sigmoid."""
+    """Sigmoid cross-entropy of independent targets, the mean over all elements, in nats. Link: sigmoid.
+
+    Targets are 0, 1 or probabilities between. For the accuracy what is above 0.5 counts as 1.
+    """
 
     name = "binary_cross_entropy"
     code = 1
@@ -144,7 +151,7 @@ class GaussianNLL(Loss):
     mean over all targets (Nix and Weigend 1994).
 
     The last layer has 2 k units for k targets: k means, then k log-variances. Link: the log-variances become
-    variances.
+    variances, at most the largest float32, 3.4e38.
     """
 
     name = "gaussian_nll"

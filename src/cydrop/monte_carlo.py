@@ -62,11 +62,10 @@ class MonteCarlo:
             "accuracy" for classifiers, "rmse" and "mae" for regression.
         """
         if isinstance(loss, losses.CrossEntropy):
-            return {"accuracy": float(np.mean(self.mean.argmax(axis=1) == data.labels))}
+            return {"accuracy": float(np.mean(self.mean.argmax(axis=1) == data.likeliest()))}
         if isinstance(loss, losses.BinaryCrossEntropy):
             return {"accuracy": float(np.mean((self.mean > 0.5) == (data.targets > 0.5)))}
-        error = self.mean.astype(np.float64) - data.targets
-        return {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        return data.errors(self.mean)
 
 
 def quantile_levels(quantiles: ArrayLike) -> NDArray[np.float64]:
@@ -125,7 +124,10 @@ class Tally:
 
 
 class LogLikelihood:
-    """log of the mean over samples of p(y | sample), row by row, as samples come in."""
+    """log of the mean over samples of p(y | sample), row by row, as samples come in.
+
+    Where y are class probabilities q, log p(y | sample) is sum q log p.
+    """
 
     def __init__(self, loss: losses.Loss, data: Rows, noise_precision: float | None) -> None:
         self.loss, self.data, self.precision = loss, data, noise_precision
@@ -149,13 +151,15 @@ class LogLikelihood:
     def _log_density(self, p: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
         """log p(y | sample), shape (samples, rows)."""
         if isinstance(self.loss, losses.CrossEntropy):
+            if not len(self.data.labels):
+                return np.asarray((self.data.targets[rows] * np.log(np.maximum(p, 1e-300))).sum(axis=2))
             label = self.data.labels[rows]
             chosen: NDArray[np.float64] = np.log(np.maximum(p[:, np.arange(p.shape[1]), label], 1e-300))
             return chosen
         y = self.data.targets[rows].astype(np.float64)
         if isinstance(self.loss, losses.BinaryCrossEntropy):
-            elements: NDArray[np.float64] = np.log(np.maximum(np.where(y > 0.5, p, 1.0 - p), 1e-300))
-            return np.asarray(elements.sum(axis=2))
+            right, wrong = np.log(np.maximum(p, 1e-300)), np.log(np.maximum(1.0 - p, 1e-300))
+            return np.asarray((y * right + (1.0 - y) * wrong).sum(axis=2))
         if isinstance(self.loss, losses.GaussianNLL):
             half = p.shape[2] // 2
             p, precision = p[:, :, :half], 1.0 / np.maximum(p[:, :, half:], 1e-300)

@@ -37,7 +37,6 @@ PREDICT_ROWS = 252  # rows of a prediction batch: their activations stay in the 
 SAMPLE_ROWS = 256  # the same with dropout on; masks are keyed by the row in a batch, so that this number is fixed
 STACKED_ROWS = 128  # samples of few rows are stacked to batches of up to so many rows; fixed for the same reason
 SAMPLED_BATCHES = 16  # batches of samples between two looks at the results
-MOST_SAMPLES = 2**31 - 1
 
 FEW_ROWS = 8  # a smaller workspace does for these
 
@@ -377,19 +376,23 @@ class Network:
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
+            C-contiguous float32 is read in place, without a copy, through all epochs: what a callback or another thread
+            writes into it meanwhile is trained on as it is found. Everything else that is given is copied first.
         y : array-like
-            Labels 0..k-1 for "cross_entropy"; 0 or 1, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or
-            (n, k), for the others.
+            Labels 0..k-1, (n,), or class probabilities, (n, k), rows summing to 1, for "cross_entropy"; 0, 1 or
+            probabilities between, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or (n, k), for the others.
         epochs : int >= 1
         batch_size : int >= 1
-            The last batch of an epoch may be smaller.
+            The last batch of an epoch may be smaller; more than there are rows is all of them.
         validation_data : (X, y) or (X, y, sample_weight), or None
         validation_split : float in [0, 1)
             The share of rows, from the end, that is kept for validation instead.
         shuffle : bool
             Whether each epoch visits the rows in a new order.
-        sample_weight : array-like, shape (n_samples,), or None
-            Multiplies each row's loss.
+        sample_weight : array-like, shape (n_samples,) or the shape of y, or None
+            Multiplies each row's loss, or, for losses with targets of k columns, (n_samples, k), each target's; the
+            mean stays over all rows or targets. A target that weighs 0 plays no part, whatever it is (a number, not
+            NaN), and the metrics leave it out.
         callbacks : sequence of callbacks
         verbose : int or None
             0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached; of
@@ -467,7 +470,7 @@ class Network:
             [(epoch * batches + batch) / (epochs * batches) for batch in range(batches)] if self._scheduled() else [0.0]
         )
         total, correct = self._train_batches(model, data, order, learning_rates, rates, epoch + 1)
-        metrics = {"loss": total / len(data.X)} | self._hit_rate(correct, len(data.X))
+        metrics = {"loss": total / len(data.X)} | data.hit_rate(correct)
         if callable(self.optimizer.learning_rate) or "learning_rate" in self.history.metrics:
             metrics["learning_rate"] = float(learning_rates[-1])
         for draw, rate in zip(model.plan.draws, rates[-1], strict=True):
@@ -540,13 +543,6 @@ class Network:
         for column, layer in enumerate(self._drawing):
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
-
-    def _hit_rate(self, hits: int, rows: int) -> dict[str, float]:
-        if isinstance(self.loss, losses.CrossEntropy):
-            return {"accuracy": hits / rows}
-        if isinstance(self.loss, losses.BinaryCrossEntropy):
-            return {"accuracy": hits / (rows * self._made("accuracy").plan.n_outputs)}
-        return {}
 
     def _clear_moments(self) -> None:
         model = self._made("moments")
@@ -781,8 +777,8 @@ class Network:
         ValueError, TypeError
             For unusable arguments.
         """
-        loss = self._loss
         data = self._training_data(X, y, None, None)
+        loss = data.loss
         if noise_precision is not None:
             noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
             if LogLikelihood.is_known(loss):
@@ -799,7 +795,7 @@ class Network:
         self, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: str, rate: float | None
     ) -> tuple[Model, Blocks, Floats]:
         """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
-        samples = checks.integer("samples", samples, 1, MOST_SAMPLES)
+        samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
         moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
         wish = None if rate is None else checks.rate("rate", rate)
         rows = self._inputs(X)
@@ -872,13 +868,12 @@ class Network:
         z = self._predict(data.X, False)
         rows = len(z)
         loss, hits = _losses.loss(
-            self.loss.code, self.loss.option, z, data.labels, data.targets, data.weights, NO_MATRIX,
+            data.loss.code, data.loss.option, z, data.labels, data.targets, data.weights, NO_MATRIX,
             np.empty(rows), np.empty(rows, dtype=np.int32), self.n_threads,
         )  # fmt: skip
-        metrics = {"loss": loss} | self._hit_rate(hits, rows)
-        if not isinstance(self.loss, losses.CrossEntropy | losses.BinaryCrossEntropy):
-            error = z[:, : data.targets.shape[1]].astype(np.float64) - data.targets
-            metrics |= {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        metrics = {"loss": loss} | data.hit_rate(hits)
+        if not isinstance(data.loss, losses.CrossEntropy | losses.BinaryCrossEntropy):
+            metrics |= data.errors(z[:, : data.targets.shape[1]])
         return metrics
 
     # By hand ----------------------------------------------------------------------------------------------
@@ -940,7 +935,8 @@ class Network:
         result: list[NDArray[np.bool_] | None] = []
         for number, (mask, draw) in enumerate(zip(masks, draws, strict=True)):
             shape = _mask_shape(plan.ops[draw.op], rows)
-            result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape))
+            # a copy: `masks()` gives it back, whatever becomes of the caller's
+            result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape).copy())
         return result
 
     def backward(self, grad: ArrayLike) -> Floats:

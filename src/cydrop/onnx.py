@@ -291,5 +291,6 @@ class _Graph:
         if isinstance(loss, losses.GaussianNLL):
             means, logs = self.name("means"), self.name("log_variances")
             self.nodes.append(self.onnx.helper.make_node("Split", [z], [means, logs], name=self.name("Split"), axis=1))
-            return self.add("Concat", means, self.add("Exp", logs), axis=1, output="values")
+            variances = self.add("Min", self.add("Exp", logs), self.constant("largest", np.finfo(np.float32).max))
+            return self.add("Concat", means, variances, axis=1, output="values")
         return self.add("Identity", z, output="values")

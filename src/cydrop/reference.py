@@ -392,25 +392,42 @@ def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Array:
     return p
 
 
-def _finish(rows: Array, slope: Array, count: int, sample_weight: ArrayLike | None, return_grad: bool) -> Any:
-    """From each row's summed loss and d sum / d z to the mean; a weight multiplies its row."""
-    w = np.ones(len(rows)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    loss = float((w * rows.astype(np.float64)).sum() / count)
-    return (loss, (slope * (w / count)[:, None]).astype(slope.dtype)) if return_grad else loss
+def _finish(terms: Array, slope: Array, sample_weight: ArrayLike | None, return_grad: bool) -> Any:
+    """From the loss of each row, (n,), or element, (n, k), and its slope to the mean and the gradient of that.
+
+    A weight multiplies its row or, where there is one an element, its element; the mean stays over all.
+    """
+    w = np.ones(len(terms)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    each = np.broadcast_to(w if w.ndim == terms.ndim else w[:, None], terms.shape)
+    loss = float((each * terms.astype(np.float64)).sum() / terms.size)
+    columns = each.reshape(len(terms), -1)  # for each column of z: gaussian_nll has two of them an element
+    repeated = np.tile(columns, slope.shape[1] // columns.shape[1]) / terms.size
+    return (loss, (slope * repeated).astype(slope.dtype)) if return_grad else loss
+
+
+def _class_probabilities(y: ArrayLike, shape: tuple[int, int], smoothing: float, dtype: Any) -> Array:
+    """q = (1 - s) y + s / k for y the probabilities, rows divided by their sum, or the one-hot rows of labels."""
+    n, k = shape
+    given = np.asarray(y)
+    if given.shape == shape:
+        target = given / given.sum(axis=1, keepdims=True, dtype=np.float64)
+    else:
+        target = np.zeros(shape)
+        target[np.arange(n), given] = 1
+    q: Array = ((1 - smoothing) * target + smoothing / k).astype(dtype)
+    return q
 
 
 def cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, label_smoothing: float = 0.0,
     return_grad: bool = False, n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """log sum_j e^z_j - sum_j q_j z_j, q = (1 - s) onehot(y) + s / k"""
+    """log sum_j e^z_j - sum_j q_j z_j, q = (1 - s) y + s / k, y the probabilities or the one-hot rows of labels"""
     z = _real(logits)
-    n, k = z.shape
     top = z.max(axis=1)
     log_total = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-    q = np.full((n, k), label_smoothing / k, dtype=z.dtype)
-    q[np.arange(n), np.asarray(y)] += 1 - label_smoothing
-    return _finish(log_total - (q * z).sum(axis=1), softmax(z) - q, n, sample_weight, return_grad)
+    q = _class_probabilities(y, z.shape, label_smoothing, z.dtype)
+    return _finish(log_total - (q * z).sum(axis=1), softmax(z) - q, sample_weight, return_grad)
 
 
 def r_drop(
@@ -420,9 +437,7 @@ def r_drop(
 ) -> Any:  # fmt: skip
     """(CE1 + CE2) / 2 + weight (KL(p1 | p2) + KL(p2 | p1)) / 2"""
     z = [_real(logits), _real(logits2)]
-    n, k = z[0].shape
-    q = np.full((n, k), label_smoothing / k, dtype=z[0].dtype)
-    q[np.arange(n), np.asarray(y)] += 1 - label_smoothing
+    q = _class_probabilities(y, z[0].shape, label_smoothing, z[0].dtype)
     logs = [a - a.max(axis=1, keepdims=True) for a in z]
     logs = [a - np.log(np.exp(a).sum(axis=1, keepdims=True)) for a in logs]
     p = [np.exp(a) for a in logs]
@@ -433,8 +448,8 @@ def r_drop(
         for i in (0, 1)
     ]
     rows = (sum(entropy) + weight * sum(divergence)) / 2
-    loss, first = _finish(rows, slopes[0], n, sample_weight, True)
-    second = _finish(rows, slopes[1], n, sample_weight, True)[1]
+    loss, first = _finish(rows, slopes[0], sample_weight, True)
+    second = _finish(rows, slopes[1], sample_weight, True)[1]
     return (loss, first, second) if return_grad else loss
 
 
@@ -449,8 +464,8 @@ def binary_cross_entropy(
     """softplus(z) - z y"""
     z = _real(logits)
     target = _columns(z, y)
-    rows = (np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z)))).sum(axis=1)
-    return _finish(rows, sigmoid(z) - target, z.size, sample_weight, return_grad)
+    terms = np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z)))
+    return _finish(terms, sigmoid(z) - target, sample_weight, return_grad)
 
 
 def mse(
@@ -460,7 +475,7 @@ def mse(
     """(z - y)^2"""
     z = _real(prediction)
     d = z - _columns(z, y)
-    return _finish((d**2).sum(axis=1), 2 * d, z.size, sample_weight, return_grad)
+    return _finish(d**2, 2 * d, sample_weight, return_grad)
 
 
 def mae(
@@ -470,7 +485,7 @@ def mae(
     """abs(z - y)"""
     z = _real(prediction)
     d = z - _columns(z, y)
-    return _finish(np.abs(d).sum(axis=1), np.sign(d), z.size, sample_weight, return_grad)
+    return _finish(np.abs(d), np.sign(d), sample_weight, return_grad)
 
 
 def huber(
@@ -481,8 +496,8 @@ def huber(
     z = _real(prediction)
     d = z - _columns(z, y)
     a = np.abs(d)
-    rows = np.where(a <= delta, d**2 / 2, delta * (a - delta / 2)).sum(axis=1)
-    return _finish(rows, np.clip(d, -delta, delta).astype(z.dtype), z.size, sample_weight, return_grad)
+    terms = np.where(a <= delta, d**2 / 2, delta * (a - delta / 2))
+    return _finish(terms, np.clip(d, -delta, delta).astype(z.dtype), sample_weight, return_grad)
 
 
 def gaussian_nll(
@@ -493,10 +508,11 @@ def gaussian_nll(
     z = _real(prediction)
     m, s = np.split(z, 2, axis=1)
     d = m - _columns(m, y)
-    precision = np.exp(-s)
-    rows = ((s + d**2 * precision + math.log(2 * math.pi)) / 2).sum(axis=1)
-    slope = np.concatenate([d * precision, (1 - d**2 * precision) / 2], axis=1)
-    return _finish(rows, slope, m.size, sample_weight, return_grad)
+    with np.errstate(over="ignore"):
+        root = np.minimum(np.exp(-s / 2), np.finfo(z.dtype).max)  # of the precision, which may be beyond the range
+    terms = (s + (d * root) ** 2 + math.log(2 * math.pi)) / 2
+    slope = np.concatenate([d * root * root, (1 - (d * root) ** 2) / 2], axis=1)
+    return _finish(terms, slope, sample_weight, return_grad)
 
 
 # Optimizers: one update of parameters w with gradient g and moments m, v -------------------------------------

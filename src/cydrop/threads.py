@@ -21,9 +21,9 @@ def resolve(n_threads: Any) -> int:
     """
     if n_threads is None and "CYDROP_NUM_THREADS" in os.environ:
         wish = os.environ["CYDROP_NUM_THREADS"]
-        if not wish.isdigit() or int(wish) < 1:
+        if not (wish.isascii() and wish.isdecimal()) or len(wish) > 100 or int(wish) < 1:
             raise ValueError(f"CYDROP_NUM_THREADS must be a whole number of at least 1, got {wish!r}")
-        n_threads = int(wish)
+        n_threads = checks.integer("CYDROP_NUM_THREADS", int(wish), 1, 1024)
     if n_threads is not None:
         n_threads = checks.integer("n_threads", n_threads, 1, 1024)
     else:

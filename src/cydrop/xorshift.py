@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from cydrop import checks, seeding
 from cydrop._core import xorshift as _core
 
+Floats = NDArray[np.float32]
 Size = int | tuple[int, ...] | None
 
 
 class Xorshift:
     """xorshift128+ in 16 lanes: a fast generator whose state changes in place with every draw.
+
+    Threads may share one: each call draws as a whole, as with NumPy's generators, and no word comes twice.
 
     Each lane is Vigna's xorshift128+ with shifts 23, 18, 5 (Vigna 2017, "Further scramblings of Marsaglia's
     xorshift generators", arXiv 1404.0390). Word i of the output is draw i // 16 of lane i % 16. Not for
@@ -43,6 +46,7 @@ class Xorshift:
 
     def __init__(self, seed: seeding.Seed = None) -> None:
         self._lanes = _core.Xorshift(seeding.words(seed, 32))
+        self._lock = threading.Lock()  # the lanes are drawn without the GIL
 
     def random_raw(self, size: Size = None) -> Any:
         """The next 64-bit words.
@@ -56,10 +60,10 @@ class Xorshift:
         -------
         int or ndarray of uint64
         """
-        shape = _shape(size)
-        out = np.empty(math.prod(shape), dtype=np.uint64)
-        self._lanes.random_raw(out)
-        return int(out[0]) if size is None else out.reshape(shape)
+        out = _empty(size, np.uint64)
+        with self._lock:
+            self._lanes.random_raw(out.reshape(-1))
+        return int(out[0]) if size is None else out
 
     def random(self, size: Size = None) -> Any:
         """Uniform float32 in [0, 1): the upper 24 bits of a word each, times 2^-24.
@@ -72,7 +76,7 @@ class Xorshift:
         -------
         numpy.float32 or ndarray of float32
         """
-        return _filled(self._lanes.random, size)
+        return self._filled(self._lanes.random, size)
 
     def bernoulli(self, p: float, size: Size = None) -> Any:
         """True with probability p, from the upper 32 bits of a word each: p is right to 2^-33.
@@ -86,11 +90,11 @@ class Xorshift:
         -------
         bool or ndarray of bool
         """
-        shape = _shape(size)
         threshold = round(checks.rate("p", p) * 2**32)
-        out = np.empty(math.prod(shape), dtype=np.bool_)
-        self._lanes.bernoulli(threshold, out.view(np.uint8))
-        return bool(out[0]) if size is None else out.reshape(shape)
+        out = _empty(size, np.bool_)
+        with self._lock:
+            self._lanes.bernoulli(threshold, out.reshape(-1).view(np.uint8))
+        return bool(out[0]) if size is None else out
 
     def normal(self, size: Size = None) -> Any:
         """Standard normal float32, by inversion of 52 bits of a word each (Wichura 1988, AS 241).
@@ -103,7 +107,7 @@ class Xorshift:
         -------
         numpy.float32 or ndarray of float32
         """
-        return _filled(self._lanes.normal, size)
+        return self._filled(self._lanes.normal, size)
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """The numbers 0..n-1 in random order (Fisher-Yates, without bias).
@@ -117,19 +121,22 @@ class Xorshift:
         ndarray of int64, shape (n,)
         """
         out = np.empty(checks.integer("n", n, 0, 2**32 - 1), dtype=np.int64)
-        self._lanes.permutation(out)
+        with self._lock:
+            self._lanes.permutation(out)
         return out
 
     def jump(self) -> Xorshift:
         """Advances every lane by 2^64 draws, in place, and returns self: a stream that does not overlap."""
-        self._lanes.jump()
+        with self._lock:
+            self._lanes.jump()
         return self
 
     @property
     def state(self) -> dict[str, Any]:
         """The whole state: `{"generator", "s0", "s1", "position"}`; s0 and s1 are uint64 of shape (16,)."""
         words = np.empty(32, dtype=np.uint64)
-        position = self._lanes.read_state(words)
+        with self._lock:
+            position = self._lanes.read_state(words)
         return {"generator": "xorshift128+ x16", "s0": words[:16], "s1": words[16:], "position": position}
 
     @state.setter
@@ -140,7 +147,15 @@ class Xorshift:
         if not (lanes[0] | lanes[1]).all():
             raise ValueError("state must have no lane that is all zero, the fixed point of xorshift")
         position = checks.integer("state['position']", state.get("position"), 0, 15)
-        self._lanes.write_state(np.concatenate(lanes), position)
+        with self._lock:
+            self._lanes.write_state(np.concatenate(lanes), position)
+
+    def _filled(self, fill: Callable[[Floats], None], size: Size) -> Any:
+        """float32 of a shape, drawn by a method of the lanes."""
+        out = _empty(size, np.float32)
+        with self._lock:
+            fill(out.reshape(-1))
+        return out[0] if size is None else out
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_state, (self.state,)
@@ -166,15 +181,11 @@ def _words_of(state: dict[str, Any], half: str) -> NDArray[np.uint64]:
     return np.array(given, dtype=np.uint64)
 
 
-def _filled(fill: Callable[[NDArray[np.float32]], None], size: Size) -> Any:
-    """float32 of a shape, drawn by a method of the lanes."""
-    shape = _shape(size)
-    out = np.empty(math.prod(shape), dtype=np.float32)
-    fill(out)
-    return out[0] if size is None else out.reshape(shape)
-
-
-def _shape(size: Size) -> tuple[int, ...]:
-    if size is None:
-        return (1,)
-    return tuple(checks.integer("size", n, 0) for n in (size if isinstance(size, tuple | list) else (size,)))
+def _empty(size: Size, dtype: Any) -> NDArray[Any]:
+    """An array of the shape `size`, of one element for None."""
+    lengths = size if isinstance(size, tuple | list) else (1 if size is None else size,)
+    shape = tuple(checks.integer("size", n, 0) for n in lengths)
+    try:
+        return np.empty(shape, dtype=dtype)
+    except (ValueError, OverflowError) as error:  # more than any array can have; what memory lacks is a MemoryError
+        raise ValueError(f"size={size!r} is no shape of an array: {error}") from None

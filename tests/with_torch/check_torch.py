@@ -221,3 +221,50 @@ def test_weights_of_the_golden_file_load_into_pytorch():
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
     module.load_state_dict(state_dict)
     assert_close(outputs(module, X), expected.numpy())
+
+
+# Tensors as arguments ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_tensors_of_every_type_are_taken(dtype, requires_grad, rng):
+    X = torch.from_numpy(rng.integers(-3, 4, (40, 5)).astype(np.float32)).to(dtype)
+    y, weight = torch.arange(40) % 2, torch.arange(40).to(torch.bfloat16) % 3
+    nets = [cd.Network([cd.Dense(4), cd.ReLU(), cd.Dense(2)], seed=0) for _ in range(2)]
+    expected = X.float().numpy()
+    given = X.requires_grad_(requires_grad)
+    nets[0].fit(given, y, epochs=1, sample_weight=weight, verbose=0)
+    nets[1].fit(expected, y.numpy(), epochs=1, sample_weight=weight.float().numpy(), verbose=0)
+    assert nets[0].predict(given).tobytes() == nets[1].predict(expected).tobytes()
+    assert cd.functional.relu(given).tobytes() == cd.functional.relu(expected).tobytes()
+
+
+def test_soft_labels_have_the_loss_and_the_gradient_of_pytorch(rng):
+    z = torch.tensor(rng.standard_normal((30, 7)), requires_grad=True)
+    q = rng.dirichlet(np.ones(7), 30)
+    for smoothing in (0.0, 0.1):
+        expected = nn.functional.cross_entropy(z, torch.from_numpy(q), label_smoothing=smoothing)
+        (slope,) = torch.autograd.grad(expected, z)
+        loss, grad = cd.functional.cross_entropy(z, q, label_smoothing=smoothing, return_grad=True)
+        assert loss == pytest.approx(expected.item(), rel=1e-6)
+        np.testing.assert_allclose(grad, slope.numpy(), atol=1e-8)
+    y = rng.random((30, 7))
+    expected = nn.functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y))
+    (slope,) = torch.autograd.grad(expected, z)
+    loss, grad = cd.functional.binary_cross_entropy(z, y, return_grad=True)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(grad, slope.numpy(), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.ones(2, 4).to_sparse(), "X cannot be made into an array.*to_dense"),
+        (torch.ones(2, 4, device="meta"), "X cannot be made into an array.*meta tensor"),
+    ],
+    ids=["sparse", "meta"],
+)
+def test_tensors_without_numbers_in_memory_are_refused_in_a_sentence(given, message):
+    with pytest.raises(ValueError, match=message):
+        cd.Network([cd.Dense(2)], seed=0).predict(given)

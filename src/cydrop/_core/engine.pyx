@@ -358,8 +358,8 @@ cdef class Engine:
         Workspace ws,
         const float[:, ::1] x,              # IN, all rows
         const int32_t[::1] labels,          # IN, empty unless cross-entropy
-        const float[:, ::1] targets,        # IN, empty for cross-entropy
-        const float[::1] weights,           # IN, or empty
+        const float[:, ::1] targets,        # IN, empty where there are labels
+        const float[::1] weights,           # IN, one a row, or one a target, row by row, or empty
         const int64_t[::1] order,           # IN, the rows in the order of training, empty: as they are
         Py_ssize_t batch_size,
         Py_ssize_t first_batch,
@@ -684,14 +684,19 @@ cdef class Engine:
         if self.loss.pair > 0:
             for r in prange(rows, num_threads=ws.threads if rows * n > FEW else 1, schedule="static"):
                 memcpy(ws.batch.data + (rows + r) * ws.batch.row, ws.batch.data + r * ws.batch.row, n * sizeof(float))
+        ws.has_labels = labels.shape[0] > 0
         ws.has_weights = weights.shape[0] > 0
+        ws.each = weights.shape[0] > x.shape[0]         # every target has a weight
         for r in range(rows):
             if labels.shape[0]:
                 ws.labels[r] = labels[places[r] if places != NULL else start + r]
             else:
                 memcpy(ws.targets + r * columns, &targets[places[r] if places != NULL else start + r, 0],
                        columns * sizeof(float))
-            if ws.has_weights:
+            if ws.each:
+                memcpy(ws.weights + r * columns, &weights[(places[r] if places != NULL else start + r) * columns],
+                       columns * sizeof(float))
+            elif ws.has_weights:
                 ws.weights[r] = weights[places[r] if places != NULL else start + r]
 
     cdef void fetch_batch(
@@ -979,10 +984,11 @@ cdef class Engine:
         cdef Py_ssize_t units = self.ops[self.n_ops - 1].n_out
         cdef const float* weights = ws.weights if ws.has_weights else NULL
         cdef float* slope = ws.slope[0].data if with_gradient else NULL
+        cdef const int32_t* labels = ws.labels if ws.has_labels else NULL
         if self.loss.pair > 0:
-            return pair_pass(self.loss, last.y.data, last.y.row, rows, units, ws.labels, weights, slope,
+            return pair_pass(self.loss, last.y.data, last.y.row, rows, units, labels, ws.targets, weights, slope,
                              ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
-        return loss_pass(self.loss, last.y.data, last.y.row, rows, units, ws.labels, ws.targets, weights, slope,
+        return loss_pass(self.loss, last.y.data, last.y.row, rows, units, labels, ws.targets, weights, ws.each, slope,
                          ws.slope[0].row, ws.row_loss, ws.row_correct, ws.threads)
 
     cdef void train_step(self, Workspace ws, Py_ssize_t rows, double learning_rate) noexcept nogil:
@@ -1155,7 +1161,9 @@ cdef class Workspace:
     cdef int32_t* labels
     cdef float* targets
     cdef float* weights
+    cdef bint has_labels        # else class probabilities, or targets
     cdef bint has_weights
+    cdef bint each              # a weight for every target
     cdef double* row_loss
     cdef int32_t* row_correct
     cdef float* scratch
@@ -1221,8 +1229,8 @@ cdef class Workspace:
             self.slope[0] = self.take_matrix(widest)
             self.slope[1] = self.take_matrix(widest)
             self.labels = <int32_t*>self.take(self.capacity)
-            self.targets = self.take(self.capacity * widest)
-            self.weights = self.take(self.capacity)
+            self.targets = self.take(self.capacity * engine.ops[n - 1].n_out)
+            self.weights = self.take(self.capacity * engine.ops[n - 1].n_out)
             self.row_loss = <double*>self.take(2 * self.capacity)
             self.row_correct = <int32_t*>self.take(self.capacity)
             self.wide_row = (2 * widest + 15) // 16 * 16

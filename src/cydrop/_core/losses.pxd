@@ -21,10 +21,10 @@ cdef struct LossSum:
 
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
-    const int32_t* labels, const float* targets, const float* weights,
+    const int32_t* labels, const float* targets, const float* weights, bint each,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads) noexcept nogil
 cdef LossSum pair_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
-    const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
+    const float* targets, const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
     int n_threads) noexcept nogil
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil

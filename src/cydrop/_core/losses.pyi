@@ -19,6 +19,7 @@ def pair_loss(
     pair: float,
     z: NDArray[np.float32],
     labels: NDArray[np.int32],
+    targets: NDArray[np.float32],
     weights: NDArray[np.float32],
     dz: NDArray[np.float32],
     row_loss: NDArray[np.float64],

@@ -1,6 +1,7 @@
 """The losses: for every row its loss and, in the same pass, d (mean loss) / d z.
 
     cross-entropy     log sum_j e^z_j - sum_j q_j z_j,  q = (1 - s) onehot(y) + s / k      mean over rows
+    of probabilities  - sum_j q_j log p_j,  q = (1 - s) y + s / k,  p = softmax(z)         mean over rows
     binary            max(z, 0) - z y + log(1 + e^-|z|)                                    mean over elements
     mse               (z - y)^2                                                            mean over elements
     mae               |z - y|                                                              mean over elements
@@ -8,13 +9,15 @@
     gaussian nll      (s + (y - m)^2 e^-s + log 2 pi) / 2,  z = (m, s), s = log variance   mean over elements
     R-Drop            (CE(z1) + CE(z2)) / 2 + pair (KL(p1 | p2) + KL(p2 | p1)) / 2         mean over rows
 
-A row's weight multiplies its loss; the mean stays over all rows.
+A row's weight multiplies its loss; the mean stays over all rows. Where every target has a weight of its own, that
+multiplies the element's loss, the mean stays over all elements, and targets of weight 0 play no part.
 """
 
 from cython.parallel cimport prange
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 
 from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, log32, sigmoid32
+from cydrop._core.float_control cimport exact_floats, restore_floats
 
 cdef extern from "fma.h" nogil:
     float fabsf(float x)
@@ -24,6 +27,8 @@ cdef enum:
     PIECE = 64                  # elements of a row that are exponentiated at a time
     BLOCK = 16                  # rows that cross-entropy takes side by side, where they have no more than PIECE units
     FEW = 16384                 # elements below which one thread is enough
+
+cdef float LARGEST = 3.4028234663852886e38
 
 
 cdef inline float largest(const float* z, Py_ssize_t units, Py_ssize_t* place) noexcept nogil:
@@ -173,6 +178,33 @@ cdef void cross_entropy_block(
         dz[r * dz_row + labels[r]] = own[r]
 
 
+cdef inline double probabilities_row(
+    const float* z, Py_ssize_t units, const float* q, float smoothing, float factor, own_floats dz, int32_t* correct
+) noexcept nogil:
+    """cross_entropy_row for class probabilities q, which sum to 1; of a one-hot q the gradient has the label's bits."""
+    cdef Py_ssize_t place, likeliest, j
+    cdef float top = largest(z, units, &place)
+    cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
+    cdef float rest = smoothing / <float>units
+    cdef float scale = <float>1.0 / total
+    cdef double log_total = <double>top + <double>log32(total)
+    cdef double loss = 0.0
+    largest(q, units, &likeliest)
+    correct[0] = place == likeliest
+    for j in range(units):
+        loss += share_of_class(q[j], smoothing, rest, log_total, z[j])
+    if dz != NULL:
+        for j in range(units):
+            dz[j] = factor * (fma32(dz[j], scale, -rest) - (<float>1.0 - smoothing) * q[j])
+    return loss
+
+
+cdef inline double share_of_class(float q, float smoothing, float rest, double log_total, float z) noexcept nogil:
+    """-q' log p of one class; 0 where q' is 0, p too may be 0 there, and NaN of z comes with log_total."""
+    cdef double target = (1.0 - <double>smoothing) * <double>q + <double>rest
+    return target * (log_total - <double>z) if target > 0.0 or log_total != log_total else 0.0
+
+
 cdef inline double binary_row(
     const float* z, Py_ssize_t units, const float* y, float factor, float* dz, int32_t* correct
 ) noexcept nogil:
@@ -234,33 +266,97 @@ cdef inline double huber_row(
     return loss
 
 
+cdef inline double gaussian_element(
+    float d, float s, float factor, float* dz_mean, float* dz_log_variance
+) noexcept nogil:
+    """One target, d = mean - y."""
+    cdef float precision = exp32(-s)
+    cdef float root, scaled
+    cdef double loss
+    if precision > LARGEST or d * d > LARGEST:      # beyond float32: by the square roots of both
+        root = exp32(<float>-0.5 * s)
+        root = LARGEST if root > LARGEST else root
+        scaled = d * root
+        loss = 0.5 * (<double>s + <double>scaled * <double>scaled + 1.8378770664093453)
+        if dz_mean != NULL:
+            dz_mean[0] = factor * (scaled * root)
+            dz_log_variance[0] = factor * (<float>0.5 * fma32(-scaled, scaled, <float>1.0))
+        return loss
+    loss = 0.5 * (<double>s + <double>d * <double>d * <double>precision + 1.8378770664093453)
+    if dz_mean != NULL:
+        dz_mean[0] = factor * (d * precision)
+        dz_log_variance[0] = factor * (<float>0.5 * fma32(-d * d, precision, <float>1.0))
+    return loss
+
+
 cdef inline double gaussian_row(
     const float* z, Py_ssize_t units, const float* y, float factor, float* dz
 ) noexcept nogil:
     cdef Py_ssize_t j, half = units // 2
     cdef double loss = 0.0
-    cdef float d, precision, s
     for j in range(half):
-        d = z[j] - y[j]
-        s = z[half + j]
-        precision = exp32(-s)
-        loss += 0.5 * (<double>s + <double>d * <double>d * <double>precision + 1.8378770664093453)
-        if dz != NULL:
-            dz[j] = factor * (d * precision)
-            dz[half + j] = factor * (<float>0.5 * fma32(-d * d, precision, <float>1.0))
+        loss += gaussian_element(z[j] - y[j], z[half + j], factor, dz + j if dz != NULL else NULL,
+                                 dz + half + j if dz != NULL else NULL)
     return loss
 
 
+cdef double weighted_row(
+    Loss loss, const float* z, Py_ssize_t units, const float* y, Py_ssize_t columns, const float* weights,
+    double share, float* dz, int32_t* correct
+) noexcept nogil:
+    """A row whose targets have weights of their own: the sum over its targets of weight times loss.
+
+    What weighs 0 is left out, whatever the target is; NaN and infinity of z are shown all the same.
+    """
+    cdef Py_ssize_t j
+    cdef double total = 0.0, value
+    cdef float factor
+    cdef float* slope = NULL
+    cdef int32_t right
+    correct[0] = 0
+    for j in range(columns):
+        if dz != NULL:
+            slope = dz + j
+        if weights[j] == <float>0.0:
+            value = <double>(z[j] - z[j])
+            if slope != NULL:
+                slope[0] = <float>value
+            if loss.kind == GAUSSIAN_NLL:
+                value += <double>(z[columns + j] - z[columns + j])
+                if slope != NULL:
+                    slope[columns] = z[columns + j] - z[columns + j]
+            total += value
+            continue
+        factor = <float>(<double>weights[j] * share)
+        if loss.kind == BINARY_CROSS_ENTROPY:
+            value = binary_row(z + j, 1, y + j, factor, slope, &right)
+            correct[0] += right
+        elif loss.kind == MSE:
+            value = squared_row(z + j, 1, y + j, factor, slope)
+        elif loss.kind == MAE:
+            value = absolute_row(z + j, 1, y + j, factor, slope)
+        elif loss.kind == HUBER:
+            value = huber_row(z + j, 1, y + j, loss.option, factor, slope)
+        else:
+            value = gaussian_element(z[j] - y[j], z[columns + j], factor, slope,
+                                     slope + columns if slope != NULL else NULL)
+        total += <double>weights[j] * value
+    return total
+
+
 cdef inline void loss_row(
-    Loss loss, const float* z, Py_ssize_t units, int32_t label, const float* y, float weight, double share,
+    Loss loss, const float* z, Py_ssize_t units, const int32_t* label, const float* y, float weight, double share,
     float* dz, double* total, int32_t* correct
 ) noexcept nogil:
-    """One row; `share` is 1 / the number of things that the mean is taken over."""
+    """One row; `share` is 1 / the number of things that the mean is taken over. No label: y are probabilities."""
     cdef float factor = <float>(<double>weight * share)
     cdef double value
     correct[0] = 0
     if loss.kind == CROSS_ENTROPY:
-        value = cross_entropy_row(z, units, label, loss.option, factor, dz, correct)
+        if label != NULL:
+            value = cross_entropy_row(z, units, label[0], loss.option, factor, dz, correct)
+        else:
+            value = probabilities_row(z, units, y, loss.option, factor, dz, correct)
     elif loss.kind == BINARY_CROSS_ENTROPY:
         value = binary_row(z, units, y, factor, dz, correct) / <double>units
     elif loss.kind == MSE:
@@ -276,18 +372,25 @@ cdef inline void loss_row(
 
 cdef void loss_rows(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
-    const int32_t* labels, const float* targets, Py_ssize_t columns, const float* weights, double share,
+    const int32_t* labels, const float* targets, Py_ssize_t columns, const float* weights, bint each, double share,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct
 ) noexcept nogil:
+    """`each`: every target has a weight, not every row."""
     cdef Py_ssize_t r = 0
-    if loss.kind == CROSS_ENTROPY and units <= PIECE:
+    if each:
+        for r in range(rows):
+            row_loss[r] = weighted_row(loss, z + r * z_row, units, targets + r * columns, columns,
+                                       weights + r * columns, share, dz + r * dz_row if dz != NULL else NULL,
+                                       row_correct + r) / <double>columns
+        return
+    if loss.kind == CROSS_ENTROPY and units <= PIECE and labels != NULL:
         while r + BLOCK <= rows:
             cross_entropy_block(z + r * z_row, z_row, units, labels + r, loss.option,
                                 weights + r if weights != NULL else NULL, share,
                                 dz + r * dz_row if dz != NULL else NULL, dz_row, row_loss + r, row_correct + r)
             r += BLOCK
     while r < rows:
-        loss_row(loss, z + r * z_row, units, labels[r] if labels != NULL else 0,
+        loss_row(loss, z + r * z_row, units, labels + r if labels != NULL else NULL,
                  targets + r * columns if targets != NULL else NULL,
                  weights[r] if weights != NULL else <float>1.0, share,
                  dz + r * dz_row if dz != NULL else NULL, row_loss + r, row_correct + r)
@@ -308,21 +411,22 @@ cdef inline LossSum sum_of_rows(const double* row_loss, const int32_t* row_corre
 
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
-    const int32_t* labels, const float* targets, const float* weights,
+    const int32_t* labels, const float* targets, const float* weights, bint each,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
 ) noexcept nogil:
-    cdef Py_ssize_t r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
+    cdef Py_ssize_t per_row, r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
     cdef double share = 1.0 / <double>rows
+    per_row = columns if each else 1
     if loss.kind != CROSS_ENTROPY:
         share = share / <double>columns
     if n_threads == 1 or rows * units <= FEW:
-        loss_rows(loss, z, z_row, rows, units, labels, targets, columns, weights, share, dz, dz_row, row_loss,
+        loss_rows(loss, z, z_row, rows, units, labels, targets, columns, weights, each, share, dz, dz_row, row_loss,
                   row_correct)
     else:
         for r in prange(0, rows, BLOCK, num_threads=n_threads, schedule="static"):
             loss_rows(loss, z + r * z_row, z_row, min(<Py_ssize_t>BLOCK, rows - r), units,
                       labels + r if labels != NULL else NULL, targets + r * columns if targets != NULL else NULL,
-                      columns, weights + r if weights != NULL else NULL, share,
+                      columns, weights + r * per_row if weights != NULL else NULL, each, share,
                       dz + r * dz_row if dz != NULL else NULL, dz_row, row_loss + r, row_correct + r)
     return sum_of_rows(row_loss, row_correct, rows)
 
@@ -338,10 +442,10 @@ cdef inline double log_softmax(const float* z, Py_ssize_t units, float* logarith
 
 
 cdef void pair_row(
-    Loss loss, const float* z, const float* z2, Py_ssize_t units, int32_t label, float weight, double share,
-    float* dz, float* dz2, double* total, int32_t* correct
+    Loss loss, const float* z, const float* z2, Py_ssize_t units, int32_t label, const float* y, float weight,
+    double share, float* dz, float* dz2, double* total, int32_t* correct
 ) noexcept nogil:
-    """Both passes of a row, with log probabilities a and b.
+    """Both passes of a row, with log probabilities a and b. y: probabilities instead of a label, or NULL.
 
         d CE / d z = p - target,   d (KL(p | q) + KL(q | p)) / d z = p (a - b - KL(p | q)) + p - q
     """
@@ -351,36 +455,47 @@ cdef void pair_row(
     cdef float a, b, p, q, target
     cdef double log_total = log_softmax(z, units, dz, &place)
     cdef double log_total2 = log_softmax(z2, units, dz2, &place2)
-    cdef double forth = 0.0, back = 0.0, mean = 0.0
+    cdef double forth = 0.0, back = 0.0, mean = 0.0, entropy = 0.0
+    cdef Py_ssize_t likeliest = label
     for j in range(units):
         forth += <double>(exp32(dz[j]) * (dz[j] - dz2[j]))
         back += <double>(exp32(dz2[j]) * (dz2[j] - dz[j]))
         mean += <double>z[j] + <double>z2[j]
-    correct[0] = place == label
-    total[0] = 0.5 * <double>weight * (
-        log_total + log_total2 - (1.0 - <double>loss.option) * (<double>z[label] + <double>z2[label])
-        - mean * <double>rest + <double>loss.pair * (forth + back))
+    if y == NULL:
+        entropy = log_total + log_total2 - (1.0 - <double>loss.option) * (<double>z[label] + <double>z2[label])
+        entropy = entropy - mean * <double>rest
+    else:
+        largest(y, units, &likeliest)
+        for j in range(units):
+            entropy += share_of_class(y[j], loss.option, rest, log_total, z[j])
+            entropy += share_of_class(y[j], loss.option, rest, log_total2, z2[j])
+    correct[0] = place == likeliest
+    total[0] = 0.5 * <double>weight * (entropy + <double>loss.pair * (forth + back))
     for j in range(units):
         a = dz[j]
         b = dz2[j]
         p = exp32(a)
         q = exp32(b)
-        target = rest + (<float>1.0 - loss.option if j == label else <float>0.0)
+        if y == NULL:
+            target = rest + (<float>1.0 - loss.option if j == label else <float>0.0)
+        else:
+            target = rest + (<float>1.0 - loss.option) * y[j]
         dz[j] = factor * (p - target + loss.pair * (p * (a - b - <float>forth) + (p - q)))
         dz2[j] = factor * (q - target + loss.pair * (q * (b - a - <float>back) + (q - p)))
 
 
 cdef LossSum pair_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
-    const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
+    const float* targets, const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
+    int n_threads
 ) noexcept nogil:
     """R-Drop (Liang et al. 2021): row r of the batch lies in rows r and rows + r of z, passed with two masks."""
     cdef double share = 1.0 / <double>rows
     cdef Py_ssize_t r
     for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
-        pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r],
-                 weights[r] if weights != NULL else <float>1.0, share, dz + r * dz_row, dz + (rows + r) * dz_row,
-                 row_loss + r, row_correct + r)
+        pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r] if labels != NULL else 0,
+                 targets + r * units if labels == NULL else NULL, weights[r] if weights != NULL else <float>1.0,
+                 share, dz + r * dz_row, dz + (rows + r) * dz_row, row_loss + r, row_correct + r)
     return sum_of_rows(row_loss, row_correct, rows)
 
 
@@ -388,8 +503,8 @@ def loss(
     int kind, float option,
     const float[:, ::1] z,          # IN, raw outputs
     const int32_t[::1] labels,      # IN, empty unless cross-entropy
-    const float[:, ::1] targets,    # IN, empty for cross-entropy
-    const float[::1] weights,       # IN, or empty
+    const float[:, ::1] targets,    # IN, empty where there are labels; for cross-entropy class probabilities
+    const float[::1] weights,       # IN, one a row, or one a target, row by row, or empty
     float[:, ::1] dz,               # OUT, or empty
     double[::1] row_loss,           # OUT
     int32_t[::1] row_correct,       # OUT
@@ -401,19 +516,24 @@ def loss(
     cdef Py_ssize_t rows = z.shape[0]
     which.kind = kind
     which.option = option
+    cdef bint each = weights.shape[0] > rows
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads if rows * z.shape[1] > FEW else 1)
         total = loss_pass(
             which, &z[0, 0], z.shape[1], rows, z.shape[1],
             &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
-            &weights[0] if weights.shape[0] else NULL,
+            &weights[0] if weights.shape[0] else NULL, each,
             &dz[0, 0] if dz.shape[0] else NULL, z.shape[1], &row_loss[0], &row_correct[0], n_threads)
+        restore_floats(control)
     return total.loss / <double>rows, total.correct
 
 
 def pair_loss(
     float option, float pair,
     const float[:, ::1] z,          # IN, raw outputs of one pass, then of the other
-    const int32_t[::1] labels,      # IN, of half the rows
+    const int32_t[::1] labels,      # IN, of half the rows, or empty
+    const float[:, ::1] targets,    # IN, class probabilities of half the rows, or empty
     const float[::1] weights,       # IN, or empty
     float[:, ::1] dz,               # OUT
     double[::1] row_loss,           # OUT
@@ -423,14 +543,18 @@ def pair_loss(
     """R-Drop's mean loss over the rows"""
     cdef Loss which
     cdef LossSum total
-    cdef Py_ssize_t rows = labels.shape[0]
+    cdef Py_ssize_t rows = z.shape[0] // 2
     which.kind = CROSS_ENTROPY
     which.option = option
     which.pair = pair
+    cdef uint64_t control
     with nogil:
-        total = pair_pass(which, &z[0, 0], z.shape[1], rows, z.shape[1], &labels[0],
+        control = exact_floats(n_threads if rows * z.shape[1] > FEW else 1)
+        total = pair_pass(which, &z[0, 0], z.shape[1], rows, z.shape[1],
+                          &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
                           &weights[0] if weights.shape[0] else NULL, &dz[0, 0], z.shape[1], &row_loss[0],
                           &row_correct[0], n_threads)
+        restore_floats(control)
     return total.loss / <double>rows
 
 
@@ -464,6 +588,7 @@ cdef void softmax_block(float* z, Py_ssize_t z_row, Py_ssize_t units) noexcept n
 
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
     cdef Py_ssize_t j
+    cdef float variance
     if kind == CROSS_ENTROPY:
         softmax_row(z, units)
     elif kind == BINARY_CROSS_ENTROPY:
@@ -471,7 +596,8 @@ cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
             z[j] = sigmoid32(z[j])
     elif kind == GAUSSIAN_NLL:
         for j in range(units // 2, units):
-            z[j] = exp32(z[j])
+            variance = exp32(z[j])
+            z[j] = LARGEST if variance > LARGEST else variance      # infinite ones have no mean, spread or quantile
 
 
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil:
@@ -489,6 +615,9 @@ cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ss
 def link(int kind, float[:, ::1] z, int n_threads):
     """Raw outputs into what predict returns, in place."""
     cdef Py_ssize_t r, rows = z.shape[0], units = z.shape[1]
+    cdef uint64_t control
     with nogil:
+        control = exact_floats(n_threads if rows * units > FEW else 1)
         for r in prange(0, rows, BLOCK, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
             link_rows(kind, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)
+        restore_floats(control)
