@@ -1,5 +1,6 @@
 """The estimators: scikit-learn's results where they do the same, and what they add."""
 
+import itertools
 import json
 import pickle
 import subprocess
@@ -95,6 +96,51 @@ def test_training_goes_as_in_scikit_learn(problem, activation, solver, table):
     assert ours.score(X, y) == pytest.approx(theirs.score(X, y), abs=5e-3)
     for name in ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
         assert getattr(ours, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize(
+    ("activation", "factor"), [("relu", 6), ("tanh", 6), ("identity", 6), ("logistic", 2), ("sigmoid", 2)]
+)
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_training_begins_as_in_scikit_learn(kind, activation, factor, rng):
+    X = rng.standard_normal((50, 30))
+    y = np.arange(50) % 20
+    options = {"hidden_layer_sizes": (70, 40), "activation": activation}
+    # a first step too small to see
+    options |= {"learning_rate_init": 1e-12, "max_iter": 1, "solver": "sgd", "momentum": 0.0}
+    ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[kind]
+    found = [ours(**options, random_state=seed).fit(X, y) for seed in range(30)]
+    sizes = [30, 70, 40, 20 if kind == "MLPClassifier" else 1]
+    for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        bound = np.sqrt(factor / (fan_in + fan_out))
+        for parts in ([m.coefs_[number] for m in found], [m.intercepts_[number] for m in found]):
+            drawn = np.concatenate([part.ravel() for part in parts]) / bound
+            assert 1 - 30 / drawn.size < np.abs(drawn).max() < 1 + 1e-6
+            assert abs(drawn.mean()) < 4.5 / np.sqrt(3 * drawn.size)
+            assert drawn.var() == pytest.approx(1 / 3, abs=4.5 * np.sqrt(4 / 45 / drawn.size))
+    if activation != "sigmoid":
+        theirs = getattr(neural_network, kind)(**options, random_state=0).fit(X, y)
+        for mine, other in zip(found[0].coefs_, theirs.coefs_, strict=True):
+            assert mine.std() == pytest.approx(other.std(), rel=0.25)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize(
+    "solver", [{"solver": "adam"}, {"solver": "lbfgs", "hidden_layer_sizes": 50, "max_iter": 100}], ids=str
+)
+def test_few_columns_are_learnt_as_well_as_by_scikit_learn(columns, solver):
+    scores = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.uniform(-1.7, 1.7, (3000, columns))
+        u = X / 1.7
+        y = np.sin(6 * u[:, 0]) if columns == 1 else np.sin(8 * u[:, 0]) * u[:, 1]
+        y = y + 0.05 * rng.standard_normal(3000)
+        kinds = MLPRegressor, neural_network.MLPRegressor
+        models = [kind(random_state=seed, **solver) for kind in kinds]
+        scores.append([model.fit(X[:2000], y[:2000]).score(X[2000:], y[2000:]) for model in models])
+    ours, theirs = np.mean(scores, axis=0)
+    assert ours > theirs - 0.05
 
 
 def test_the_penalty_shrinks_weights_as_in_scikit_learn(table):
@@ -653,7 +699,7 @@ def test_a_schedule_that_leaves_the_range_of_rates_is_named(table):
 def test_lbfgs_says_when_the_data_are_too_large_for_it(table):
     X, y, targets = table
     with pytest.raises(cd.DivergedError):
-        MLPClassifier(solver="lbfgs", random_state=0).fit(np.abs(X) * 5e37, y)
+        MLPClassifier(solver="lbfgs", random_state=0).fit(np.abs(np.tile(X, 40)) * 5e37, y)
     with pytest.warns(ConvergenceWarning, match="found no step that makes the loss smaller; standardise X"):
         MLPRegressor(solver="lbfgs", random_state=0).fit(X, targets * 1e20)
 

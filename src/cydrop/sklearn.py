@@ -254,7 +254,7 @@ class _MLP(BaseEstimator, ABC):
 
     def _hidden_layers(self, sizes: list[int]) -> list[layers.Layer]:
         activation = checks.choice("activation", self.activation, ACTIVATIONS)
-        weight_init = "he_normal" if activation == "relu" else "glorot_uniform"
+        beginning = self._beginning()
         rates = self._rates(len(sizes))
         if self.solver == "lbfgs" and (any(rate != 0 for rate in rates) or self.max_norm is not None):
             raise ValueError(
@@ -265,11 +265,15 @@ class _MLP(BaseEstimator, ABC):
         stack: list[layers.Layer] = []
         for units, rate in zip([None, *sizes], rates, strict=True):
             if units is not None:
-                dense = layers.Dense(units, activation=activation, weight_init=weight_init, max_norm=self.max_norm)
-                stack.append(dense)
+                stack.append(layers.Dense(units, activation=activation, max_norm=self.max_norm, **beginning))
             if rate != 0:
                 stack.append(layers.Dropout(rate, mode=self.dropout_mode))
         return stack
+
+    def _beginning(self) -> dict[str, Any]:
+        """How scikit-learn draws first weights and biases, of the last layer too: by the hidden layers' activation."""
+        init = "glorot_sigmoid_uniform" if self.activation in ("logistic", "sigmoid") else "glorot_uniform"
+        return {"weight_init": init, "bias_init": init}
 
     def _rates(self, n_hidden: int) -> list[schedules.Rate]:
         """Rates of the input and behind each hidden layer, with the schedule's factor."""
@@ -298,9 +302,9 @@ class _MLP(BaseEstimator, ABC):
         """A fresh network with fresh records; or else checks that the parameters describe the one that is there."""
         loss, _ = self._loss()
         n_outputs = self._n_outputs(data)
-        stack = [*settings.hidden, layers.Dense(n_outputs, weight_init="glorot_uniform")]
+        stack = [*settings.hidden, layers.Dense(n_outputs, **self._beginning())]
         if not fresh:
-            if repr((stack, loss)) != repr((self.network_.layers, self.network_.loss)):
+            if repr((stack, loss)) != repr((list(self.network_.layers), self.network_.loss)):
                 raise ValueError(
                     "the parameters describe another network than the fitted one; a new one comes from fit with "
                     "warm_start=False"
