@@ -15,6 +15,7 @@ from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -23,6 +24,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import cydrop as cd
 from cydrop.sklearn import MLPClassifier, MLPRegressor
+from cydrop.sklearn import _Data as Data
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -498,6 +500,87 @@ def test_a_warm_start_with_early_stopping_does_not_end_worse_than_it_began(digit
     for array, kept in zip(model.coefs_, before, strict=True):
         np.testing.assert_array_equal(array, kept)
     assert model.best_validation_score_ == best
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_noise_of_dropout_does_not_end_the_training(kind):
+    lost, epochs = [], []
+    for seed in range(4):
+        X, y = make_classification(4000, 5, n_informative=5, n_redundant=0, n_clusters_per_class=8, random_state=seed)
+        y = y if kind is MLPClassifier else np.sin(X[:, 0]) + y
+        model, patient = (
+            kind(dropout=0.2, random_state=seed, n_iter_no_change=n).fit(X[:2000], y[:2000]) for n in (10, 50)
+        )
+        lost.append(patient.score(X[2000:], y[2000:]) - model.score(X[2000:], y[2000:]))
+        epochs.append(model.n_iter_)
+        assert model.best_loss_ == min(model.loss_curve_)  # as trained
+    assert np.mean(lost) < 0.005  # by the trained loss alone: 0.017
+    assert np.mean(epochs) > 150
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_ends_when_nothing_improves(dropout, table):
+    X, _, targets = table
+    options = {"max_iter": 3000, "learning_rate_init": 0.02, "batch_size": 40, "warm_start": True}
+    model = MLPRegressor((20,), random_state=0, dropout=dropout, **options)
+    assert model.fit(X, targets).n_iter_ < 1500
+    looked, evaluate = [], model.network_.evaluate
+    model.network_.evaluate = lambda *arguments: looked.append(1) or evaluate(*arguments)
+    model.set_params(learning_rate_init=1e-9)
+    model.best_loss_ = 0.0  # which no noise reaches
+    assert model.fit(X, targets).n_iter_ == 11
+    assert len(looked) == (2 if dropout else 0)  # at the beginning, and when it would stop
+
+
+def test_without_dropout_no_other_loss_is_looked_at(table, monkeypatch):
+    X, y, _ = table
+    monkeypatch.setattr(cd.Network, "evaluate", lambda *arguments: pytest.fail("was called"))
+    MLPClassifier(random_state=0, max_iter=30).fit(X, y)
+    MLPClassifier(random_state=0, max_iter=30, dropout=0.2, early_stopping=True).fit(X, y)
+    MLPClassifier(random_state=0, dropout=0.2).partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_the_loss_without_dropout_is_scikit_learns_and_that_of_some_rows_will_do(table, monkeypatch):
+    X, _, targets = table
+    weight = np.arange(1.0, 241.0)
+    monkeypatch.setattr("cydrop.sklearn.WATCHED_ROWS", 100)
+    seen = []
+    evaluate = cd.Network.evaluate
+    monkeypatch.setattr(cd.Network, "evaluate", lambda *arguments: seen.append(arguments[1:]) or evaluate(*arguments))
+    model = MLPRegressor((8,), dropout=0.5, random_state=0, max_iter=1, shuffle=False).fit(X, targets, weight)
+    rows, target, weights = seen[0]
+    np.testing.assert_array_equal(rows, X[::3].astype(np.float32))
+    loss = model.network_.evaluate(rows, target, weights)["loss"] / 2
+    half = 0.5 * np.average((model.predict(X[::3]) - targets[::3]) ** 2, axis=0, weights=weight[::3]).mean()
+    assert loss == pytest.approx(half, rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_held_out_targets_that_are_all_equal_are_judged_by_their_error(outputs, unit, rng):
+    X = rng.standard_normal((80, 4))
+    y = np.zeros((80, outputs))
+    y[:3, 0] = unit  # one of 2 outputs is constant in training as well
+    found = []
+    for seed in range(8):
+        model = MLPRegressor((20,), early_stopping=True, learning_rate_init=0.01, random_state=seed)
+        model.fit(X, y if outputs > 1 else y[:, 0])
+        if set(model.validation_scores_) <= {0.0, 1.0}:
+            found.append((model.n_iter_, np.abs(model.predict(X).reshape(80, -1)[3:, 0]).mean() / unit))
+    assert len(found) > 3
+    assert np.median([epochs for epochs, _ in found]) > 15
+    if unit == 1.0:
+        assert np.mean([error for _, error in found]) < 0.2  # of the first epoch's: 0.5 and more
+
+
+def test_of_several_held_out_targets_a_constant_one_counts_too(rng):
+    data = Data(np.zeros((4, 1)), np.array([[0.0, 5.0], [1, 5], [2, 5], [3, 5]]), np.ones(4))
+    data.unit = np.array([1.0, 4.0])
+    model = MLPRegressor()
+    score, gain = model._judged(np.array([[0.0, 7.0], [1, 7], [2, 7], [3, 7]]), data)
+    assert score == 0.5  # r2_score's
+    assert gain == pytest.approx((1 + (1 - 4 / 4)) / 2)
+    assert model._judged(np.array([[0.0, 6.0], [1, 6], [2, 6], [3, 6]]), data)[1] > gain
 
 
 def test_training_that_did_not_converge_warns(digits):

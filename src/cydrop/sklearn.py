@@ -42,6 +42,7 @@ Floats = NDArray[np.float32]
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 AUTO_BATCH = 200  # rows of a batch with batch_size="auto"
+WATCHED_ROWS = 10_000  # training rows at most whose loss without dropout decides whether training goes on
 SPARSE_CHUNK = 2**24  # elements of a sparse X that are made dense at a time in prediction
 ACTIVATIONS = {"identity": None, "logistic": "sigmoid"} | {name: name for name in layers.ACTIVATIONS}
 REGRESSION_LOSSES = {
@@ -58,6 +59,7 @@ class _Data:
     X: Floats
     target: NDArray[Any]  # (n,) codes of classes, or (n, outputs) of 0 and 1 or of numbers
     weight: NDArray[np.float64]  # above 0
+    unit: NDArray[np.float64] | float = 1.0  # of held-out rows of a regression: the variance of the training targets
 
     def take(self, rows: NDArray[np.intp]) -> _Data:
         return _Data(self.X[rows], self.target[rows], self.weight[rows])
@@ -131,7 +133,8 @@ class _MLP(BaseEstimator, ABC):
 
     @abstractmethod
     def _judged(self, output: Floats, data: _Data) -> tuple[float, float]:
-        """Accuracy or R^2 of the network's output for the rows, and a loss with the sign turned: more is better."""
+        """Accuracy or R^2 of the network's output for the rows, and what decides between equal ones, a loss with the
+        sign turned: more is better."""
 
     def _class_weights(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64] | float:
         return 1.0
@@ -209,9 +212,10 @@ class _MLP(BaseEstimator, ABC):
         validation = None
         if self.early_stopping and not incremental:
             data, validation = self._split(settings, data, rng)
+            validation.unit = self._unit(data)
         self._begin_records()
         self._set_optimizer(settings, data, keep_moments=incremental and not fresh)
-        watch = _Watch(self, settings, len(data.X), validation, incremental, fresh)
+        watch = _Watch(self, settings, data, validation, incremental, fresh)
         return lambda: self._fit_epochs(settings, data, watch)
 
     def _settings(self, incremental: bool) -> _Settings:
@@ -382,6 +386,12 @@ class _MLP(BaseEstimator, ABC):
         )
         return data.take(train), data.take(test)
 
+    def _unit(self, data: _Data) -> NDArray[np.float64] | float:
+        """The variance of the targets, 1 where it is 0."""
+        y = data.target.reshape(len(data.X), -1).astype(np.float64)
+        variance = np.average((y - np.average(y, axis=0, weights=data.weight)) ** 2, axis=0, weights=data.weight)
+        return np.where(variance > 0, variance, 1.0)
+
     def _strata(self, data: _Data, smaller: int) -> NDArray[Any] | None:
         return None
 
@@ -529,26 +539,32 @@ class _Watch(callbacks.Callback):
         self,
         estimator: _MLP,
         settings: _Settings,
-        rows: int,
+        data: _Data,
         validation: _Data | None,
         incremental: bool,
         fresh: bool,
     ) -> None:
-        self.estimator, self.settings, self.rows = estimator, settings, rows
+        self.estimator, self.settings, self.rows = estimator, settings, len(data.X)
         self.validation, self.incremental, self.fresh = validation, incremental, fresh
         self.waited = 0
         self.best_gain = self.best_score = self.gain_of_best = -math.inf
         self.best: dict[str, Floats] | None = None
+        self.best_clean_loss = math.inf
+        self.clean: _Data | None = None  # training rows to look at with dropout off, where the trained loss is noisy
+        noisy = any(isinstance(layer, layers.Dropout) for layer in settings.hidden)
+        if noisy and validation is None and not incremental:
+            some = data.take(np.arange(0, len(data.X), -(-len(data.X) // WATCHED_ROWS)))
+            self.clean = _Data(some.X, some.target, estimator._row_weights(some))
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
+        self._clean_loss_fell(network)  # since now
         if self.validation is not None and not self.fresh:  # a warm start may be as good as it gets
             self._keep_better(network, *self.estimator._judged(network.predict(self.validation.X), self.validation))
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
-        outputs = estimator.n_outputs_ if isinstance(estimator, RegressorMixin) else 1
-        estimator.loss_ = metrics["loss"] / outputs  # scikit-learn's is the mean over outputs, its gradient the sum's
+        estimator.loss_ = metrics["loss"] / self._outputs
         estimator.loss_curve_.append(estimator.loss_)
         estimator.n_iter_ += 1
         estimator.t_ += self.rows
@@ -558,17 +574,35 @@ class _Watch(callbacks.Callback):
             self._set_rate(network, estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t)
         if self.waited > self.settings.n_iter_no_change and not self.incremental:
             rate: Any = network.optimizer.learning_rate
-            if estimator.solver == "sgd" and estimator.learning_rate == "adaptive" and rate > 1e-6:
+            if self._clean_loss_fell(network):
+                self.waited = 0
+            elif estimator.solver == "sgd" and estimator.learning_rate == "adaptive" and rate > 1e-6:
                 self._set_rate(network, rate / 5.0)
                 self.waited = 0
             else:
                 network.stop_training = True
+
+    @property
+    def _outputs(self) -> int:
+        """scikit-learn's loss of a regression is the mean over the outputs, its gradient the sum's."""
+        return self.estimator.n_outputs_ if isinstance(self.estimator, RegressorMixin) else 1
 
     def _smaller_loss(self) -> bool:
         estimator = self.estimator
         best = math.inf if estimator.best_loss_ is None else estimator.best_loss_
         estimator.best_loss_ = min(best, estimator.loss_)
         return bool(estimator.loss_ <= best - self.settings.tol)
+
+    def _clean_loss_fell(self, network: Network) -> bool:
+        """Whether the training rows' loss without dropout fell since it was last looked at: dropout's noise may hide
+        that training goes on. It is only looked at where training would otherwise stop, so that it costs little."""
+        rows = self.clean
+        if rows is None:
+            return False
+        loss = network.evaluate(rows.X, rows.target, rows.weight)["loss"] / self._outputs
+        fell = loss <= self.best_clean_loss - self.settings.tol
+        self.best_clean_loss = min(self.best_clean_loss, loss)
+        return fell
 
     def _better_score(self, network: Network, validation: _Data) -> bool:
         """Whether the score or the loss of the held-out rows improved: accuracy alone stands still for many epochs."""
@@ -581,6 +615,8 @@ class _Watch(callbacks.Callback):
         return better
 
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
+        if isinstance(self.estimator, RegressorMixin):
+            score = gain  # R^2, but where it says nothing
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
             self.best = callbacks._copied(network)
@@ -702,7 +738,8 @@ _PARAMETERS = """
     epsilon : float > 0
         For "adam".
     n_iter_no_change : int >= 1 or inf
-        Training stops after more epochs than that without improvement.
+        Training stops after more epochs than that without improvement. With dropout, whose noise hides progress, it
+        goes on all the same where the training rows' loss with dropout off fell by tol since this was last looked at.
     max_fun : int >= 1
         Calls of the loss at most, for "lbfgs".
     dropout : float in [0, 1] or sequence of them
@@ -1080,10 +1117,11 @@ class MLPRegressor(RegressorMixin, _MLP):
         weight = data.weight[:, None]
         error = (weight * (y - output) ** 2).sum(axis=0)
         spread = (weight * (y - np.average(y, axis=0, weights=data.weight)) ** 2).sum(axis=0)
-        # of a constant target 1 where it is met, else 0, as in sklearn.metrics.r2_score
-        constant = np.where(error == 0, 1.0, 0.0)
-        score = float(np.mean(np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), constant)))
-        return score, score
+        varies = spread > 0
+        r2 = 1.0 - error / np.where(varies, spread, data.unit * data.weight.sum())
+        # of a constant target the score is 1 where it is met, else 0, as in sklearn.metrics.r2_score
+        score = np.where(varies, r2, np.where(error == 0, 1.0, 0.0))
+        return float(np.mean(score)), float(np.mean(r2))
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The predicted targets.
