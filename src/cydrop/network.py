@@ -330,6 +330,10 @@ class Network:
             views[f"{op.layers[0]}.weight"][...] = layer.initial_weight(
                 op.n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
             )
+            if layer.bias:
+                views[f"{op.layers[0]}.bias"][...] = layer.initial_bias(
+                    op.n_in, seeding.branch(self._root, seeding.BIASES, number)
+                )
         for op in model.plan.ops:
             if op.kind in ("layer_norm", "batch_norm"):
                 views[f"{op.layers[0]}.weight"][...] = 1.0

@@ -2,8 +2,9 @@
 
     X (n, n_features) -> Gemm, Relu, ... one or a few nodes a layer -> the loss's link -> "probabilities" or "values"
 
-The graph is that of `Network.predict`. With mc=True the layers that draw random numbers stay in it, as in
-`Network.predict_mc`, behind a switch:
+The graph is that of `Network.predict`. Of an estimator for scikit-learn it goes on to what its `predict` and
+`predict_proba` give, and of a pipeline it begins with the other steps, which skl2onnx converts. With mc=True the layers
+that draw random numbers stay in it, as in `Network.predict_mc`, behind a switch:
 
     training_mode (one boolean, False if it is left out)
 
@@ -16,14 +17,15 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections import Counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cydrop import checks, files, layers, losses
-from cydrop.network import Network, check_network
+from cydrop.network import Network
 from cydrop.reference import alpha_affine
 
 OPSET = 17  # the first with LayerNormalization
@@ -31,33 +33,42 @@ IR_VERSION = 8  # the one of that opset
 LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB, and the nodes need some as well
 
 
-def export(net: Network, path: Any, *, mc: bool = False) -> None:
-    """Writes a network to an ONNX file (opset 17, IR version 8).
+def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> None:
+    """Writes a network, or an estimator with its classes, to an ONNX file (opset 17, IR version 8).
 
-    The model takes "X", float32 of shape (n, n_features) for any n, and gives what `Network.predict` gives, as
-    "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll). Equal
-    networks give equal files. The file is written beside its place and renamed, as by `Network.save`.
+    The model takes "X", float32 of shape (n, n_features) for any n. Of a network it gives what `Network.predict` gives,
+    as "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll). Of an
+    `MLPClassifier` it gives "label", (n,), what `predict` gives as int64 or text (of several labels 0 and 1, (n,
+    n_labels)), and "probabilities", (n, n_classes), what `predict_proba` gives; of an `MLPRegressor` "variable", in the
+    shape of `predict`. Equal networks give equal files. The file is written beside its place and renamed, as by
+    `Network.save`.
 
     Parameters
     ----------
-    net : Network
-        Built, usually trained.
+    net : Network, MLPClassifier, MLPRegressor or sklearn.pipeline.Pipeline
+        Built or fitted, usually trained. The estimators are those of `cydrop.sklearn`; a pipeline has one of them at
+        its end, and steps before it that the skl2onnx package converts.
     path : str or path-like
     mc : bool
         Whether dropout, noise and drop-connect stay in the model, for Monte Carlo dropout. They act where the input
         "training_mode", a boolean scalar, is True; it may be left out and is False then. Rates that follow a schedule
         stand at its end. A mask with shared="batch" and a mask of weights hold for all rows of a run.
+    example : DataFrame or array, or None
+        For a pipeline: rows as its `predict` takes them. The columns of a DataFrame become inputs, (n, 1) each, under
+        their names: float32 for numbers, int64 for integers, text. None: one input "X", all float32.
 
     Raises
     ------
     ImportError
-        Without the onnx package (`pip install "cydrop[onnx]"`).
+        Without the onnx package (`pip install "cydrop[onnx]"`), or, for a pipeline, without skl2onnx.
     RuntimeError
         For a network that is not built.
+    sklearn.exceptions.NotFittedError
+        For an estimator that is not fitted.
     TypeError
-        For what is not a network, a path or a bool.
+        For what is none of these, a path or a bool.
     ValueError
-        For weights of 2 GiB and more, which the format does not hold.
+        For weights of 2 GiB and more, which the format does not hold; for steps that skl2onnx does not convert.
     OSError
         When the file cannot be written; it is named.
 
@@ -76,17 +87,17 @@ def export(net: Network, path: Any, *, mc: bool = False) -> None:
     it a number of nine digits, since of small ones layers may get related masks.
     """
     place = files.checked_path(path)
-    data = to_model(net, mc=mc).SerializeToString(deterministic=True)
+    data = to_model(net, mc=mc, example=example).SerializeToString(deterministic=True)
     with files.replaced(place) as file:
         file.write(data)
 
 
-def to_model(net: Network, *, mc: bool = False) -> Any:
+def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     """The model that `export` writes, in memory.
 
     Parameters
     ----------
-    net, mc
+    net, mc, example
         As for `export`.
 
     Returns
@@ -106,41 +117,130 @@ def to_model(net: Network, *, mc: bool = False) -> Any:
     >>> [node.op_type for node in cd.onnx.to_model(net).graph.node]
     ['Gemm', 'Relu', 'Gemm', 'Identity']
     """
-    check_network(net)
     checks.flag("mc", mc)
-    plan = net._built("an ONNX model")
+    steps, last = _taken_apart(net)
+    if example is not None and steps is None:
+        raise ValueError("example is for pipelines, to show what their first step takes; net is none, or has one step")
+    network = last if isinstance(last, Network) else last.network_
+    plan = network._built("an ONNX model")
     size = 4 * (plan.arena_size + plan.buffer_size)
     if size > LARGEST:
         raise ValueError(
             f"the weights take {size / 2**30:.2f} GiB, an ONNX file holds less than 2; Network.save has no limit"
         )
     onnx = _onnx()
-    graph = _Graph(onnx, net, mc)
-    value = "X"
-    for place, layer in enumerate(net.layers):
+    helper, kinds = onnx.helper, onnx.TensorProto
+    first = None if steps is None else _converted(steps, example)
+    graph = _Graph(onnx, network, mc)
+    value, kind = "X", kinds.FLOAT
+    if first is not None:
+        value, kind = "network.X", first.graph.output[0].type.tensor_type.elem_type
+    inputs = [helper.make_tensor_value_info(value, kind, ["n", plan.n_features])]
+    if kind != kinds.FLOAT:
+        graph.place = "network"
+        value = graph.add("Cast", value, to=kinds.FLOAT)
+    for place, layer in enumerate(network.layers):
         graph.place = str(place)
         value = graph.layer(layer, value)
     graph.place = "link"
-    output = graph.link(net.loss, value)
+    outputs = graph.link(network.loss, value) if last is network else graph.answer(last, value)
 
-    helper, kinds = onnx.helper, onnx.TensorProto
-    inputs = [helper.make_tensor_value_info("X", kinds.FLOAT, ["n", plan.n_features])]
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
         graph.initializers.append(onnx.numpy_helper.from_array(np.array(False), "training_mode"))
-    outputs = [helper.make_tensor_value_info(output, kinds.FLOAT, ["n", plan.n_outputs])]
     from cydrop import __version__
 
+    about = f"{plan.n_features} features to {plan.n_outputs} {outputs[-1].name}; trained with loss {network.loss.name}"
     model = helper.make_model(
         helper.make_graph(graph.nodes, "network", inputs, outputs, initializer=graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="cydrop",
         producer_version=__version__,
-        doc_string=f"{plan.n_features} features to {plan.n_outputs} {output}; trained with loss {net.loss.name}",
+        doc_string=about,
     )
+    if first is not None:
+        model = _behind(onnx, first, model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _taken_apart(net: Any) -> tuple[Any, Any]:
+    """The steps of a pipeline before its last, or None; and the network or estimator."""
+    steps, last = None, net
+    # what was never imported can have no instances: scikit-learn is not needed for networks
+    pipelines, estimators = sys.modules.get("sklearn.pipeline"), sys.modules.get("cydrop.sklearn")
+    if pipelines is not None and isinstance(net, pipelines.Pipeline):
+        before = [step for step in net.steps[:-1] if step[1] is not None and not isinstance(step[1], str)]
+        steps, last = pipelines.Pipeline(before) if before else None, net.steps[-1][1]  # without "passthrough"
+    if estimators is not None and isinstance(last, estimators._MLP):
+        estimators.check_is_fitted(last, "network_")
+        return steps, last
+    if not isinstance(last, Network) or last is not net:
+        got = f"{net!r} ({type(net).__name__})" if len(repr(net)) < 60 else type(net).__name__
+        end = "" if last is net else f" that ends with {type(last).__name__}"
+        raise TypeError(
+            f"net must be a cydrop.Network, got {got}{end}; an MLPClassifier or MLPRegressor of cydrop.sklearn will "
+            "do, and a Pipeline that ends with one; of what wraps such an estimator give that, or its network_"
+        )
+    return None, net
+
+
+def _converted(steps: Any, example: Any) -> Any:
+    """The model of a pipeline's first steps, by skl2onnx."""
+    alone = "or export the pipeline's last step alone, and apply the others in front of it"
+    try:
+        skl2onnx = importlib.import_module("skl2onnx")
+    except ImportError:
+        raise ImportError(
+            f"the steps before a pipeline's network need the skl2onnx package: pip install skl2onnx, {alone}"
+        ) from None
+    try:
+        if example is not None:
+            return skl2onnx.to_onnx(steps, _single(example[:1]), target_opset=OPSET)
+        columns = skl2onnx.common.data_types.FloatTensorType([None, steps.n_features_in_])
+        return skl2onnx.convert_sklearn(steps, initial_types=[("X", columns)], target_opset=OPSET)
+    except Exception as error:
+        hint = "" if example is not None else "give example=X[:1], a row with the columns and types that they take, "
+        raise ValueError(f"skl2onnx does not convert the steps before the network ({error}); {hint}{alone}") from error
+
+
+def _single(rows: Any) -> Any:
+    """Numbers as float32: ONNX Runtime has no float64 kernels for some of what scikit-learn's steps become."""
+    if hasattr(rows, "dtypes"):  # a DataFrame
+        return rows.astype({name: np.float32 for name, kind in rows.dtypes.items() if kind == np.float64})
+    return rows.astype(np.float32) if rows.dtype == np.float64 else rows
+
+
+def _behind(onnx: Any, first: Any, second: Any) -> Any:
+    """One model of two: the first one's output is the second's input "network.X"."""
+    taken = {entry.name for entry in first.graph.input}
+    end = first.graph.output[0].name
+
+    def rename(graph: Any) -> None:
+        """Gives all values and nodes but the inputs names that the second model has not."""
+        for node in graph.node:
+            node.name = f"before.{node.name}"
+            for names in (node.input, node.output):
+                names[:] = [name if name in taken or not name else f"before.{name}" for name in names]
+            for attribute in node.attribute:
+                for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                    rename(inner)
+        for values in (graph.initializer, graph.output, graph.value_info):
+            for value in values:
+                value.name = f"before.{value.name}"
+
+    rename(first.graph)
+    # skl2onnx names the least version that has all of its nodes as they are in the version asked for
+    domains = {entry.domain: entry.version for entry in first.opset_import} | {"": OPSET}
+    del first.opset_import[:]
+    first.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in domains.items())
+    first.ir_version = second.ir_version
+    merged = onnx.compose.merge_models(first, second, io_map=[(f"before.{end}", "network.X")])
+    for field in ("doc_string", "producer_name", "producer_version"):
+        setattr(merged, field, getattr(second, field))
+    merged.graph.name, merged.graph.doc_string = second.graph.name, ""  # skl2onnx's are random
+    return merged
 
 
 def _onnx() -> Any:
@@ -159,7 +259,9 @@ class _Graph:
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.place = ""  # of the layer at work: names begin with it
-        self.width = net._built("an ONNX model").n_features  # columns of its input
+        plan = net._built("an ONNX model")
+        self.n_outputs = plan.n_outputs
+        self.width = plan.n_features  # columns of the input of the layer at work
         self.used: Counter[str] = Counter()
 
     def name(self, what: str) -> str:
@@ -224,9 +326,12 @@ class _Graph:
             layers.ReLU: "Relu", layers.LeakyReLU: "LeakyRelu", layers.ELU: "Elu", layers.SELU: "Selu",
             layers.Tanh: "Tanh", layers.Sigmoid: "Sigmoid", layers.Softplus: "Softplus",
         }  # fmt: skip
+        kind = kinds.get(type(layer))
+        if kind is None:
+            raise ValueError(f"an ONNX model cannot hold {layer!r}, whose class is not cydrop's own")
         if isinstance(layer, layers.LeakyReLU | layers.ELU):
-            return self.add(kinds[type(layer)], z, alpha=layer.alpha)
-        return self.add(kinds[type(layer)], z)
+            return self.add(kind, z, alpha=layer.alpha)
+        return self.add(kind, z)
 
     # What draws -----------------------------------------------------------------------------------------------
 
@@ -282,15 +387,73 @@ class _Graph:
 
     # The end --------------------------------------------------------------------------------------------------
 
-    def link(self, loss: losses.Loss, z: str) -> str:
-        """From raw outputs to what `predict` returns, and its name."""
+    def link(self, loss: losses.Loss, z: str) -> list[Any]:
+        """From raw outputs to what `Network.predict` returns."""
         if isinstance(loss, losses.CrossEntropy):
-            return self.add("Softmax", z, axis=1, output="probabilities")
+            self.add("Softmax", z, axis=1, output="probabilities")
+            return [self.output("probabilities", self.n_outputs)]
         if isinstance(loss, losses.BinaryCrossEntropy):
-            return self.add("Sigmoid", z, output="probabilities")
+            self.add("Sigmoid", z, output="probabilities")
+            return [self.output("probabilities", self.n_outputs)]
         if isinstance(loss, losses.GaussianNLL):
             means, logs = self.name("means"), self.name("log_variances")
             self.nodes.append(self.onnx.helper.make_node("Split", [z], [means, logs], name=self.name("Split"), axis=1))
             variances = self.add("Min", self.add("Exp", logs), self.constant("largest", np.finfo(np.float32).max))
-            return self.add("Concat", means, variances, axis=1, output="values")
-        return self.add("Identity", z, output="values")
+            self.add("Concat", means, variances, axis=1, output="values")
+        else:
+            self.add("Identity", z, output="values")
+        return [self.output("values", self.n_outputs)]
+
+    def answer(self, estimator: Any, z: str) -> list[Any]:
+        """From raw outputs to what the estimator's `predict` and `predict_proba` return."""
+        if not hasattr(estimator, "classes_"):
+            shape = estimator._target_shape
+            self.add("Reshape", z, self.integers("shape", [-1, *shape]), output="variable")
+            return [self.output("variable", *shape)]
+        integers = self.onnx.TensorProto.INT64
+        if estimator._several:
+            p = self.add("Sigmoid", z, output="probabilities")
+            self.add("Cast", self.add("Greater", p, self.constant("half", 0.5)), to=integers, output="label")
+            several = self.output("label", self.n_outputs, kind=integers)
+            return [several, self.output("probabilities", self.n_outputs)]
+        names = _label_tensor(self.onnx, estimator.classes_)
+        self.initializers.append(names)
+        if self.n_outputs > 1:
+            p = self.add("Softmax", z, axis=1, output="probabilities")
+            place = self.add("ArgMax", p, axis=1, keepdims=0)
+        else:
+            place = self.two_classes(z, len(estimator.classes_))
+        self.add("Gather", names.name, place, output="label")
+        label = self.output("label", kind=names.data_type)
+        return [label, self.output("probabilities", len(estimator.classes_))]
+
+    def two_classes(self, z: str, n_classes: int) -> str:
+        """The place of the class of one unit, which gives the probability of the second; 1 where there is one class."""
+        p = self.add("Sigmoid", z)
+        if n_classes == 1:
+            one = self.onnx.helper.make_tensor("value", self.onnx.TensorProto.FLOAT, [1], [1.0])
+            self.add("ConstantOfShape", self.add("Shape", p), value=one, output="probabilities")
+            above = self.add("Greater", p, self.constant("never", 2.0))
+        else:
+            self.add("Concat", self.add("Sub", self.constant("one", 1.0), p), p, axis=1, output="probabilities")
+            above = self.add("Greater", p, self.constant("half", 0.5))
+        place = self.add("Cast", above, to=self.onnx.TensorProto.INT64)
+        return self.add("Reshape", place, self.integers("shape", [-1]))
+
+    def integers(self, what: str, value: list[int]) -> str:
+        name = self.name(what)
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.array(value, dtype=np.int64), name))
+        return name
+
+    def output(self, name: str, *columns: int, kind: int | None = None) -> Any:
+        kind = self.onnx.TensorProto.FLOAT if kind is None else kind
+        return self.onnx.helper.make_tensor_value_info(name, kind, ["n", *columns])
+
+
+def _label_tensor(onnx: Any, classes: NDArray[Any]) -> Any:
+    """The labels as int64 where they are whole numbers or bools, else as text."""
+    labels = classes.tolist()
+    if all(isinstance(label, bool | int | float) and label == int(label) for label in labels):
+        return onnx.numpy_helper.from_array(np.array(labels, dtype=np.int64), "classes")
+    text = [str(label).encode() for label in labels]
+    return onnx.helper.make_tensor("classes", onnx.TensorProto.STRING, [len(text)], text)

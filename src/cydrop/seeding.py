@@ -1,7 +1,7 @@
 """From whatever users give as a seed to the 64-bit words that generators and masks start from.
 
 Everything is derived through numpy.random.SeedSequence, whose output NumPy promises never to change. The words
-of a network's seed are its root; weights, shuffles and masks each have branches of their own.
+of a network's seed are its root; weights, biases, shuffles and masks each have branches of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
-WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO = range(4)  # branches of a network's root
+WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES = range(5)  # branches of a network's root
 
 
 def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:

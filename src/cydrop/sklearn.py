@@ -14,7 +14,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,9 @@ try:
 except ImportError as error:
     raise ImportError(f'cydrop.sklearn needs scikit-learn 1.6: pip install "cydrop[sklearn]" ({error})') from None
 
-from cydrop import callbacks, checks, functional, layers, losses, optimizers, schedules, seeding
+from cydrop import callbacks as callback_module
+from cydrop import checks, functional, layers, losses, optimizers, schedules, seeding
+from cydrop.callbacks import Callback
 from cydrop.errors import DivergedError
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network
@@ -42,6 +44,7 @@ Floats = NDArray[np.float32]
 __all__ = ["MLPClassifier", "MLPRegressor"]
 
 AUTO_BATCH = 200  # rows of a batch with batch_size="auto"
+WATCHED_ROWS = 10_000  # training rows at most whose loss without dropout decides whether training goes on
 SPARSE_CHUNK = 2**24  # elements of a sparse X that are made dense at a time in prediction
 ACTIVATIONS = {"identity": None, "logistic": "sigmoid"} | {name: name for name in layers.ACTIVATIONS}
 REGRESSION_LOSSES = {
@@ -58,9 +61,14 @@ class _Data:
     X: Floats
     target: NDArray[Any]  # (n,) codes of classes, or (n, outputs) of 0 and 1 or of numbers
     weight: NDArray[np.float64]  # above 0
+    unit: NDArray[np.float64] | float = 1.0  # of held-out rows of a regression: the variance of the training targets
 
     def take(self, rows: NDArray[np.intp]) -> _Data:
         return _Data(self.X[rows], self.target[rows], self.weight[rows])
+
+    def of_weight(self) -> _Data:
+        """Without the rows of weight 0."""
+        return self if (self.weight > 0).all() else self.take(np.flatnonzero(self.weight > 0))
 
 
 @dataclass(eq=False)
@@ -117,12 +125,13 @@ class _MLP(BaseEstimator, ABC):
     loss_curve_: list[float]
     best_loss_: Any
     validation_scores_: Any
+    validation_loss_curve_: Any
     best_validation_score_: Any
 
     # What a classifier and a regressor do differently --------------------------------------------------------
 
     @abstractmethod
-    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None) -> NDArray[Any]:
+    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None, name: str = "y") -> NDArray[Any]:
         """Targets as the network takes them; sets `classes_` and the like when `fresh`."""
 
     @abstractmethod
@@ -131,14 +140,24 @@ class _MLP(BaseEstimator, ABC):
 
     @abstractmethod
     def _judged(self, output: Floats, data: _Data) -> tuple[float, float]:
-        """Accuracy or R^2 of the network's output for the rows, and a loss with the sign turned: more is better."""
+        """Accuracy or R^2 of the network's output for the rows, and what decides between equal ones, a loss with the
+        sign turned: more is better."""
 
     def _class_weights(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64] | float:
         return 1.0
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        callbacks: Sequence[Callback] | None = (),
+    ) -> Any:
         """Trains from the start, or with `warm_start=True` from where the last call ended.
 
         Parameters
@@ -148,6 +167,13 @@ class _MLP(BaseEstimator, ABC):
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like, shape (n_samples,), or None
             Multiplies each row's loss. Rows of weight 0 are left out.
+        X_val, y_val : array-likes as X and y, or None
+            Rows to validate on. With `early_stopping` they are those that it goes by, and nothing is held out; without
+            it their loss and score are recorded (`validation_loss_curve_`, `validation_scores_`), and decide nothing.
+            Of a classifier they have `class_weight`.
+        callbacks : sequence of `cydrop.callbacks`
+            Told of each epoch of `network_`, after the records below are up to date. With rows to validate on there
+            are "val_loss" and others to watch. Where `EarlyStopping` puts its best epoch back it has the last word.
 
         Returns
         -------
@@ -156,11 +182,12 @@ class _MLP(BaseEstimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For unusable parameters or data; the estimator is left as it was.
+            For unusable parameters or data, also for y_val with unknown labels, and for validation rows or callbacks
+            with "lbfgs", which has no epochs; the estimator is left as it was.
         DivergedError
             When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
         """
-        return self._fit(X, y, sample_weight, incremental=False)
+        return self._fit(X, y, sample_weight, incremental=False, held_out=(X_val, y_val), told=callbacks)
 
     def _more(self) -> bool:
         """Whether the solver can go on with more rows; for `partial_fit`."""
@@ -168,10 +195,19 @@ class _MLP(BaseEstimator, ABC):
             raise AttributeError("partial_fit is for solver='adam' and 'sgd', not 'lbfgs'")
         return True
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: ArrayLike | None = None) -> Any:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        incremental: bool,
+        classes: ArrayLike | None = None,
+        held_out: tuple[Any, Any] = (None, None),
+        told: Any = (),
+    ) -> Any:
         before = self.__dict__.copy()
         try:
-            train = self._ready(X, y, sample_weight, incremental, classes)
+            train = self._ready(X, y, sample_weight, incremental, classes, held_out, _checked_callbacks(told))
         except BaseException:  # what is refused leaves the estimator as it was
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -181,38 +217,69 @@ class _MLP(BaseEstimator, ABC):
         return self
 
     def _ready(
-        self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: ArrayLike | None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        incremental: bool,
+        classes: ArrayLike | None,
+        held_out: tuple[Any, Any],
+        told: list[Callback],
     ) -> Callable[[], None]:
         """Checks everything and sets up a network; then what is left to do: the training."""
         fresh = not (hasattr(self, "network_") and (incremental or self.warm_start))
         settings = self._settings(incremental)
-        X, y = validate_data(
-            self, X, y, reset=fresh, dtype=np.float32, order="C", accept_sparse="csr",
-            multi_output=True, y_numeric=isinstance(self, RegressorMixin),
-        )  # fmt: skip
-        X = X.toarray() if sparse.issparse(X) else X
-        y = y.toarray() if sparse.issparse(y) else y
+        X, y = self._checked_rows(X, y, reset=fresh)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         weight = np.ones(len(X)) if sample_weight is None else _weights(sample_weight, len(X))
-        data = _Data(X, self._encoded(y, fresh, classes), weight * self._class_weights(y, weight))
-        if not (data.weight > 0).all():
-            data = data.take(np.flatnonzero(data.weight > 0))
+        data = _Data(X, self._encoded(y, fresh, classes), weight * self._class_weights(y, weight)).of_weight()
         if not len(data.X):
             raise ValueError("sample_weight and class_weight leave no row: one of the two is 0 for each of them")
+        validation = self._given_validation(*held_out)
+        if self.solver == "lbfgs" and (validation is not None or told):
+            raise ValueError("solver='lbfgs' has no epochs: X_val, y_val and callbacks are for 'adam' and 'sgd'")
         if len(data.X) <= settings.batch_size and not incremental:
             data = _merged(data)
         rng = check_random_state(self.random_state)
         self._prepare(settings, data, rng, fresh)
         if self.solver == "lbfgs":
             return lambda: self._fit_lbfgs(settings, data)
-        validation = None
-        if self.early_stopping and not incremental:
+        if validation is None and self.early_stopping and not incremental:
             data, validation = self._split(settings, data, rng)
-        self._begin_records()
+        if validation is not None:
+            validation.unit = self._unit(data)
+        self._begin_records(validated=validation is not None)
         self._set_optimizer(settings, data, keep_moments=incremental and not fresh)
-        watch = _Watch(self, settings, len(data.X), validation, incremental, fresh)
-        return lambda: self._fit_epochs(settings, data, watch)
+        watch = _Watch(self, settings, data, validation, incremental, fresh)
+        return lambda: self._fit_epochs(settings, data, watch, told)
+
+    def _checked_rows(self, X: Any, y: Any, reset: bool) -> tuple[Floats, NDArray[Any]]:
+        X, y = validate_data(
+            self, X, y, reset=reset, dtype=np.float32, order="C", accept_sparse="csr",
+            multi_output=True, y_numeric=isinstance(self, RegressorMixin),
+        )  # fmt: skip
+        return X.toarray() if sparse.issparse(X) else X, y.toarray() if sparse.issparse(y) else y
+
+    def _given_validation(self, X_val: Any, y_val: Any) -> _Data | None:
+        """The rows given to validate on."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            raise ValueError(f"X_val and y_val belong together, {'X_val' if X_val is None else 'y_val'} is missing")
+        try:
+            X, y = self._checked_rows(X_val, y_val, reset=False)
+        except (ValueError, TypeError) as error:  # which names X or y
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"X_val and y_val: {error}") from None
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y.ravel()
+        target = self._encoded(y, False, None, name="y_val")
+        ones = np.ones(len(X))
+        data = _Data(X, target, ones * self._class_weights(y, ones)).of_weight()
+        if not len(data.X):
+            raise ValueError("class_weight leaves no row of X_val: it is 0 for each of them")
+        return data
 
     def _settings(self, incremental: bool) -> _Settings:
         """Checks every parameter; the names in errors are those of the constructor."""
@@ -254,7 +321,7 @@ class _MLP(BaseEstimator, ABC):
 
     def _hidden_layers(self, sizes: list[int]) -> list[layers.Layer]:
         activation = checks.choice("activation", self.activation, ACTIVATIONS)
-        weight_init = "he_normal" if activation == "relu" else "glorot_uniform"
+        beginning = self._beginning()
         rates = self._rates(len(sizes))
         if self.solver == "lbfgs" and (any(rate != 0 for rate in rates) or self.max_norm is not None):
             raise ValueError(
@@ -265,11 +332,15 @@ class _MLP(BaseEstimator, ABC):
         stack: list[layers.Layer] = []
         for units, rate in zip([None, *sizes], rates, strict=True):
             if units is not None:
-                dense = layers.Dense(units, activation=activation, weight_init=weight_init, max_norm=self.max_norm)
-                stack.append(dense)
+                stack.append(layers.Dense(units, activation=activation, max_norm=self.max_norm, **beginning))
             if rate != 0:
                 stack.append(layers.Dropout(rate, mode=self.dropout_mode))
         return stack
+
+    def _beginning(self) -> dict[str, Any]:
+        """How scikit-learn draws first weights and biases, of the last layer too: by the hidden layers' activation."""
+        init = "glorot_sigmoid_uniform" if self.activation in ("logistic", "sigmoid") else "glorot_uniform"
+        return {"weight_init": init, "bias_init": init}
 
     def _rates(self, n_hidden: int) -> list[schedules.Rate]:
         """Rates of the input and behind each hidden layer, with the schedule's factor."""
@@ -298,7 +369,7 @@ class _MLP(BaseEstimator, ABC):
         """A fresh network with fresh records; or else checks that the parameters describe the one that is there."""
         loss, _ = self._loss()
         n_outputs = self._n_outputs(data)
-        stack = [*settings.hidden, layers.Dense(n_outputs, weight_init="glorot_uniform")]
+        stack = [*settings.hidden, layers.Dense(n_outputs, **self._beginning())]
         if not fresh:
             if repr((stack, loss)) != repr((list(self.network_.layers), self.network_.loss)):
                 raise ValueError(
@@ -314,16 +385,21 @@ class _MLP(BaseEstimator, ABC):
         links = {"cross_entropy": "softmax", "binary_cross_entropy": "logistic"}
         self.out_activation_ = links.get(loss.name, "identity")
         self.t_ = self.n_iter_ = 0
-        for name in ("loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"):
+        for name in (
+            "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_", "validation_loss_curve_",
+        ):  # fmt: skip
             self.__dict__.pop(name, None)  # of an earlier fit
 
-    def _begin_records(self) -> None:
-        """What is missing: everything in a fresh fit and after "lbfgs", scores where early stopping is new."""
+    def _begin_records(self, validated: bool) -> None:
+        """What is missing: everything in a fresh fit and after "lbfgs", that of rows to validate on where those are
+        new."""
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_, self.best_loss_ = [], math.inf
-            self.validation_scores_ = self.best_validation_score_ = None
-        if self.early_stopping and self.validation_scores_ is None:
-            self.validation_scores_, self.best_validation_score_, self.best_loss_ = [], -math.inf, None
+            self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
+        if validated and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_, self.validation_loss_curve_ = [], -math.inf, []
+        if validated and self.early_stopping:
+            self.best_loss_ = None
 
     def _n_outputs(self, data: _Data) -> int:
         return 1 if data.target.ndim == 1 else int(data.target.shape[1])
@@ -342,7 +418,9 @@ class _MLP(BaseEstimator, ABC):
         """The rows' weights with a mean of 1, times the loss's factor."""
         return data.weight * (self._loss()[1] / data.weight.mean())
 
-    def _fit_epochs(self, settings: _Settings, data: _Data, watch: _Watch) -> None:
+    def _fit_epochs(self, settings: _Settings, data: _Data, watch: _Watch, told: list[Callback]) -> None:
+        held = watch.validation
+        validation = None if held is None else (held.X, held.target, self._row_weights(held))
         weight = self._row_weights(data)
         try:
             self.network_.fit(
@@ -351,7 +429,8 @@ class _MLP(BaseEstimator, ABC):
                 batch_size=min(settings.batch_size, len(data.X)),
                 shuffle=self.shuffle and len(data.X) > settings.batch_size,
                 sample_weight=None if (weight == 1.0).all() else weight,
-                callbacks=[watch],
+                validation_data=validation,
+                callbacks=[watch, *told],
                 verbose=int(bool(self.verbose)),
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -377,6 +456,12 @@ class _MLP(BaseEstimator, ABC):
             np.arange(n), test_size=held, random_state=rng, stratify=self._strata(data, min(held, n - held))
         )
         return data.take(train), data.take(test)
+
+    def _unit(self, data: _Data) -> NDArray[np.float64] | float:
+        """The variance of the targets, 1 where it is 0."""
+        y = data.target.reshape(len(data.X), -1).astype(np.float64)
+        variance = np.average((y - np.average(y, axis=0, weights=data.weight)) ** 2, axis=0, weights=data.weight)
+        return np.where(variance > 0, variance, 1.0)
 
     def _strata(self, data: _Data, smaller: int) -> NDArray[Any] | None:
         return None
@@ -498,19 +583,28 @@ class _MLP(BaseEstimator, ABC):
 
     @property
     def coefs_(self) -> list[Floats]:
-        """Weights of each layer, shape (fan-in, units): views, as in `network_.parameters()`."""
-        return [array for name, array in self._fitted().items() if name.endswith("weight")]
+        """Weights of each layer, shape (fan-in, units): views, as in `network_.parameters()`. Others may be assigned,
+        to `coefs_` or to `coefs_[number]`; they are copied. ValueError for another number or shape of them or for what
+        float32 does not hold, TypeError for what is not numeric; then all stay as they were."""
+        return _Arrays("coefs_", self._fitted("weight"))
+
+    @coefs_.setter
+    def coefs_(self, arrays: Any) -> None:
+        self.coefs_[:] = arrays
 
     @property
     def intercepts_(self) -> list[Floats]:
-        """Biases of each layer, shape (units,)."""
-        return [array for name, array in self._fitted().items() if name.endswith("bias")]
+        """Biases of each layer, shape (units,): views, and assigned like `coefs_`."""
+        return _Arrays("intercepts_", self._fitted("bias"))
 
-    def _fitted(self) -> dict[str, Floats]:
+    @intercepts_.setter
+    def intercepts_(self, arrays: Any) -> None:
+        self.intercepts_[:] = arrays
+
+    def _fitted(self, what: str) -> list[Floats]:
         if not hasattr(self, "network_"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
-        parameters: dict[str, Floats] = self.network_.parameters()
-        return parameters
+        return [array for name, array in self.network_.parameters().items() if name.endswith(what)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -518,47 +612,97 @@ class _MLP(BaseEstimator, ABC):
         return tags
 
 
-class _Watch(callbacks.Callback):
+class _Arrays(list[Floats]):
+    """Views of the network's parameters, one a layer: what is put in their places goes into the network."""
+
+    def __init__(self, name: str, arrays: list[Floats]) -> None:
+        super().__init__(arrays)
+        self._name = name
+
+    def __setitem__(self, place: Any, value: Any) -> None:
+        places = range(len(self))[place]
+        numbers = [places] if isinstance(places, int) else list(places)
+        given = [value] if isinstance(places, int) else list(value)
+        if len(given) != len(numbers):
+            raise ValueError(f"{self._name} has {len(numbers)} arrays here, one a layer, got {len(given)}")
+        arrays = []
+        for number, array in zip(numbers, given, strict=True):
+            arrays.append(checks.floats(f"{self._name}[{number}]", array))
+            if arrays[-1].shape != self[number].shape:
+                raise ValueError(f"{self._name}[{number}] must have shape {self[number].shape}, got {arrays[-1].shape}")
+        for number, array in zip(numbers, arrays, strict=True):
+            self[number][...] = array
+
+    def _refuse(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise TypeError(
+            f"{self._name} has an array for each layer and keeps their number: assign {self._name}[number] or the "
+            "whole list"
+        )
+
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
+    __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)  # copies and pickles are plain lists
+
+
+class _Watch(Callback):
     """Keeps the estimator's records, stops by scikit-learn's rule and adapts SGD's learning rate."""
 
     def __init__(
         self,
         estimator: _MLP,
         settings: _Settings,
-        rows: int,
+        data: _Data,
         validation: _Data | None,
         incremental: bool,
         fresh: bool,
     ) -> None:
-        self.estimator, self.settings, self.rows = estimator, settings, rows
+        self.estimator, self.settings, self.rows = estimator, settings, len(data.X)
         self.validation, self.incremental, self.fresh = validation, incremental, fresh
+        self.by_validation = validation is not None and estimator.early_stopping
         self.waited = 0
         self.best_gain = self.best_score = self.gain_of_best = -math.inf
         self.best: dict[str, Floats] | None = None
+        self.best_clean_loss = math.inf
+        self.clean: _Data | None = None  # training rows to look at with dropout off, where the trained loss is noisy
+        noisy = any(isinstance(layer, layers.Dropout) for layer in settings.hidden)
+        if noisy and not self.by_validation and not incremental:
+            some = data.take(np.arange(0, len(data.X), -(-len(data.X) // WATCHED_ROWS)))
+            self.clean = _Data(some.X, some.target, estimator._row_weights(some))
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
-        if self.validation is not None and not self.fresh:  # a warm start may be as good as it gets
+        self._clean_loss_fell(network)  # since now
+        if self.validation is not None and self.by_validation and not self.fresh:  # it may be as good as it gets
             self._keep_better(network, *self.estimator._judged(network.predict(self.validation.X), self.validation))
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
-        outputs = estimator.n_outputs_ if isinstance(estimator, RegressorMixin) else 1
-        estimator.loss_ = metrics["loss"] / outputs  # scikit-learn's is the mean over outputs, its gradient the sum's
+        estimator.loss_ = metrics["loss"] / self._outputs
         estimator.loss_curve_.append(estimator.loss_)
         estimator.n_iter_ += 1
         estimator.t_ += self.rows
-        better = self._smaller_loss() if self.validation is None else self._better_score(network, self.validation)
+        better = self._better_score(network, metrics) if self.validation is not None else False
+        if not self.by_validation:
+            better = self._smaller_loss()
         self.waited = 0 if better else self.waited + 1
         if estimator.solver == "sgd" and estimator.learning_rate == "invscaling":
             self._set_rate(network, estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t)
         if self.waited > self.settings.n_iter_no_change and not self.incremental:
             rate: Any = network.optimizer.learning_rate
-            if estimator.solver == "sgd" and estimator.learning_rate == "adaptive" and rate > 1e-6:
+            if self._clean_loss_fell(network):
+                self.waited = 0
+            elif estimator.solver == "sgd" and estimator.learning_rate == "adaptive" and rate > 1e-6:
                 self._set_rate(network, rate / 5.0)
                 self.waited = 0
             else:
                 network.stop_training = True
+
+    @property
+    def _outputs(self) -> int:
+        """scikit-learn's loss of a regression is the mean over the outputs, its gradient the sum's."""
+        return self.estimator.n_outputs_ if isinstance(self.estimator, RegressorMixin) else 1
 
     def _smaller_loss(self) -> bool:
         estimator = self.estimator
@@ -566,20 +710,36 @@ class _Watch(callbacks.Callback):
         estimator.best_loss_ = min(best, estimator.loss_)
         return bool(estimator.loss_ <= best - self.settings.tol)
 
-    def _better_score(self, network: Network, validation: _Data) -> bool:
+    def _clean_loss_fell(self, network: Network) -> bool:
+        """Whether the training rows' loss without dropout fell since it was last looked at: dropout's noise may hide
+        that training goes on. It is only looked at where training would otherwise stop, so that it costs little."""
+        rows = self.clean
+        if rows is None:
+            return False
+        loss = network.evaluate(rows.X, rows.target, rows.weight)["loss"] / self._outputs
+        fell = loss <= self.best_clean_loss - self.settings.tol
+        self.best_clean_loss = min(self.best_clean_loss, loss)
+        return fell
+
+    def _better_score(self, network: Network, metrics: dict[str, float]) -> bool:
         """Whether the score or the loss of the held-out rows improved: accuracy alone stands still for many epochs."""
+        assert self.validation is not None
         estimator, tol = self.estimator, self.settings.tol
-        score, gain = estimator._judged(network.predict(validation.X), validation)
+        score, gain = estimator._judged(network.predict(self.validation.X), self.validation)
         estimator.validation_scores_.append(score)
         estimator.best_validation_score_ = max(estimator.best_validation_score_, score)
+        estimator.validation_loss_curve_.append(metrics["val_loss"] / self._outputs)
         better = score >= self.best_score + tol or gain >= self.best_gain + tol
-        self._keep_better(network, score, gain)
+        if self.by_validation:
+            self._keep_better(network, score, gain)
         return better
 
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
+        if isinstance(self.estimator, RegressorMixin):
+            score = gain  # R^2, but where it says nothing
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
-            self.best = callbacks._copied(network)
+            self.best = callback_module._copied(network)
         self.best_gain = max(self.best_gain, gain)
 
     @staticmethod
@@ -588,7 +748,7 @@ class _Watch(callbacks.Callback):
 
     def on_train_end(self, network: Network) -> None:
         if self.best is not None:
-            callbacks._put_back(network, self.best)
+            callback_module._put_back(network, self.best)
 
 
 def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
@@ -599,6 +759,15 @@ def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
     if isinstance(optimizer, optimizers.SGD) and rate != before:
         for velocity in network._moments:
             velocity *= np.float32(before / rate)
+
+
+def _checked_callbacks(given: Any) -> list[Callback]:
+    """None, one callback or several, as a list."""
+    result = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
+    for callback in result:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
+    return result
 
 
 def _weights(given: ArrayLike, rows: int) -> NDArray[np.float64]:
@@ -692,13 +861,15 @@ _PARAMETERS = """
         Whether to stop by the score of held-out rows and to keep the weights of its best epoch; of equal scores the
         one of the smaller loss.
     validation_fraction : float in [0, 1)
-        Share of the rows held out for early_stopping, at least two rows{stratified}.
+        Share of the rows held out for early_stopping, at least two rows{stratified}; not used
+        where `fit` is given X_val.
     beta_1, beta_2 : float in [0, 1)
         For "adam".
     epsilon : float > 0
         For "adam".
     n_iter_no_change : int >= 1 or inf
-        Training stops after more epochs than that without improvement.
+        Training stops after more epochs than that without improvement. With dropout, whose noise hides progress, it
+        goes on all the same where the training rows' loss with dropout off fell by tol since this was last looked at.
     max_fun : int >= 1
         Calls of the loss at most, for "lbfgs".
     dropout : float in [0, 1] or sequence of them
@@ -725,7 +896,9 @@ _ATTRIBUTES = """
     loss_curve_ : list of float
         One value an epoch; like `best_loss_` and the scores below not for "lbfgs".
     validation_scores_ : list of float or None
-        {score} of the held-out rows, one value an epoch, with early_stopping.
+        {score} of the held-out rows, one value an epoch, with early_stopping or X_val.
+    validation_loss_curve_ : list of float or None
+        Their loss, to compare with `loss_curve_`: dropout off, without the penalty.
     best_validation_score_ : float or None
     n_iter_ : int
         Epochs of the last call.
@@ -825,11 +998,13 @@ class MLPClassifier(ClassifierMixin, _MLP):
             )
         return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
-    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None) -> NDArray[Any]:
+    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None, name: str = "y") -> NDArray[Any]:
         check_classification_targets(y)
-        kind = type_of_target(y, input_name="y")
+        kind = type_of_target(y, input_name=name)
         if kind == "multiclass-multioutput":
-            raise ValueError(f"y of shape {y.shape} has several columns of classes; 0 and 1 for several labels will do")
+            raise ValueError(
+                f"{name} of shape {y.shape} has several columns of classes; 0 and 1 for several labels will do"
+            )
         several = bool(y.ndim == 2)
         if fresh:
             found = np.arange(y.shape[1]) if several else np.unique(y)
@@ -837,13 +1012,13 @@ class MLPClassifier(ClassifierMixin, _MLP):
             self._several = several
         if several != self._several or (several and y.shape[1] != len(self.classes_)):
             raise ValueError(
-                f"y has shape {y.shape}, the estimator was fitted for {len(self.classes_)} classes or labels"
+                f"{name} has shape {y.shape}, the estimator was fitted for {len(self.classes_)} classes or labels"
             )
         if several:
             return y.astype(np.float32)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            raise ValueError(f"y has classes {unknown} that are not among the known ones, {self.classes_}")
+            raise ValueError(f"{name} has classes {unknown} that are not among the known ones, {self.classes_}")
         codes = np.searchsorted(self.classes_, y).astype(np.int32)
         return codes if len(self.classes_) > 2 else codes.astype(np.float32)
 
@@ -1058,11 +1233,11 @@ class MLPRegressor(RegressorMixin, _MLP):
         """
         return self._fit(X, y, sample_weight, incremental=True)
 
-    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None) -> NDArray[Any]:
-        target = checks.floats("y", y)
+    def _encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None, name: str = "y") -> NDArray[Any]:
+        target = checks.floats(name, y)
         if not fresh and target[0].shape != self._target_shape:
             raise ValueError(
-                f"y has shape {target.shape}, the estimator was fitted for rows of shape {self._target_shape}"
+                f"{name} has shape {target.shape}, the estimator was fitted for rows of shape {self._target_shape}"
             )
         self._target_shape = target[0].shape
         return target
@@ -1076,10 +1251,11 @@ class MLPRegressor(RegressorMixin, _MLP):
         weight = data.weight[:, None]
         error = (weight * (y - output) ** 2).sum(axis=0)
         spread = (weight * (y - np.average(y, axis=0, weights=data.weight)) ** 2).sum(axis=0)
-        # of a constant target 1 where it is met, else 0, as in sklearn.metrics.r2_score
-        constant = np.where(error == 0, 1.0, 0.0)
-        score = float(np.mean(np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), constant)))
-        return score, score
+        varies = spread > 0
+        r2 = 1.0 - error / np.where(varies, spread, data.unit * data.weight.sum())
+        # of a constant target the score is 1 where it is met, else 0, as in sklearn.metrics.r2_score
+        score = np.where(varies, r2, np.where(error == 0, 1.0, 0.0))
+        return float(np.mean(score)), float(np.mean(r2))
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The predicted targets.
