@@ -295,3 +295,58 @@ def test_curriculum_rises_to_its_end():
     assert rate(0.0) == 0.0
     assert rate(1.0) == pytest.approx(0.5, abs=1e-4)
     assert rate(0.1) == pytest.approx(0.5 * (1 - np.exp(-1)))
+
+
+# Which rate -------------------------------------------------------------------------------------------------
+
+
+def fading(rate, **options):
+    return cd.Network([cd.Dense(20), cd.ReLU(), cd.Dropout(rate), cd.Dense(3)], seed=0, **options).build(4)
+
+
+def test_dropout_that_has_faded_out_is_sampled_at_the_middle_of_training_and_says_so(rng):
+    X = rng.standard_normal((7, 4))
+    with pytest.warns(UserWarning, match="faded out.*rates of its middle"):
+        mc = fading(cd.schedules.Linear(0.6, 0.0)).predict_mc(X, 50, seed=1)
+    np.testing.assert_array_equal(mc.std, fading(0.3).predict_mc(X, 50, seed=1).std)
+
+
+def test_a_schedule_that_still_drops_at_its_end_is_sampled_there(rng):
+    X = rng.standard_normal((7, 4))
+    mc = fading(cd.schedules.Linear(0.1, 0.5)).predict_mc(X, 50, seed=1)
+    np.testing.assert_array_equal(mc.std, fading(0.5).predict_mc(X, 50, seed=1).std)
+
+
+def test_a_rate_that_is_given_holds_for_all_dropout_layers(rng):
+    X, y = rng.standard_normal((7, 4)), np.arange(7) % 3
+    for net in (fading(cd.schedules.Linear(0.6, 0.0)), fading(0.0), fading(0.5)):
+        mc = net.predict_mc(X, 50, seed=1, rate=0.2)
+        np.testing.assert_array_equal(mc.std, fading(0.2).predict_mc(X, 50, seed=1).std)
+        assert net.evaluate_mc(X, y, 20, seed=1, rate=0.2) == fading(0.2).evaluate_mc(X, y, 20, seed=1)
+    layers = [cd.Dense(20), cd.GaussianDropout(0.5), cd.GaussianNoise(0.1), cd.AlphaDropout(0.5), cd.Dense(3)]
+    wanted = [cd.Dense(20), cd.GaussianDropout(0.2), cd.GaussianNoise(0.1), cd.AlphaDropout(0.2), cd.Dense(3)]
+    nets = [cd.Network(some, seed=0).build(4) for some in (layers, wanted)]
+    np.testing.assert_array_equal(
+        nets[0].predict_mc(X, 9, seed=1, rate=0.2).mean, nets[1].predict_mc(X, 9, seed=1).mean
+    )
+
+
+@pytest.mark.parametrize("rate", [0.0, cd.schedules.Constant(0.0), cd.schedules.Step(0.5, 0.0, at=0.2)], ids=repr)
+def test_samples_in_which_nothing_is_drawn_are_no_certainty(rng, rate):
+    X, y = rng.standard_normal((7, 4)), np.arange(7) % 3
+    for call in (lambda: fading(rate).predict_mc(X, 5), lambda: fading(rate).evaluate_mc(X, y, 5)):
+        with pytest.warns(UserWarning, match="nothing is drawn.*all rates are 0.*no certainty"):
+            call()
+    with pytest.warns(UserWarning, match="nothing is drawn"):
+        fading(0.5).predict_mc(X, 5, rate=0.0)
+
+
+def test_a_rate_out_of_range_is_refused_and_a_refused_call_leaves_a_generator_alone(rng):
+    net, generator = fading(0.5), np.random.default_rng(5)
+    before = generator.bit_generator.state
+    for wrong in ({"rate": 1.5}, {"rate": "a"}, {"samples": 0}, {"drop_connect": "no"}, {"quantiles": 2}):
+        with pytest.raises((ValueError, TypeError)):
+            net.predict_mc(rng.standard_normal((7, 4)), seed=generator, **wrong)
+    with pytest.raises(ValueError, match="columns"):
+        net.predict_mc(rng.standard_normal((7, 5)), seed=generator)
+    assert generator.bit_generator.state == before
