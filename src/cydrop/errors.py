@@ -2,10 +2,10 @@
 
 
 class DivergedError(ArithmeticError):
-    """The training loss became infinite or NaN.
+    """The training loss, a parameter, a running statistic or a moment of the optimizer became infinite or NaN.
 
-    The network's parameters are those of the last finished epoch (of `fit`) or those before the batch
-    (of `partial_fit` and `train_on_batch`), and the optimizer's moments are cleared. Usual remedies: a smaller
+    The network's parameters and running statistics are those of the last finished epoch (of `fit`) or those before the
+    call (of `partial_fit` and `train_on_batch`), and the optimizer's moments begin anew. Usual remedies: a smaller
     learning rate, `clip_norm=1.0`, standardised inputs.
 
     Attributes
@@ -21,7 +21,7 @@ class DivergedError(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"the loss stopped being finite in epoch {self.epoch}, batch {self.batch}; the parameters are those "
-            "of the last finished epoch of fit, or from before the batch. Try a smaller learning rate, "
-            "clip_norm=1.0, or standardised inputs"
+            f"the loss or the parameters stopped being finite in epoch {self.epoch}, batch {self.batch}; the "
+            "parameters are those of the last finished epoch of fit, or from before the call. Try a smaller learning "
+            "rate, clip_norm=1.0, or standardised inputs"
         )

@@ -416,7 +416,10 @@ class Network:
         ValueError, TypeError
             For unusable arguments, before anything is changed.
         DivergedError
-            When the loss stops being finite; the parameters are those of the last finished epoch.
+            When the loss or a parameter stops being finite; the network is as after the last finished epoch, the
+            optimizer's moments begin anew.
+        RuntimeError
+            While another thread trains, changes or saves this network.
         KeyboardInterrupt
             After Ctrl-C, which is answered between two steps. The network is as after the last finished step and can
             be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every

@@ -538,6 +538,7 @@ class _MLP(BaseEstimator, ABC):
         seed: seeding.Seed = None,
         return_samples: bool = False,
         quantiles: ArrayLike | None = None,
+        rate: float | None = None,
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
@@ -551,6 +552,9 @@ class _MLP(BaseEstimator, ABC):
             Whether `.samples` keeps all predictions.
         quantiles : array-like of numbers in [0, 1], or None
             Which quantiles of the samples `.quantiles` holds.
+        rate : float in [0, 1] or None
+            Probability of dropping behind all layers, instead of `dropout`. None takes that; with a `dropout_schedule`
+            its value at the end of training or, where that is 0, in the middle, with a warning.
 
         Returns
         -------
@@ -572,7 +576,7 @@ class _MLP(BaseEstimator, ABC):
         keep = checks.flag("return_samples", return_samples) or levels is not None
         dense = X.toarray() if sparse.issparse(X) else X
         return self._shaped(
-            self.network_.predict_mc(dense, samples, seed=seed, return_samples=keep), levels, return_samples
+            self.network_.predict_mc(dense, samples, seed=seed, return_samples=keep, rate=rate), levels, return_samples
         )
 
     @abstractmethod
