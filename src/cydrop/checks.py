@@ -159,8 +159,8 @@ def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False) -> F
     contiguous float32 already is used in place.
     """
     given = array(name, value)
-    if given.dtype == np.float32 and given.flags.c_contiguous and not own:
-        result = given
+    if given.dtype == np.float32 and given.flags.c_contiguous:
+        result = given.copy() if own else given
     elif own:
         with np.errstate(all="ignore"):
             result = np.array(given, dtype=np.float32, order="C", subok=False)

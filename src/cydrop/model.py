@@ -152,8 +152,7 @@ class Model:
     def keep(self, kept: Snapshot | None = None) -> Snapshot:
         """A copy of what predictions depend on, in the memory of an earlier one."""
         kept = kept or (np.empty_like(self.parameters), np.empty_like(self.buffers))
-        np.copyto(kept[0], self.parameters)
-        np.copyto(kept[1], self.buffers)
+        self.engine.keep(*kept)
         return kept
 
 

@@ -502,7 +502,7 @@ class Network:
         """
         engine, rows = model.ready(), len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True)
-        self._snapshot = model.keep(self._snapshot)
+        before = vars(self)["_snapshot"] = model.keep(self._snapshot)
         total, correct, batch = 0.0, 0, 0
         try:
             while batch < data.batches:
@@ -520,7 +520,7 @@ class Network:
                 raise DivergedError(epoch, batch)
         except BaseException as error:
             if isinstance(error, DivergedError) or not engine.is_finite():
-                engine.put_back(*self._snapshot)
+                engine.put_back(*before)
             raise
         model.give_back(workspace)
         return total, correct
@@ -617,9 +617,9 @@ class Network:
 
     def _check_batches(self, data: Rows) -> None:
         """Raises where BatchNorm would see one row at a time, which it normalises to 0: nothing would be learned."""
-        plan = self._checked_plan(data.X.shape[1])
-        few = min(data.batch_size, len(data.X)) == 1 and not self._loss.pair
-        if few and any(op.kind == "batch_norm" for op in plan.ops):
+        if data.batch_size > 1 or self._loss.pair:
+            return
+        if any(op.kind == "batch_norm" for op in self._checked_plan(data.X.shape[1]).ops):
             raise ValueError(
                 "BatchNorm needs batches of at least 2 rows in training, since it normalises a row by itself to 0; got "
                 "batches of 1. LayerNorm takes any"
@@ -1022,7 +1022,7 @@ class Network:
         self, model: Model, rows: int, given: list[NDArray[np.bool_] | None], rates: list[float]
     ) -> None:  # fmt: skip
         """What it takes to draw the masks of the last training forward pass again."""
-        self._last = _Pass(model, model.engine.draws - 1, rows, given, rates)
+        vars(self)["_last"] = _Pass(model, model.engine.draws - 1, rows, given, rates)
         for layer in self._layers:
             if isinstance(layer, RandomLayer):
                 vars(layer)["_owner"] = weakref.ref(self)

@@ -328,12 +328,23 @@ cdef class Engine:
         self.clip_norm = clip_norm if self.has_clip else 0.0
 
     def is_finite(self):
-        """Whether parameters, running statistics and moments are all finite."""
+        """Whether parameters, running statistics and moments are all finite.
+
+        A first moment that is not has made its parameter the same; a second moment that is not has stopped it for good.
+        """
         cdef bint finite
         with nogil:
             finite = (finite_arena(self.parameters, self.n_threads) and finite_arena(self.buffers, 1)
-                      and finite_arena(self.moment1, self.n_threads) and finite_arena(self.moment2, self.n_threads))
+                      and finite_arena(self.moment2, self.n_threads))
         return finite
+
+    def keep(self, float[::1] parameters, float[::1] buffers):
+        """Copies parameters and running statistics."""
+        cdef Py_ssize_t n = self.parameters.shape[0], i
+        memcpy_floats(buffers, self.buffers)
+        with nogil:
+            for i in prange(0, n, SPAN, num_threads=self.n_threads if n > SPAN else 1, schedule="static"):
+                memcpy(&parameters[i], &self.parameters[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
 
     def put_back(self, const float[::1] parameters, const float[::1] buffers):
         """Earlier parameters and running statistics; moments begin anew. In one call: no interrupt comes in between."""
