@@ -149,11 +149,9 @@ class Model:
                 tensors |= {f"moment{number}.{name}": view for name, view in self.views(moment).items()}
         return tensors | self.running()
 
-    def keep(self, kept: Snapshot | None = None) -> Snapshot:
-        """A copy of what predictions depend on, in the memory of an earlier one."""
-        kept = kept or (np.empty_like(self.parameters), np.empty_like(self.buffers))
-        self.engine.keep(*kept)
-        return kept
+    def like_state(self) -> Snapshot:
+        """Memory for a copy of what predictions depend on."""
+        return np.empty_like(self.parameters), np.empty_like(self.buffers)
 
 
 def _engine(

@@ -502,7 +502,9 @@ class Network:
         """
         engine, rows = model.ready(), len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True)
-        before = vars(self)["_snapshot"] = model.keep(self._snapshot)
+        if self._snapshot is None:
+            self._snapshot = model.like_state()
+        engine.begin_pass(*self._snapshot)
         total, correct, batch = 0.0, 0, 0
         try:
             while batch < data.batches:
@@ -516,12 +518,11 @@ class Network:
                 self._remember(model, last * model.passes, [], list(rates[min(batch, len(rates)) - 1]))
                 total += loss
                 correct += hits
-            if not engine.is_finite():  # the last update, which no further loss tells of
-                raise DivergedError(epoch, batch)
-        except BaseException as error:
-            if isinstance(error, DivergedError) or not engine.is_finite():
-                engine.put_back(*before)
+        except BaseException:  # an interrupt: was the last update a good one?
+            engine.end_pass()
             raise
+        if not engine.end_pass():  # the last update, which no further loss tells of
+            raise DivergedError(epoch, batch)
         model.give_back(workspace)
         return total, correct
 
@@ -1006,7 +1007,7 @@ class Network:
         """Other parameters and running statistics, by name; moments begin anew. All, or after an interrupt none."""
         with self._turn:
             model = self._made("other weights")
-            fresh = model.keep()
+            fresh = model.like_state()
             for views in (model.views(fresh[0]), model.running(fresh[1])):
                 for name, view in views.items():
                     view[...] = arrays[name]

@@ -240,6 +240,8 @@ cdef class Engine:
     cdef float[::1] moment1
     cdef float[::1] moment2
     cdef float[::1] buffers     # running statistics
+    cdef float[::1] parameters_before   # those at the beginning of a pass, which a divergence goes back to
+    cdef float[::1] buffers_before
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
     cdef public unsigned long long updates      # optimizer updates so far
@@ -327,27 +329,34 @@ cdef class Engine:
         self.has_clip = clip_norm is not None
         self.clip_norm = clip_norm if self.has_clip else 0.0
 
-    def is_finite(self):
-        """Whether parameters, running statistics and moments are all finite.
-
-        A first moment that is not has made its parameter the same; a second moment that is not has stopped it for good.
-        """
-        cdef bint finite
-        with nogil:
-            finite = (finite_arena(self.parameters, self.n_threads) and finite_arena(self.buffers, 1)
-                      and finite_arena(self.moment2, self.n_threads))
-        return finite
-
-    def keep(self, float[::1] parameters, float[::1] buffers):
-        """Copies parameters and running statistics."""
+    def begin_pass(self, float[::1] parameters, float[::1] buffers):
+        """Copies parameters and running statistics to where `train` and `end_pass` find them after a divergence."""
         cdef Py_ssize_t n = self.parameters.shape[0], i
+        self.parameters_before, self.buffers_before = parameters, buffers
         memcpy_floats(buffers, self.buffers)
         with nogil:
             for i in prange(0, n, SPAN, num_threads=self.n_threads if n > SPAN else 1, schedule="static"):
                 memcpy(&parameters[i], &self.parameters[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
 
+    def end_pass(self):
+        """Goes back to the beginning of the pass where parameters, running statistics or moments are not finite: whether
+        all was well. In one call, so that no interrupt comes in between.
+
+        A first moment that is not finite has made its parameter the same; a second one has stopped it for good.
+        """
+        cdef bint finite
+        with nogil:
+            finite = (finite_arena(self.parameters, self.n_threads) and finite_arena(self.buffers, 1)
+                      and finite_arena(self.moment2, self.n_threads))
+            if not finite:
+                self.replace_state(self.parameters_before, self.buffers_before)
+        return finite
+
     def put_back(self, const float[::1] parameters, const float[::1] buffers):
-        """Earlier parameters and running statistics; moments begin anew. In one call: no interrupt comes in between."""
+        """Other parameters and running statistics, in one call; moments begin anew."""
+        self.replace_state(parameters, buffers)
+
+    cdef void replace_state(self, const float[::1] parameters, const float[::1] buffers) noexcept nogil:
         memcpy_floats(self.parameters, parameters)
         memcpy_floats(self.buffers, buffers)
         clear_floats(self.moment1)
@@ -378,7 +387,10 @@ cdef class Engine:
         const double[:, ::1] rates,         # IN, dropout rates: a row a batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
     ):
-        """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, rows, correct, diverged)."""
+        """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, rows, correct, diverged).
+
+        Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
+        """
         cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
         cdef Py_ssize_t start, rows, copies, seen = 0, correct = 0
         cdef double begun, now, deadline, loss = 0.0
@@ -407,6 +419,7 @@ cdef class Engine:
                 tick(ws.clock, &ws.last_tick, LOSS_PASS)
                 if not isfinite(one.loss):
                     diverged = True
+                    self.replace_state(self.parameters_before, self.buffers_before)
                     break
                 loss += one.loss
                 correct += one.correct
@@ -1355,12 +1368,12 @@ cdef bint finite_arena(const float[::1] x, int n_threads) noexcept nogil:
     return bad == 0
 
 
-cdef void memcpy_floats(float[::1] to, const float[::1] source) noexcept:
+cdef void memcpy_floats(float[::1] to, const float[::1] source) noexcept nogil:
     if to.shape[0]:
         memcpy(&to[0], &source[0], to.shape[0] * sizeof(float))
 
 
-cdef void clear_floats(float[::1] x) noexcept:
+cdef void clear_floats(float[::1] x) noexcept nogil:
     if x.shape[0]:
         memset(&x[0], 0, x.shape[0] * sizeof(float))
 
