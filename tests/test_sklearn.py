@@ -493,6 +493,21 @@ def test_solvers_and_early_stopping_may_change_between_warm_starts(kind, table):
     assert len(model.set_params(solver="adam").partial_fit(X, y).loss_curve_) == 1
 
 
+def test_training_goes_on_with_an_estimator_that_began_otherwise(table):
+    """As versions did that had other first weights and no curve of the held-out loss."""
+    X, y, _ = table
+    model = MLPClassifier(random_state=0, early_stopping=True, max_iter=3, warm_start=True).fit(X, y)
+    del model.validation_loss_curve_
+    for layer in model.network_.layers:
+        vars(layer)["weight_init"] = "he_normal"
+        del vars(layer)["bias_init"]
+    model = pickle.loads(pickle.dumps(model)).fit(X, y)
+    assert (len(model.validation_scores_), len(model.validation_loss_curve_)) == (6, 3)
+    assert model.partial_fit(X, y).n_iter_ == 1
+    with pytest.raises(ValueError, match="another network than the fitted one"):
+        model.set_params(max_norm=2.0).fit(X, y)
+
+
 def test_a_warm_start_with_early_stopping_does_not_end_worse_than_it_began(digits):
     X, y, _, _ = digits
     model = MLPClassifier(random_state=0, early_stopping=True, warm_start=True, learning_rate_init=0.01).fit(X, y)

@@ -371,7 +371,8 @@ class _MLP(BaseEstimator, ABC):
         n_outputs = self._n_outputs(data)
         stack = [*settings.hidden, layers.Dense(n_outputs, **self._beginning())]
         if not fresh:
-            if repr((stack, loss)) != repr((list(self.network_.layers), self.network_.loss)):
+            there = self.network_
+            if (_described(stack), repr(loss)) != (_described(there.layers), repr(there.loss)):
                 raise ValueError(
                     "the parameters describe another network than the fitted one; a new one comes from fit with "
                     "warm_start=False"
@@ -395,9 +396,11 @@ class _MLP(BaseEstimator, ABC):
         new."""
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_, self.best_loss_ = [], math.inf
-            self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
+            self.validation_scores_ = self.best_validation_score_ = None
         if validated and self.validation_scores_ is None:
-            self.validation_scores_, self.best_validation_score_, self.validation_loss_curve_ = [], -math.inf, []
+            self.validation_scores_, self.best_validation_score_ = [], -math.inf
+        if getattr(self, "validation_loss_curve_", None) is None:  # or not there: of an estimator pickled before
+            self.validation_loss_curve_ = [] if validated else None
         if validated and self.early_stopping:
             self.best_loss_ = None
 
@@ -759,6 +762,15 @@ def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
     if isinstance(optimizer, optimizers.SGD) and rate != before:
         for velocity in network._moments:
             velocity *= np.float32(before / rate)
+
+
+def _described(stack: Iterable[layers.Layer]) -> list[str]:
+    """What the layers are now; how they began is past."""
+    found = []
+    for layer in stack:
+        options = {name: value for name, value in layer.options().items() if name not in ("weight_init", "bias_init")}
+        found.append(f"{type(layer).__name__} {options}")
+    return found
 
 
 def _checked_callbacks(given: Any) -> list[Callback]:
