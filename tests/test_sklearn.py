@@ -590,6 +590,17 @@ def test_held_out_targets_that_are_all_equal_are_judged_by_their_error(outputs, 
         assert np.mean([error for _, error in found]) < 0.2  # of the first epoch's: 0.5 and more
 
 
+def test_equal_held_out_targets_that_are_met_worse_and_worse_end_the_training(rng):
+    X = rng.standard_normal((200, 4))
+    y = 3 * np.sign(X[:, 0])
+    model = MLPRegressor((20,), early_stopping=True, random_state=0, max_iter=300, learning_rate_init=0.01)
+    model.fit(X, y, X_val=X[y > 0], y_val=-y[y > 0])
+    assert model.n_iter_ < 30
+    assert set(model.validation_scores_) == {0.0}
+    last = 0.5 * np.mean((model.predict(X[y > 0]) + y[y > 0]) ** 2)
+    assert last == pytest.approx(min(model.validation_loss_curve_), rel=1e-5)
+
+
 def test_of_several_held_out_targets_a_constant_one_counts_too(rng):
     data = Data(np.zeros((4, 1)), np.array([[0.0, 5.0], [1, 5], [2, 5], [3, 5]]), np.ones(4))
     data.unit = np.array([1.0, 4.0])
@@ -673,7 +684,7 @@ def test_assigned_weights_are_trained_on(table):
     [
         (lambda m: setattr(m, "coefs_", [m.coefs_[0]]), ValueError, "coefs_ has 2 arrays here, one a layer, got 1"),
         (lambda m: setattr(m, "coefs_", [m.coefs_[0] + 1, m.coefs_[0]]), ValueError, r"coefs_\[1\] must have shape"),
-        (lambda m: setattr(m, "coefs_", 3), TypeError, "not iterable"),
+        (lambda m: setattr(m, "coefs_", 3), TypeError, "coefs_ must be a list of arrays, one a layer, got 3"),
         (lambda m: m.coefs_.__setitem__(0, m.coefs_[0].T), ValueError, r"must have shape \(5, 4\), got \(4, 5\)"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), np.nan)), ValueError, r"coefs_\[0\] has 20 values that are"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), 1e39)), ValueError, "too large for float32"),

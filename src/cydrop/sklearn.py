@@ -624,6 +624,8 @@ class _Arrays(list[Floats]):
 
     def __setitem__(self, place: Any, value: Any) -> None:
         places = range(len(self))[place]
+        if not isinstance(places, int) and not isinstance(value, Iterable):
+            raise TypeError(f"{self._name} must be a list of arrays, one a layer, got {value!r}")
         numbers = [places] if isinstance(places, int) else list(places)
         given = [value] if isinstance(places, int) else list(value)
         if len(given) != len(numbers):
@@ -677,8 +679,8 @@ class _Watch(Callback):
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
         self._clean_loss_fell(network)  # since now
-        if self.validation is not None and self.by_validation and not self.fresh:  # it may be as good as it gets
-            self._keep_better(network, *self.estimator._judged(network.predict(self.validation.X), self.validation))
+        if self.by_validation and not self.fresh:  # a warm start may be as good as it gets
+            self._keep_better(network, *self._judge(network)[1:])
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
@@ -724,13 +726,19 @@ class _Watch(Callback):
         self.best_clean_loss = min(self.best_clean_loss, loss)
         return fell
 
+    def _judge(self, network: Network) -> tuple[float, float, float]:
+        """The score of the held-out rows; and what better is decided by: a score, and where it is equal a loss with the
+        sign turned. Of a regression the loss alone, which is R^2 too but where that says nothing."""
+        assert self.validation is not None
+        score, gain = self.estimator._judged(network.predict(self.validation.X), self.validation)
+        return score, gain if isinstance(self.estimator, RegressorMixin) else score, gain
+
     def _better_score(self, network: Network, metrics: dict[str, float]) -> bool:
         """Whether the score or the loss of the held-out rows improved: accuracy alone stands still for many epochs."""
-        assert self.validation is not None
         estimator, tol = self.estimator, self.settings.tol
-        score, gain = estimator._judged(network.predict(self.validation.X), self.validation)
-        estimator.validation_scores_.append(score)
-        estimator.best_validation_score_ = max(estimator.best_validation_score_, score)
+        recorded, score, gain = self._judge(network)
+        estimator.validation_scores_.append(recorded)
+        estimator.best_validation_score_ = max(estimator.best_validation_score_, recorded)
         estimator.validation_loss_curve_.append(metrics["val_loss"] / self._outputs)
         better = score >= self.best_score + tol or gain >= self.best_gain + tol
         if self.by_validation:
@@ -738,8 +746,6 @@ class _Watch(Callback):
         return better
 
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
-        if isinstance(self.estimator, RegressorMixin):
-            score = gain  # R^2, but where it says nothing
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
             self.best = callback_module._copied(network)
