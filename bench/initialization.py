@@ -7,7 +7,8 @@ The folders hold tables (see bench/tables.py). A network of two hidden layers of
 split into training and test rows, the same for all initialisations. A line is a set with the error of its test rows
 after the last epoch (per cent of wrong classes, or the root of the mean squared error in standard deviations of the
 target), its mean over the seeds and, behind "±", the standard error; then come the mean ranks, and the geometric mean
-over the sets of the error's ratio to that of the first column, with the standard error over the sets.
+over the sets (all, those with classes, the regressions) of the error's ratio to that of the first column, with the
+standard error over the sets.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def error(table: Table, beginning: str, rate: float, seed: int, epochs: int, row
     return 100.0 * (1.0 - found["accuracy"]) if table.classes else found["rmse"]
 
 
-def shown(rate: float, errors: dict[str, NDArray[Any]]) -> None:
+def shown(rate: float, errors: dict[str, NDArray[Any]], classes: NDArray[Any]) -> None:
     """A table of the errors, shape (beginnings, seeds) a set."""
     print(f"\ndropout {rate:g}\n{'set':<27}" + "".join(f"{name:>18}" for name in BEGINNINGS))
     for name, found in errors.items():
@@ -56,10 +57,12 @@ def shown(rate: float, errors: dict[str, NDArray[Any]]) -> None:
     ranks = np.mean([rankdata(found, axis=0).mean(axis=1) for found in errors.values()], axis=0)
     print(f"{'mean rank':<27}" + "".join(f"{rank:>18.2f}" for rank in ranks))
     means = np.log([found.mean(axis=1) for found in errors.values()])
-    ratios = means - means[:, :1]
-    spread = ratios.std(axis=0, ddof=1) / len(ratios) ** 0.5
-    cells = zip(100 * np.expm1(ratios.mean(axis=0)), 100 * spread, strict=True)
-    print(f"{'error, against the first':<27}" + "".join(f"{m:>+9.2f} ± {s:.2f} %" for m, s in cells), flush=True)
+    for name, some in (("all", classes | True), ("classes", classes), ("regressions", ~classes)):
+        ratios = (means - means[:, :1])[some]
+        if len(ratios) > 1:
+            spread = ratios.std(axis=0, ddof=1) / len(ratios) ** 0.5
+            cells = zip(100 * np.expm1(ratios.mean(axis=0)), 100 * spread, strict=True)
+            print(f"{f'error, {name}':<27}" + "".join(f"{m:>+9.2f} ± {s:.2f} %" for m, s in cells), flush=True)
 
 
 def main() -> None:
@@ -84,7 +87,7 @@ def main() -> None:
             middle = [statistics.mean(row) for row in errors[table.name]]
             print(f"    {table.name:<27}{rate:<6g}" + "".join(f"{value:9.3f}" for value in middle), flush=True)
     for rate, errors in results.items():
-        shown(rate, errors)
+        shown(rate, errors, np.array([table.classes for table in chosen]))
 
 
 if __name__ == "__main__":

@@ -494,6 +494,21 @@ def test_solvers_and_early_stopping_may_change_between_warm_starts(kind, table):
     assert len(model.set_params(solver="adam").partial_fit(X, y).loss_curve_) == 1
 
 
+def test_training_goes_on_with_an_estimator_that_began_otherwise(table):
+    """As versions did that had other first weights and no curve of the held-out loss."""
+    X, y, _ = table
+    model = MLPClassifier(random_state=0, early_stopping=True, max_iter=3, warm_start=True).fit(X, y)
+    del model.validation_loss_curve_
+    for layer in model.network_.layers:
+        vars(layer)["weight_init"] = "he_normal"
+        del vars(layer)["bias_init"]
+    model = pickle.loads(pickle.dumps(model)).fit(X, y)
+    assert (len(model.validation_scores_), len(model.validation_loss_curve_)) == (6, 3)
+    assert model.partial_fit(X, y).n_iter_ == 1
+    with pytest.raises(ValueError, match="another network than the fitted one"):
+        model.set_params(max_norm=2.0).fit(X, y)
+
+
 def test_a_warm_start_with_early_stopping_does_not_end_worse_than_it_began(digits):
     X, y, _, _ = digits
     model = MLPClassifier(random_state=0, early_stopping=True, warm_start=True, learning_rate_init=0.01).fit(X, y)
@@ -574,6 +589,17 @@ def test_held_out_targets_that_are_all_equal_are_judged_by_their_error(outputs, 
     assert np.median([epochs for epochs, _ in found]) > 15
     if unit == 1.0:
         assert np.mean([error for _, error in found]) < 0.2  # of the first epoch's: 0.5 and more
+
+
+def test_equal_held_out_targets_that_are_met_worse_and_worse_end_the_training(rng):
+    X = rng.standard_normal((200, 4))
+    y = 3 * np.sign(X[:, 0])
+    model = MLPRegressor((20,), early_stopping=True, random_state=0, max_iter=300, learning_rate_init=0.01)
+    model.fit(X, y, X_val=X[y > 0], y_val=-y[y > 0])
+    assert model.n_iter_ < 30
+    assert set(model.validation_scores_) == {0.0}
+    last = 0.5 * np.mean((model.predict(X[y > 0]) + y[y > 0]) ** 2)
+    assert last == pytest.approx(min(model.validation_loss_curve_), rel=1e-5)
 
 
 def test_of_several_held_out_targets_a_constant_one_counts_too(rng):
@@ -659,7 +685,7 @@ def test_assigned_weights_are_trained_on(table):
     [
         (lambda m: setattr(m, "coefs_", [m.coefs_[0]]), ValueError, "coefs_ has 2 arrays here, one a layer, got 1"),
         (lambda m: setattr(m, "coefs_", [m.coefs_[0] + 1, m.coefs_[0]]), ValueError, r"coefs_\[1\] must have shape"),
-        (lambda m: setattr(m, "coefs_", 3), TypeError, "not iterable"),
+        (lambda m: setattr(m, "coefs_", 3), TypeError, "coefs_ must be a list of arrays, one a layer, got 3"),
         (lambda m: m.coefs_.__setitem__(0, m.coefs_[0].T), ValueError, r"must have shape \(5, 4\), got \(4, 5\)"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), np.nan)), ValueError, r"coefs_\[0\] has 20 values that are"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), 1e39)), ValueError, "too large for float32"),

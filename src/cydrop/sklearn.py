@@ -371,7 +371,8 @@ class _MLP(BaseEstimator, ABC):
         n_outputs = self._n_outputs(data)
         stack = [*settings.hidden, layers.Dense(n_outputs, **self._beginning())]
         if not fresh:
-            if repr((stack, loss)) != repr((list(self.network_.layers), self.network_.loss)):
+            there = self.network_
+            if (_described(stack), repr(loss)) != (_described(there.layers), repr(there.loss)):
                 raise ValueError(
                     "the parameters describe another network than the fitted one; a new one comes from fit with "
                     "warm_start=False"
@@ -395,9 +396,11 @@ class _MLP(BaseEstimator, ABC):
         new."""
         if not hasattr(self, "loss_curve_"):
             self.loss_curve_, self.best_loss_ = [], math.inf
-            self.validation_scores_ = self.best_validation_score_ = self.validation_loss_curve_ = None
+            self.validation_scores_ = self.best_validation_score_ = None
         if validated and self.validation_scores_ is None:
-            self.validation_scores_, self.best_validation_score_, self.validation_loss_curve_ = [], -math.inf, []
+            self.validation_scores_, self.best_validation_score_ = [], -math.inf
+        if getattr(self, "validation_loss_curve_", None) is None:  # or not there: of an estimator pickled before
+            self.validation_loss_curve_ = [] if validated else None
         if validated and self.early_stopping:
             self.best_loss_ = None
 
@@ -625,6 +628,8 @@ class _Arrays(list[Floats]):
 
     def __setitem__(self, place: Any, value: Any) -> None:
         places = range(len(self))[place]
+        if not isinstance(places, int) and not isinstance(value, Iterable):
+            raise TypeError(f"{self._name} must be a list of arrays, one a layer, got {value!r}")
         numbers = [places] if isinstance(places, int) else list(places)
         given = [value] if isinstance(places, int) else list(value)
         if len(given) != len(numbers):
@@ -678,8 +683,8 @@ class _Watch(Callback):
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self.estimator.n_iter_ = 0
         self._clean_loss_fell(network)  # since now
-        if self.validation is not None and self.by_validation and not self.fresh:  # it may be as good as it gets
-            self._keep_better(network, *self.estimator._judged(network.predict(self.validation.X), self.validation))
+        if self.by_validation and not self.fresh:  # a warm start may be as good as it gets
+            self._keep_better(network, *self._judge(network)[1:])
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> None:
         estimator = self.estimator
@@ -725,13 +730,19 @@ class _Watch(Callback):
         self.best_clean_loss = min(self.best_clean_loss, loss)
         return fell
 
+    def _judge(self, network: Network) -> tuple[float, float, float]:
+        """The score of the held-out rows; and what better is decided by: a score, and where it is equal a loss with the
+        sign turned. Of a regression the loss alone, which is R^2 too but where that says nothing."""
+        assert self.validation is not None
+        score, gain = self.estimator._judged(network.predict(self.validation.X), self.validation)
+        return score, gain if isinstance(self.estimator, RegressorMixin) else score, gain
+
     def _better_score(self, network: Network, metrics: dict[str, float]) -> bool:
         """Whether the score or the loss of the held-out rows improved: accuracy alone stands still for many epochs."""
-        assert self.validation is not None
         estimator, tol = self.estimator, self.settings.tol
-        score, gain = estimator._judged(network.predict(self.validation.X), self.validation)
-        estimator.validation_scores_.append(score)
-        estimator.best_validation_score_ = max(estimator.best_validation_score_, score)
+        recorded, score, gain = self._judge(network)
+        estimator.validation_scores_.append(recorded)
+        estimator.best_validation_score_ = max(estimator.best_validation_score_, recorded)
         estimator.validation_loss_curve_.append(metrics["val_loss"] / self._outputs)
         better = score >= self.best_score + tol or gain >= self.best_gain + tol
         if self.by_validation:
@@ -739,8 +750,6 @@ class _Watch(Callback):
         return better
 
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
-        if isinstance(self.estimator, RegressorMixin):
-            score = gain  # R^2, but where it says nothing
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
             self.best = callback_module._copied(network)
@@ -763,6 +772,15 @@ def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
     if isinstance(optimizer, optimizers.SGD) and rate != before:
         for velocity in network._moments:
             velocity *= np.float32(before / rate)
+
+
+def _described(stack: Iterable[layers.Layer]) -> list[str]:
+    """What the layers are now; how they began is past."""
+    found = []
+    for layer in stack:
+        options = {name: value for name, value in layer.options().items() if name not in ("weight_init", "bias_init")}
+        found.append(f"{type(layer).__name__} {options}")
+    return found
 
 
 def _checked_callbacks(given: Any) -> list[Callback]:
