@@ -185,6 +185,8 @@ def test_a_rate_out_of_range_or_of_no_layer_changes_nothing(table):
                                ("2", 0.5, TypeError)):  # fmt: skip
         with pytest.raises(error, match=r"rate|place"):
             net.set_rate(place, rate)
+    with pytest.raises(ValueError, match=r"which has no rate; places with one are \["):
+        net.set_rate(1, 0.5)
     assert net.layers[2].rate == 0.5
 
 

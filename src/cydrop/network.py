@@ -217,7 +217,8 @@ class Network:
         place = checks.integer("place", place, 0, len(self._layers) - 1)
         layer = self._layers[place]
         if not isinstance(layer, RandomLayer):
-            raise ValueError(f"place={place} is {layer!r}, which has no rate")
+            places = [number for number, other in enumerate(self._layers) if isinstance(other, RandomLayer)]
+            raise ValueError(f"place={place} is {layer!r}, which has no rate; places with one are {places}")
         changed = layer.with_rate(rate)
         with self._turn:
             self._change(layers=(*self._layers[:place], changed, *self._layers[place + 1 :]))
@@ -834,9 +835,10 @@ class Network:
                 )
         if not rates.any():
             what = "all rates are 0" if drawing else "no layer drops or adds noise"
+            drops = any(layer._rate_name == "rate" for layer in drawing)
             warnings.warn(
                 f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
-                "certainty",
+                f"certainty{'; give rate= above 0' if drops else ''}",
                 stacklevel=4,
             )
         return rates
