@@ -67,6 +67,15 @@ def test_an_attribute_that_nothing_reads_is_refused(name, hint):
         setattr(make(), name, 1)
 
 
+@pytest.mark.parametrize("value", [{}, None, {"loss": [1.0]}])
+def test_a_history_that_is_none_is_refused_before_any_epoch_is_lost(value):
+    net = make()
+    before = net.history
+    with pytest.raises(TypeError, match=r"history must be a cydrop\.History, got"):
+        net.history = value
+    assert net.history is before
+
+
 def test_a_subclass_may_have_attributes_of_its_own(table):
     class Named(cd.Network):
         pass
@@ -176,6 +185,8 @@ def test_a_rate_out_of_range_or_of_no_layer_changes_nothing(table):
                                ("2", 0.5, TypeError)):  # fmt: skip
         with pytest.raises(error, match=r"rate|place"):
             net.set_rate(place, rate)
+    with pytest.raises(ValueError, match=r"which has no rate; places with one are \["):
+        net.set_rate(1, 0.5)
     assert net.layers[2].rate == 0.5
 
 
@@ -269,6 +280,13 @@ def test_the_masks_of_a_layer_alone_go_on_after_another_width():
         masks.append(same.mask)
     np.testing.assert_array_equal(layer.mask, masks[2])
     assert (layer.mask != masks[0]).any()
+
+
+@pytest.mark.parametrize("layer", [cd.Dropout(0.5), cd.Dense(2), cd.BatchNorm()], ids=["Dropout", "Dense", "BatchNorm"])
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0,), (2, 0, 3)])
+def test_a_layer_alone_names_an_input_without_elements(layer, shape):
+    with pytest.raises(ValueError, match="x is empty: shape "):
+        layer.forward(np.zeros(shape))
 
 
 def test_a_layer_with_weights_stays_with_its_width():

@@ -159,6 +159,8 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
         (lambda: cd.Dropout(1.5), ValueError, r"rate must be in \[0, 1\], got 1.5"),
         (lambda: cd.Dropout(-0.1), ValueError, r"rate must be in \[0, 1\]"),
         (lambda: cd.Dropout(float("nan")), ValueError, r"rate must be in \[0, 1\], got nan"),
+        (lambda: cd.Dense(2, max_norm=float("nan")), ValueError, "max_norm must be a finite number above 0, got nan$"),
+        (lambda: cd.SGD(weight_decay=float("inf")), ValueError, "weight_decay must be a finite number of at least 0, got inf$"),
         (lambda: cd.Dropout("half"), TypeError, "rate must be a number, got 'half'"),
         (lambda: cd.Dropout(0.5, mode="outverted"), ValueError, "mode='outverted' is not known; known are 'inverted', 'vanilla'"),
         (lambda: cd.Dropout(0.5, shared="row"), ValueError, "shared='row' is not known; known are 'batch'"),

@@ -335,7 +335,7 @@ def test_a_rate_that_is_given_holds_for_all_dropout_layers(rng):
 def test_samples_in_which_nothing_is_drawn_are_no_certainty(rng, rate):
     X, y = rng.standard_normal((7, 4)), np.arange(7) % 3
     for call in (lambda: fading(rate).predict_mc(X, 5), lambda: fading(rate).evaluate_mc(X, y, 5)):
-        with pytest.warns(UserWarning, match="nothing is drawn.*all rates are 0.*no certainty"):
+        with pytest.warns(UserWarning, match="nothing is drawn.*all rates are 0.*no certainty; give rate= above 0"):
             call()
     with pytest.warns(UserWarning, match="nothing is drawn"):
         fading(0.5).predict_mc(X, 5, rate=0.0)

@@ -1,6 +1,7 @@
 """One network or layer in several threads: they predict side by side, wait for the first weights, and never mix."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +38,22 @@ def together(*calls):
     for thread in threads:
         thread.join()
     return found
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child, which Windows cannot")
+
+
+def in_a_child(call):
+    """How a forked child ends that makes a call: 0 where it returns, within 20 seconds."""
+    child = os.fork()
+    if not child:
+        try:
+            signal.alarm(20)
+            call()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
 
 
 def make():
@@ -147,18 +164,77 @@ def test_a_refused_or_failing_call_gives_the_turn_back():
     assert isinstance(found, float)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child, which Windows cannot")
+@pytest.mark.parametrize(("before", "after"), [(0.5, 0.0), (0.0, 0.5), (0.5, 0.25)])
+def test_samples_are_drawn_with_the_rates_of_one_network_whatever_another_thread_sets(rng, before, after):
+    X = rng.standard_normal((40, 8)).astype(np.float32)
+
+    def network(rate, optimizer="sgd"):
+        layers = [cd.Dense(16, drop_connect=rate), cd.Dropout(0.5), cd.Dense(2)]
+        return cd.Network(layers, optimizer=optimizer, seed=0, n_threads=1).build(8)
+
+    def learning_rate(progress):  # the one function of the user's that is called while samples are set up
+        if calls:
+            together(calls.pop())
+        return 0.1
+
+    calls = []
+    net = network(before, cd.SGD(learning_rate))
+    for rate, setting in ((before, lambda: net.set_rate(0, after)), (after, lambda: None)):
+        calls.append(setting)
+        np.testing.assert_array_equal(net.predict_mc(X, 5, seed=1).mean, network(rate).predict_mc(X, 5, seed=1).mean)
+
+
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_process_does_not_wait_for_a_thread_of_its_parent():
     with Busy() as net:
-        child = os.fork()
-        if not child:
-            try:
-                net.train_on_batch(X8, Y8)
-                os._exit(0)
-            except BaseException:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert in_a_child(lambda: net.train_on_batch(X8, Y8)) == 0
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_process_builds_a_network_that_a_thread_of_its_parent_was_building(monkeypatch):
+    begun, go_on, parent = threading.Event(), threading.Event(), os.getpid()
+    drawn = cd.Dense.initial_weight
+
+    def slow(layer, *arguments):
+        if os.getpid() == parent:
+            begun.set()
+            go_on.wait()
+        return drawn(layer, *arguments)
+
+    monkeypatch.setattr(cd.Dense, "initial_weight", slow)
+    net = make()
+    building = threading.Thread(target=lambda: net.build(8))
+    building.start()
+    begun.wait()
+    try:
+        assert in_a_child(lambda: net.predict(X8)) == 0
+    finally:
+        go_on.set()
+        building.join()
+
+
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_process_draws_from_a_generator_that_a_thread_of_its_parent_was_using():
+    generator, begun, go_on = cd.Xorshift(0), threading.Event(), threading.Event()
+
+    def hold():
+        with generator._lock():
+            begun.set()
+            go_on.wait()
+
+    drawing = threading.Thread(target=hold)
+    drawing.start()
+    begun.wait()
+    try:
+        assert in_a_child(lambda: generator.random(4)) == 0
+        assert in_a_child(lambda: in_a_child(lambda: generator.random(4)) and os._exit(2)) == 0
+    finally:
+        go_on.set()
+        drawing.join()
+    assert generator.random() == cd.Xorshift(0).random()
 
 
 def test_workspaces_of_many_threads_do_not_stay(rng):

@@ -340,7 +340,7 @@ def number(
                 expected = f"a finite number{bound}"
             else:
                 expected = f"in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-            rounded = f", which float32 rounds to {held:g}" if used != result else ""
+            rounded = f", which float32 rounds to {held:g}" if used is not result and math.isfinite(result) else ""
             raise ValueError(f"{name} must be {expected}, got {value!r}{rounded}")
     return result
 

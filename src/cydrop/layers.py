@@ -48,6 +48,8 @@ class Layer(Declaration):
         x = checks.floats("x", x)
         if x.ndim == 0:
             raise ValueError("x must have at least one dimension, got a scalar")
+        if not x.size:
+            raise ValueError(f"x is empty: shape {x.shape}")
         rows = x.reshape(len(x), -1)
         if self._alone is None:
             # one step, so that threads that come first at the same time get the same network

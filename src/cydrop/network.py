@@ -136,12 +136,14 @@ class Network:
         self._tape: _Tape | None = None
         self._snapshot: Snapshot | None = None  # memory for the state that a divergence goes back to
         self._turn = cpu.Turn(_BUSY)
-        self._building = threading.RLock()
+        self._building = threads.ProcessLock(threading.RLock)
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = name.startswith("_") or name in _SETTABLE or hasattr(type(self), name)
         if not known and type(self) is Network:  # a subclass may have attributes of its own
             raise AttributeError(f"a Network has no attribute {name!r} to set{_HINTS.get(name, '')}")
+        if name == "history" and not isinstance(value, History):
+            raise TypeError(f"history must be a cydrop.History, got {value!r:.100} ({type(value).__name__})")
         object.__setattr__(self, name, value)
 
     # What it is made of -----------------------------------------------------------------------------------
@@ -215,7 +217,8 @@ class Network:
         place = checks.integer("place", place, 0, len(self._layers) - 1)
         layer = self._layers[place]
         if not isinstance(layer, RandomLayer):
-            raise ValueError(f"place={place} is {layer!r}, which has no rate")
+            places = [number for number, other in enumerate(self._layers) if isinstance(other, RandomLayer)]
+            raise ValueError(f"place={place} is {layer!r}, which has no rate; places with one are {places}")
         changed = layer.with_rate(rate)
         with self._turn:
             self._change(layers=(*self._layers[:place], changed, *self._layers[place + 1 :]))
@@ -229,7 +232,7 @@ class Network:
         of_machine: bool | None = None,
     ) -> None:
         """Goes on with others of these: with all that depends on them, or after an error or interrupt with none."""
-        with self._building:
+        with self._building():
             state: dict[str, Any] = {
                 "_layers": layers or self._layers,
                 "_loss": loss or self._loss,
@@ -255,7 +258,7 @@ class Network:
     @optimizer.setter
     def optimizer(self, optimizer: str | optimizers.Optimizer) -> None:
         chosen = optimizers.resolve(optimizer)
-        with self._turn, self._building:
+        with self._turn, self._building():
             state: dict[str, Any] = {"_optimizer": chosen}
             if self._model is not None:
                 state["_model"] = self._model.with_optimizer(chosen)
@@ -285,7 +288,7 @@ class Network:
     def _built_for(self, n_features: int) -> Model:
         """The model, made at the first call; threads that come first at the same time wait for one."""
         if self._model is None:
-            with self._building:
+            with self._building():
                 if self._model is None:
                     self._model = self._drawn_model(n_features)  # whole, or not at all
         model = self._model
@@ -544,11 +547,17 @@ class Network:
         if self._scheduled():
             self._schedules([step / 100 for step in range(101)])
 
-    def _schedules(self, progress: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers)."""
+    def _schedules(
+        self, progress: list[float], drawing: Sequence[RandomLayer] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers).
+
+        `drawing`: the layers that draw, of the model that will run, where another thread may change the rates.
+        """
+        layers = self._drawing if drawing is None else drawing  # first: a schedule may be anybody's function
         learning_rates = [value_at("learning_rate", self.optimizer.learning_rate, p) for p in progress]
-        rates = np.empty((len(progress), len(self._drawing)))
-        for column, layer in enumerate(self._drawing):
+        rates = np.empty((len(progress), len(layers)))
+        for column, layer in enumerate(layers):
             rates[:, column] = [layer.rate_at(p) for p in progress]
         return np.array(learning_rates, dtype=np.float64), rates
 
@@ -808,17 +817,17 @@ class Network:
         wish = None if rate is None else checks.rate("rate", rate)
         rows = self._inputs(X)
         model = self._built_for(rows.shape[1])
-        rates = self._sampling_rates(wish)
+        rates = self._sampling_rates(wish, [draw.layer for draw in model.plan.draws])
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
         return model, self._blocks(model, rows, samples, source, moments, rates), rows
 
-    def _sampling_rates(self, rate: float | None) -> NDArray[np.float64]:
+    def _sampling_rates(self, rate: float | None, drawing: Sequence[RandomLayer]) -> NDArray[np.float64]:
         """The rates of Monte Carlo samples, shape (1, layers that draw)."""
-        rates = self._schedules([1.0])[1]
+        rates = self._schedules([1.0], drawing)[1]
         if rate is not None:
-            rates[0, [layer._rate_name == "rate" for layer in self._drawing]] = rate
+            rates[0, [layer._rate_name == "rate" for layer in drawing]] = rate
         elif not rates.any():
-            rates = self._schedules([0.5])[1]
+            rates = self._schedules([0.5], drawing)[1]
             if rates.any():
                 warnings.warn(
                     "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "
@@ -826,10 +835,11 @@ class Network:
                     stacklevel=4,
                 )
         if not rates.any():
-            what = "all rates are 0" if self._drawing else "no layer drops or adds noise"
+            what = "all rates are 0" if drawing else "no layer drops or adds noise"
+            drops = any(layer._rate_name == "rate" for layer in drawing)
             warnings.warn(
                 f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
-                "certainty",
+                f"certainty{'; give rate= above 0' if drops else ''}",
                 stacklevel=4,
             )
         return rates

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from cydrop import checks
@@ -84,6 +85,37 @@ def _read(path: str) -> str:
         return file.read()
 
 
+_forks = 0  # how often this process is a child of a child
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+    cpu.forked()
+
+
+class ProcessLock:
+    """A lock that is open in a forked child: whichever thread of the parent held it is not there to give it back.
+
+        with self._lock():
+            ...
+
+    Parameters
+    ----------
+    make : callable
+        Makes the lock of a process: `threading.Lock` or `threading.RLock`.
+    """
+
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
+        self._locks = {_forks: make()}
+
+    def __call__(self) -> Any:
+        """The lock of this process, closed and opened by its own methods: no interrupt comes in between."""
+        found = self._locks.get(_forks)
+        return self._locks.setdefault(_forks, self._make()) if found is None else found
+
+
 if hasattr(os, "register_at_fork"):
     # a child forked while the pool is awake would wait for it for ever
-    os.register_at_fork(before=cpu.rest, after_in_child=cpu.forked)
+    os.register_at_fork(before=cpu.rest, after_in_child=_forked)

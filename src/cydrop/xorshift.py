@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import operator
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import checks, seeding
+from cydrop import checks, seeding, threads
 from cydrop._core import xorshift as _core
 
 Floats = NDArray[np.float32]
@@ -46,7 +45,7 @@ class Xorshift:
 
     def __init__(self, seed: seeding.Seed = None) -> None:
         self._lanes = _core.Xorshift(seeding.words(seed, 32))
-        self._lock = threading.Lock()  # the lanes are drawn without the GIL
+        self._lock = threads.ProcessLock()  # the lanes are drawn without the GIL
 
     def random_raw(self, size: Size = None) -> Any:
         """The next 64-bit words.
@@ -61,7 +60,7 @@ class Xorshift:
         int or ndarray of uint64
         """
         out = _empty(size, np.uint64)
-        with self._lock:
+        with self._lock():
             self._lanes.random_raw(out.reshape(-1))
         return int(out[0]) if size is None else out
 
@@ -92,7 +91,7 @@ class Xorshift:
         """
         threshold = round(checks.rate("p", p) * 2**32)
         out = _empty(size, np.bool_)
-        with self._lock:
+        with self._lock():
             self._lanes.bernoulli(threshold, out.reshape(-1).view(np.uint8))
         return bool(out[0]) if size is None else out
 
@@ -121,13 +120,13 @@ class Xorshift:
         ndarray of int64, shape (n,)
         """
         out = np.empty(checks.integer("n", n, 0, 2**32 - 1), dtype=np.int64)
-        with self._lock:
+        with self._lock():
             self._lanes.permutation(out)
         return out
 
     def jump(self) -> Xorshift:
         """Advances every lane by 2^64 draws, in place, and returns self: a stream that does not overlap."""
-        with self._lock:
+        with self._lock():
             self._lanes.jump()
         return self
 
@@ -135,7 +134,7 @@ class Xorshift:
     def state(self) -> dict[str, Any]:
         """The whole state: `{"generator", "s0", "s1", "position"}`; s0 and s1 are uint64 of shape (16,)."""
         words = np.empty(32, dtype=np.uint64)
-        with self._lock:
+        with self._lock():
             position = self._lanes.read_state(words)
         return {"generator": "xorshift128+ x16", "s0": words[:16], "s1": words[16:], "position": position}
 
@@ -147,13 +146,13 @@ class Xorshift:
         if not (lanes[0] | lanes[1]).all():
             raise ValueError("state must have no lane that is all zero, the fixed point of xorshift")
         position = checks.integer("state['position']", state.get("position"), 0, 15)
-        with self._lock:
+        with self._lock():
             self._lanes.write_state(np.concatenate(lanes), position)
 
     def _filled(self, fill: Callable[[Floats], None], size: Size) -> Any:
         """float32 of a shape, drawn by a method of the lanes."""
         out = _empty(size, np.float32)
-        with self._lock:
+        with self._lock():
             fill(out.reshape(-1))
         return out[0] if size is None else out
 
