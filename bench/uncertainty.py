@@ -93,9 +93,9 @@ class Task:
         net = cd.Network(
             [
                 cd.Dropout(rate),
-                cd.Dense(self.hidden, activation="relu", weight_init="glorot_uniform"),
+                cd.Dense(self.hidden, activation="relu", bias_init="zeros"),
                 cd.Dropout(rate),
-                cd.Dense(1, weight_init="glorot_uniform"),
+                cd.Dense(1, bias_init="zeros"),
             ],
             loss="mse",
             optimizer=cd.Adam(1e-3, epsilon=1e-7, weight_decay=2 * penalty),  # the penalty's gradient is 2 penalty w

@@ -20,6 +20,9 @@ import cydrop as cd
 SEEDS = 5
 
 
+HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # what the pictures were drawn with
+
+
 def digits(rows=600):
     """Few training digits, so that a network can learn them by heart, and the test digits."""
     X, y, X_test, y_test = cd.datasets.load_optdigits()
@@ -29,8 +32,8 @@ def digits(rows=600):
 
 def network(rate, seed, rate_in=0.0):
     return cd.Network(
-        [cd.Dropout(rate_in), cd.Dense(256), cd.ReLU(), cd.Dropout(rate), cd.Dense(256), cd.ReLU(), cd.Dropout(rate),
-         cd.Dense(10)],
+        [cd.Dropout(rate_in), cd.Dense(256, **HE), cd.ReLU(), cd.Dropout(rate),
+         cd.Dense(256, **HE), cd.ReLU(), cd.Dropout(rate), cd.Dense(10, **HE)],
         optimizer=cd.Adam(1e-3), seed=seed,
     )  # fmt: skip
 
@@ -95,8 +98,8 @@ def uncertainty(folder):
     y = np.sin(3 * x) + 0.1 * rng.standard_normal(len(x))
     layers = []
     for _ in range(3):
-        layers += [cd.Dense(256), cd.ReLU(), cd.Dropout(0.1)]
-    net = cd.Network([*layers, cd.Dense(1)], loss="mse", optimizer=cd.Adam(1e-3), seed=0)
+        layers += [cd.Dense(256, **HE), cd.ReLU(), cd.Dropout(0.1)]
+    net = cd.Network([*layers, cd.Dense(1, **HE)], loss="mse", optimizer=cd.Adam(1e-3), seed=0)
     net.fit(x[:, None], y, epochs=600, batch_size=64, verbose=0)
     grid = np.linspace(-4, 4, 400)
     mc = net.predict_mc(grid[:, None], 1000, seed=0, quantiles=[0.05, 0.95])

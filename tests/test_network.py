@@ -317,13 +317,23 @@ INITIALISATIONS = [
 ]  # fmt: skip
 
 
+def test_a_layer_begins_within_glorots_bounds_unless_told_otherwise():
+    net = cd.Network([cd.Dense(300)], seed=0).build(400)
+    told = cd.Network([cd.Dense(300, weight_init="glorot_uniform", bias_init="glorot_uniform")], seed=0).build(400)
+    zeros = cd.Network([cd.Dense(300, bias_init="zeros")], seed=0).build(400)
+    for name, array in net.parameters().items():
+        np.testing.assert_array_equal(array, told.parameters()[name])
+        assert 0.95 * np.sqrt(6 / 700) < np.abs(array).max() <= np.sqrt(6 / 700)
+    np.testing.assert_array_equal(zeros.parameters()["0.weight"], net.parameters()["0.weight"])
+    assert (zeros.parameters()["0.bias"] == 0).all()
+
+
 @pytest.mark.parametrize(("init", "variance"), INITIALISATIONS)
 def test_weights_begin_with_the_variance_of_their_initialisation(init, variance):
     net = cd.Network([cd.Dense(300, weight_init=init)], seed=0).build(400)
     weight = net.parameters()["0.weight"]
     assert weight.var() == pytest.approx(variance, rel=0.02)
     assert abs(weight.mean()) < 4.5 * np.sqrt(variance / weight.size)
-    assert (net.parameters()["0.bias"] == 0).all()
     if init.endswith("uniform"):
         assert np.sqrt(3 * variance) * 0.999 < np.abs(weight).max() <= np.sqrt(3 * variance) * (1 + 1e-6)
 

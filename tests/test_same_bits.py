@@ -12,6 +12,9 @@ import pytest
 import cydrop as cd
 
 
+HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # the golden hashes are of networks that begin so
+
+
 def digest(net):
     """SHA-256 of all parameters."""
     total = hashlib.sha256()
@@ -26,8 +29,8 @@ def trained(n_threads, activation="relu", optimizer="adam", rate=0.3, sizes=(300
     y = rng.integers(0, 10, 700)
     layers = [cd.Dropout(0.2)]
     for size in sizes:
-        layers += [cd.Dense(size, activation=activation), cd.Dropout(rate)]
-    net = cd.Network([*layers, cd.Dense(10)], optimizer=optimizer, seed=11, n_threads=n_threads)
+        layers += [cd.Dense(size, activation=activation, **HE), cd.Dropout(rate)]
+    net = cd.Network([*layers, cd.Dense(10, **HE)], optimizer=optimizer, seed=11, n_threads=n_threads)
     net.fit(X, y, epochs=3, batch_size=128, verbose=0)
     return net, X
 
@@ -79,15 +82,30 @@ def test_trained_weights_are_the_golden_bits_with_every_instruction_set(simd):
     assert run(simd).stdout.split() == GOLDEN
 
 
+BEGIN_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd
+from test_same_bits import digest
+print(digest(cd.Network([cd.Dense(300, activation="relu"), cd.Dense(200), cd.Dense(10)], seed=11).build(90)))
+"""
+
+BEGIN_GOLDEN = "605e95651f81ead0036f43ba94d94c7358c4162fd225a9ee10b4599a82f3b293"
+
+
+@pytest.mark.parametrize("simd", cd.show_config()["simd_available"])
+def test_first_weights_and_biases_are_the_golden_bits(simd):
+    assert run(simd, BEGIN_SCRIPT).stdout.split() == [BEGIN_GOLDEN]
+
+
 LARGE_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np
-from test_same_bits import digest
+from test_same_bits import HE, digest
 rng = np.random.default_rng(0)
 X, y = rng.random((1280, 784), dtype=np.float32), rng.integers(0, 10, 1280)
 for n_threads in (1, 2, 3, 4, 7):
-    layers = [layer for _ in range(2) for layer in (cd.Dense(512), cd.ReLU(), cd.Dropout(0.5))]
-    net = cd.Network([*layers, cd.Dense(10)], optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
+    layers = [layer for _ in range(2) for layer in (cd.Dense(512, **HE), cd.ReLU(), cd.Dropout(0.5))]
+    net = cd.Network([*layers, cd.Dense(10, **HE)], optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
     net.fit(X, y, epochs=20, batch_size=128, verbose=0)
     print(digest(net))
 """
@@ -103,14 +121,15 @@ def test_200_steps_of_784_512_512_10_are_the_golden_bits_on_1_2_3_4_and_7_thread
 KINDS_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np, hashlib
-from test_same_bits import digest
+from test_same_bits import HE, digest
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
 for n_threads in (1, 3):
     layers = [
-        cd.GaussianNoise(0.1), cd.Dense(150), cd.BatchNorm(), cd.ReLU(), cd.Dropout(0.5, shared="batch"),
-        cd.Dense(130, activation="selu"), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3), cd.LayerNorm(),
-        cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110), cd.ReLU(), cd.Dropout(0.3, shared="batch"), cd.Dense(10),
+        cd.GaussianNoise(0.1), cd.Dense(150, **HE), cd.BatchNorm(), cd.ReLU(), cd.Dropout(0.5, shared="batch"),
+        cd.Dense(130, activation="selu", **HE), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3, **HE), cd.LayerNorm(),
+        cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110, **HE), cd.ReLU(), cd.Dropout(0.3, shared="batch"),
+        cd.Dense(10, **HE),
     ]
     loss = cd.losses.CrossEntropy(label_smoothing=0.05, r_drop=0.5)
     net = cd.Network(layers, loss=loss, optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
