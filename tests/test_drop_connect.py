@@ -80,7 +80,8 @@ def test_samples_by_masks_and_by_moments_have_the_moments_of_the_paper(rng):
     net = cd.Network([cd.Dense(6, drop_connect=rate)], loss="mse", seed=0).build(30)
     X = rng.standard_normal((7, 30)).astype(np.float32)
     weight = net.parameters()["0.weight"].astype(np.float64)
-    mean, deviation = X @ weight + net.parameters()["0.bias"], np.sqrt(rate / (1 - rate) * (X.astype(np.float64) ** 2 @ weight**2))
+    mean = X @ weight + net.parameters()["0.bias"]
+    deviation = np.sqrt(rate / (1 - rate) * (X.astype(np.float64) ** 2 @ weight**2))
     for how in ("masks", "moments"):
         mc = net.predict_mc(X, 4000, seed=1, drop_connect=how)
         assert (np.abs(mc.mean - mean) < 4.5 * deviation / np.sqrt(4000)).all()

@@ -40,7 +40,8 @@ def flushing():
 @pytest.mark.parametrize("rows", [1, 700])
 def test_predictions_with_denormals_keep_their_bits(rng, flushing, threads, rows):
     X = rng.standard_normal((rows, 30)).astype(np.float32) * np.float32(2.0**-120)
-    net = cd.Network([cd.Dense(400, bias=False), cd.ReLU(), cd.Dense(50, bias=False)], loss="mse", seed=0, n_threads=threads).build(30)
+    layers = [cd.Dense(400, bias=False), cd.ReLU(), cd.Dense(50, bias=False)]
+    net = cd.Network(layers, loss="mse", seed=0, n_threads=threads).build(30)
     for weight in net.parameters().values():
         weight *= np.float32(2.0**-8)
     wanted = net.predict(X)

@@ -11,7 +11,6 @@ import pytest
 
 import cydrop as cd
 
-
 HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # the golden hashes are of networks that begin so
 
 
@@ -127,8 +126,8 @@ X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
 for n_threads in (1, 3):
     layers = [
         cd.GaussianNoise(0.1), cd.Dense(150, **HE), cd.BatchNorm(), cd.ReLU(), cd.Dropout(0.5, shared="batch"),
-        cd.Dense(130, activation="selu", **HE), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3, **HE), cd.LayerNorm(),
-        cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110, **HE), cd.ReLU(), cd.Dropout(0.3, shared="batch"),
+        cd.Dense(130, activation="selu", **HE), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3, **HE),
+        cd.LayerNorm(), cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110, **HE), cd.ReLU(), cd.Dropout(0.3, shared="batch"),
         cd.Dense(10, **HE),
     ]
     loss = cd.losses.CrossEntropy(label_smoothing=0.05, r_drop=0.5)

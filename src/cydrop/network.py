@@ -801,6 +801,8 @@ class Network:
             if LogLikelihood.is_known(loss):
                 raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
         model, blocks, rows = self._sampled(data.X, samples, seed, drop_connect, rate)
+        if model.loss is not loss:
+            raise RuntimeError("another thread has assigned another loss meanwhile, which y was not checked for")
         tally = Tally(loss, (len(rows), model.plan.n_outputs), self._n_threads)
         likelihood = LogLikelihood(loss, data, noise_precision)
         for first, start, block in blocks:
