@@ -168,8 +168,8 @@ _FALL = """
 loss error err mse rmse mae mape smape wape mase msle rmsle mdae medae sse rss nll logloss mlogloss
 crossentropy cross_entropy xent bce brier brier_score ece mce deviance perplexity ppl hinge huber logcosh log_cosh
 poisson kl kld kl_divergence divergence js_divergence crps pinball interval_score winkler_score energy_score distance
-emd hamming davies_bouldin error_rate err_rate fpr fnr false_positive_rate false_negative_rate false_discovery_rate misclassification
-wer cer fid aic bic cost regret risk seconds time duration latency
+emd hamming davies_bouldin error_rate err_rate fpr fnr false_positive_rate false_negative_rate false_discovery_rate
+misclassification wer cer fid aic bic cost regret risk seconds time duration latency
 """
 _LOWER_IS_BETTER = dict.fromkeys(_GROW.split(), False) | dict.fromkeys(_FALL.split(), True)
 
