@@ -36,6 +36,32 @@ def test_declarations_cannot_be_changed(layer):
     assert layer.options() == before
 
 
+class Tagged(cd.Dropout):
+    def __init__(self, rate, tag=""):
+        super().__init__(rate)
+        self.tag = tag
+
+
+class Warming(cd.schedules.Schedule):
+    def __init__(self, peak):
+        self.peak = peak
+
+    def __call__(self, progress):
+        return self.peak * min(1.0, 2 * progress)
+
+
+def test_a_subclass_of_a_declaration_keeps_what_it_likes_beside_the_options(table):
+    layer, schedule = Tagged(0.5, "x"), Warming(0.25)
+    net = make(layer, optimizer=cd.SGD(schedule))
+    assert net.fit(*table, epochs=2, batch_size=90, verbose=0).metrics["learning_rate"] == [0.0, 0.25]
+    again = pickle.loads(pickle.dumps(net))
+    assert again.layers[2].tag == "x"
+    assert again.optimizer.learning_rate.peak == 0.25
+    for name in ("rate", "mode", "mask", "_alone"):
+        with pytest.raises(AttributeError, match="cannot be changed"):
+            setattr(layer, name, 0.1)
+
+
 def test_a_used_layer_cannot_be_changed_either(table):
     layer = cd.Dropout(0.5)
     layer.forward(np.ones((2, 3)))

@@ -164,14 +164,15 @@ val_roc_auc pr_auc ap val_average_precision precision recall val_recall sensitiv
 f1_score f1_macro f1_micro val_f1_weighted f1_score_macro r2 val_r2 r2_score d2_absolute_error_score score val_score
 my_score cohen_kappa mcc matthews_corrcoef iou mean_iou jaccard dice ndcg ndcg@10 val_ndcg_10 map mrr recall@5
 precision_at_k log_likelihood explained_variance correlation val_pearson_correlation auc_1 AUC ROC-AUC val_AUC
-neg_log_loss neg_mean_squared_error val_neg_rmse train_f1 test_val_f1 c_index
+neg_log_loss neg_mean_squared_error val_neg_rmse train_f1 test_val_f1 c_index neg_mse_score brier_skill_score
+recall_at_precision sensitivity_at_95_specificity d2_pinball_score
 """
 FALL = """
 loss val_loss clean_loss train_loss dice_loss iou_loss zero_one_loss loss_1 error val_error mean_squared_error err mse
 val_mse rmse val_rmse mae mape rmsle nll gaussian_nll negative_log_likelihood log_loss logloss crossentropy
 binary_cross_entropy cross_entropy brier brier_score brier_score_loss ece expected_calibration_error deviance
 perplexity hinge squared_hinge logcosh kl kl_divergence crps val_crps pinball distance seconds calibration_error
-error_rate huber
+error_rate huber fpr_at_95_tpr val_fpr_at_tpr95 fid_score rmse_score val_mse_score davies_bouldin_score
 """
 
 
@@ -193,7 +194,8 @@ MAKERS = {
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_a_name_that_says_nothing_asks_for_a_mode(make):
-    for name in ("x", "val_profit_share", "gini", "learning_rate", "2.rate", "val_", "", "lossy", "accuracy_drop"):
+    names = ("x", "val_profit_share", "gini", "learning_rate", "2.rate", "val_", "", "lossy", "accuracy_drop")
+    for name in (*names, "1-accuracy", "1 - val_auc", "one_minus_auc", "loss_ratio_at_auc"):
         message = f"monitor='{name}' is no metric of which .*: give mode='min' or mode='max'"
         with pytest.raises(ValueError, match=message):
             make(name)

@@ -444,7 +444,7 @@ def test_an_option_that_is_read_as_another_is_named(monkeypatch, tmp_path):
 )
 def test_a_history_of_other_than_numbers_is_refused(metrics, message, tmp_path):
     net = cd.Network([cd.Dense(2)]).build(3)
-    vars(net)["history"] = {} if metrics is None else cd.History(metrics)
+    vars(net)["history"] = {} if metrics is None else cd.History(metrics)  # assigning {} is refused
     with pytest.raises(ValueError, match=f"cannot be saved: .*{message}"):
         net.save(tmp_path / "n")
     with pytest.raises(ValueError, match=message):

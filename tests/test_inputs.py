@@ -249,6 +249,7 @@ def test_masked_entries_are_no_data_and_refused():
     for call in (
         lambda: network().predict(masked),
         lambda: network().predict(list(masked)),
+        lambda: network().predict([X[0].tolist(), *masked[1:]]),
         lambda: network().fit(X, np.ma.array([0, 1, 1], mask=w)),
         lambda: network().fit(X, [0, 1, 1], sample_weight=np.ma.array([1.0, 1, 1], mask=w)),
         lambda: functional.dropout(X, mask=np.ma.array(X, mask=masked.mask)),

@@ -127,8 +127,8 @@ for n_threads in (1, 3):
     layers = [
         cd.GaussianNoise(0.1), cd.Dense(150, **HE), cd.BatchNorm(), cd.ReLU(), cd.Dropout(0.5, shared="batch"),
         cd.Dense(130, activation="selu", **HE), cd.AlphaDropout(0.1), cd.Dense(120, drop_connect=0.3, **HE),
-        cd.LayerNorm(), cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110, **HE), cd.ReLU(), cd.Dropout(0.3, shared="batch"),
-        cd.Dense(10, **HE),
+        cd.LayerNorm(), cd.Tanh(), cd.GaussianDropout(0.2), cd.Dense(110, **HE), cd.ReLU(),
+        cd.Dropout(0.3, shared="batch"), cd.Dense(10, **HE),
     ]
     loss = cd.losses.CrossEntropy(label_smoothing=0.05, r_drop=0.5)
     net = cd.Network(layers, loss=loss, optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)

@@ -91,8 +91,8 @@ def _numeric(name: str, given: NDArray[Any], called: Any = None) -> NDArray[Any]
 def _refuse_masked(name: str, value: Any) -> None:
     """Raises for masked arrays with a masked entry: what lies beneath a mask is no data."""
     masked = 0
-    arrays = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], np.ndarray)
-    for part in value if arrays else (value,):
+    rows = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], list | tuple | np.ndarray)
+    for part in value if rows else (value,):
         mask = getattr(part, "mask", None) if isinstance(part, np.ndarray) and type(part) is not np.ndarray else None
         masked += 0 if mask is None else int(np.count_nonzero(mask))
     if masked:

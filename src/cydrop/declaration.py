@@ -19,7 +19,14 @@ class Declaration:
         return {name: getattr(self, name) for name in self._options}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._refuse(name, f"with {name}={value!r}")
+        if not self._is_own(name):
+            self._refuse(name, f"with {name}={value!r}")
+        object.__setattr__(self, name, value)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a name belongs to a subclass of the user's, which may keep there what it likes."""
+        ours = [cls for cls in type(self).__mro__ if cls.__module__.partition(".")[0] == __name__.partition(".")[0]]
+        return type(self) not in ours and name not in self._options and not any(name in vars(cls) for cls in ours)
 
     def __delattr__(self, name: str) -> None:
         self._refuse(name, f"without {name}")

@@ -168,13 +168,15 @@ _FALL = """
 loss error err mse rmse mae mape smape wape mase msle rmsle mdae medae sse rss nll logloss mlogloss
 crossentropy cross_entropy xent bce brier brier_score ece mce deviance perplexity ppl hinge huber logcosh log_cosh
 poisson kl kld kl_divergence divergence js_divergence crps pinball interval_score winkler_score energy_score distance
-emd hamming error_rate err_rate fpr fnr false_positive_rate false_negative_rate false_discovery_rate misclassification
-wer cer fid aic bic cost regret risk seconds time duration latency
+emd hamming davies_bouldin error_rate err_rate fpr fnr false_positive_rate false_negative_rate false_discovery_rate
+misclassification wer cer fid aic bic cost regret risk seconds time duration latency
 """
 _LOWER_IS_BETTER = dict.fromkeys(_GROW.split(), False) | dict.fromkeys(_FALL.split(), True)
 
-# At the end of a name: averages ("f1_macro"), cuts ("ndcg@10", "precision_at_5") and Keras's numbers ("auc_1").
-_BEHIND = re.compile(r"_(macro|micro|weighted|samples|binary|mean|avg|average|ovr|ovo|(at_)?\d+|at_k)$")
+# At the end of a name: averages ("f1_macro"), cuts ("ndcg@10", "precision_at_5"), Keras's numbers ("auc_1"), and where
+# on a curve it is ("fpr_at_95_tpr", "recall_at_precision").
+_BEHIND = re.compile(r"_(macro|micro|weighted|samples|binary|mean|avg|average|ovr|ovo|\d+|at_.*)$")
+_OPPOSITE = re.compile(r"\s*(1|100|one)\s*-|.*(^|[^a-z])minus[^a-z]", re.IGNORECASE)  # "1 - accuracy": who knows
 _BEFORE = re.compile(r"^(val|valid|validation|clean|train|training|test|dev|eval)_")
 
 
@@ -197,13 +199,20 @@ def lower_by_name(monitor: str) -> bool | None:
     name = re.sub(r"[^a-z0-9]+", "_", monitor.lower()).strip("_")
     while (shorter := _BEFORE.sub("", name)) != name:
         name = shorter
+    if _OPPOSITE.match(monitor):
+        return None
+    if "_at_" in name:
+        name = _BEHIND.sub("", name)
     negated = name.startswith(("neg_", "negative_"))  # "neg_mean_squared_error", as scikit-learn's scorers are called
     while True:
         words = name.split("_")
         for first in range(len(words)):  # the longest end that is known
             known = _LOWER_IS_BETTER.get("_".join(words[first:]))
             if known is not None:
-                return known != negated
+                # "fid_score" is a score by its name only; D2, a share that is explained, is one of any error
+                named = words[first:] == ["score"] and first and "d2" not in words
+                scored = lower_by_name("_".join(words[:first])) if named else None
+                return known != negated if scored is None else scored
         shorter = _BEHIND.sub("", name)
         if shorter == name:
             return None

@@ -182,7 +182,9 @@ def _words_of(state: dict[str, Any], half: str) -> NDArray[np.uint64]:
 
 def _empty(size: Size, dtype: Any) -> NDArray[Any]:
     """An array of the shape `size`, of one element for None."""
-    lengths = size if isinstance(size, tuple | list) else (1 if size is None else size,)
+    if size is None:
+        return np.empty(1, dtype=dtype)
+    lengths = size if isinstance(size, tuple | list) else (size,)
     shape = tuple(checks.integer("size", n, 0) for n in lengths)
     try:
         return np.empty(shape, dtype=dtype)
