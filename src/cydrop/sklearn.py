@@ -627,7 +627,10 @@ class _Arrays(list[Floats]):
         self._name = name
 
     def __setitem__(self, place: Any, value: Any) -> None:
-        places = range(len(self))[place]
+        try:
+            places = range(len(self))[place]
+        except IndexError:
+            raise IndexError(f"{self._name} has {len(self)} arrays, one a layer, got the index {place}") from None
         if not isinstance(places, int) and not isinstance(value, Iterable):
             raise TypeError(f"{self._name} must be a list of arrays, one a layer, got {value!r}")
         numbers = [places] if isinstance(places, int) else list(places)
@@ -636,7 +639,8 @@ class _Arrays(list[Floats]):
             raise ValueError(f"{self._name} has {len(numbers)} arrays here, one a layer, got {len(given)}")
         arrays = []
         for number, array in zip(numbers, given, strict=True):
-            arrays.append(checks.floats(f"{self._name}[{number}]", array))
+            # a copy: one of these views may be assigned to another place
+            arrays.append(checks.floats(f"{self._name}[{number}]", array, own=True))
             if arrays[-1].shape != self[number].shape:
                 raise ValueError(f"{self._name}[{number}] must have shape {self[number].shape}, got {arrays[-1].shape}")
         for number, array in zip(numbers, arrays, strict=True):
