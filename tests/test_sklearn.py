@@ -1099,7 +1099,7 @@ def test_coefs_may_be_taken_from_other_places_of_the_same_network(table):
     model.coefs_ = [model.coefs_[0], model.coefs_[2], model.coefs_[1], model.coefs_[3]]
     for found, wanted in zip(model.coefs_, (before[0], before[2], before[1], before[3]), strict=True):
         np.testing.assert_array_equal(found, wanted)
-    with pytest.raises(IndexError, match="coefs_ has 4 arrays, one a layer, got the index 5"):
+    with pytest.raises(IndexError, match=r"coefs_\[5\] is out of range: there are 4"):
         model.coefs_[5] = before[0]
     with pytest.raises(TypeError, match="coefs_ must be a list of arrays"):
         model.coefs_ = None

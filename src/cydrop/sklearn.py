@@ -630,7 +630,7 @@ class _Arrays(list[Floats]):
         try:
             places = range(len(self))[place]
         except IndexError:
-            raise IndexError(f"{self._name} has {len(self)} arrays, one a layer, got the index {place}") from None
+            raise IndexError(f"{self._name}[{place}] is out of range: there are {len(self)}, one a layer") from None
         if not isinstance(places, int) and not isinstance(value, Iterable):
             raise TypeError(f"{self._name} must be a list of arrays, one a layer, got {value!r}")
         numbers = [places] if isinstance(places, int) else list(places)
