@@ -401,6 +401,17 @@ def test_schedules_reach_the_steps_and_the_history(rng):
     np.testing.assert_allclose(history.metrics["learning_rate"], 0.1 * (1 - np.array([3, 7, 11, 15]) / 16))
 
 
+@pytest.mark.parametrize(("limit", "scale"), [(1e-30, 1e-28), (1e25, 1e30)])
+def test_max_norm_holds_where_squares_leave_the_range_of_float32(limit, scale):
+    """Of weights of 1e-28 the squares are 0 in float32, of 1e30 infinite: no bound, and weights of 0."""
+    net = cd.Network([cd.Dense(9, max_norm=limit)], loss="mse", optimizer=cd.SGD(0.0), seed=0).build(20)
+    weight = net.parameters()["0.weight"]
+    weight *= np.float32(scale)
+    before = weight.astype(np.float64)
+    net.train_on_batch(np.zeros((4, 20)), np.zeros((4, 9)))
+    np.testing.assert_allclose(weight, before * limit / np.linalg.norm(before, axis=0), rtol=1e-5)
+
+
 def test_max_norm_holds_after_every_step(rng):
     net = cd.Network([cd.Dense(20, max_norm=0.7), cd.ReLU(), cd.Dense(3)], optimizer=cd.SGD(1.0), seed=0)
     X, y = rng.standard_normal((40, 6)) * 3, rng.integers(0, 3, 40)
