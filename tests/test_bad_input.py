@@ -188,7 +188,7 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
         (lambda: cd.GaussianNoise(1e39), ValueError, "std must be a finite number of at least 0, got 1e.39"),
         (lambda: cd.losses.Huber(1e-50), ValueError, "delta must be a finite number above 0, got 1e-50"),
         (lambda: cd.losses.CrossEntropy(r_drop=1e39), ValueError, "r_drop must be a finite number of at least 0, got 1e.39"),
-        (lambda: cd.Network([cd.Dense(2)], optimizer=cd.SGD(lambda p: 1e39)).fit(X, Y), ValueError, "learning_rate at progress 0 must be.*got 1e.39"),
+        (lambda: cd.Network([cd.Dense(2)], optimizer=cd.SGD(lambda p: 1e39)).fit(X, [0, 1, 0, 1]), ValueError, "learning_rate at progress 0 must be.*got 1e.39"),
         (lambda: cd.Network([]), ValueError, "layers is empty"),
         (lambda: cd.Network(cd.Dense(2)), TypeError, "layers must be a list of layers"),
         (lambda: cd.Network(["relu"]), TypeError, r"layers\[0\] must be a cydrop layer, got 'relu'"),

@@ -339,8 +339,8 @@ cdef class Engine:
                 memcpy(&parameters[i], &self.parameters[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
 
     def end_pass(self):
-        """Goes back to the beginning of the pass where parameters, running statistics or moments are not finite: whether
-        all was well. In one call, so that no interrupt comes in between.
+        """Whether parameters, running statistics and moments are finite; if not, back to the beginning of the pass.
+        In one call, so that no interrupt comes in between.
 
         A first moment that is not finite has made its parameter the same; a second one has stopped it for good.
         """
