@@ -1103,3 +1103,17 @@ def test_coefs_may_be_taken_from_other_places_of_the_same_network(table):
         model.coefs_[5] = before[0]
     with pytest.raises(TypeError, match="coefs_ must be a list of arrays"):
         model.coefs_ = None
+
+
+def test_one_batch_an_epoch_that_diverges_leaves_the_last_good_weights(rng):
+    X, y = rng.standard_normal((50, 3)), 1e3 * rng.standard_normal(50)
+    model = MLPRegressor(solver="sgd", learning_rate_init=1e30, random_state=0)
+    with pytest.raises(cd.DivergedError):
+        model.fit(X, y)
+    assert all(np.isfinite(array).all() for array in model.network_.parameters().values())
+
+
+def test_the_loss_of_one_hot_rows_is_scikit_learns(rng):
+    z, y = rng.standard_normal((40, 6)).astype(np.float32), np.arange(40) % 6
+    expected = log_loss(y, cd.reference.softmax(z.astype(float)), labels=range(6))
+    assert cd.functional.cross_entropy(z, np.eye(6)[y]) == pytest.approx(expected, rel=1e-6)
