@@ -264,6 +264,8 @@ cdef class Engine:
         self.parameters = parameters
         self.gradients = gradients
         self.buffers = buffers
+        self.moment1 = self.moment2 = self.parameters_before = parameters[:0]   # until they are given
+        self.buffers_before = buffers[:0]
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         self.loss.kind = loss_kind
         self.loss.option = loss_option
