@@ -713,17 +713,25 @@ cdef class Engine:
         ws.has_labels = labels.shape[0] > 0
         ws.has_weights = weights.shape[0] > 0
         ws.each = weights.shape[0] > x.shape[0]         # every target has a weight
-        for r in range(rows):
-            if labels.shape[0]:
+        if ws.has_labels:
+            for r in range(rows):
                 ws.labels[r] = labels[places[r] if places != NULL else start + r]
-            else:
-                memcpy(ws.targets + r * columns, &targets[places[r] if places != NULL else start + r, 0],
-                       columns * sizeof(float))
-            if ws.each:
-                memcpy(ws.weights + r * columns, &weights[(places[r] if places != NULL else start + r) * columns],
-                       columns * sizeof(float))
-            elif ws.has_weights:
-                ws.weights[r] = weights[places[r] if places != NULL else start + r]
+        else:
+            self.load_floats(&targets[0, 0], columns, places, start, rows, ws.targets)
+        if ws.has_weights:
+            self.load_floats(&weights[0], columns if ws.each else 1, places, start, rows, ws.weights)
+
+    cdef void load_floats(
+        self, const float* source, Py_ssize_t columns, const int64_t* places, Py_ssize_t start, Py_ssize_t rows,
+        float* to
+    ) noexcept nogil:
+        """The rows of a batch, of `columns` floats each, one after the other."""
+        cdef Py_ssize_t r
+        if places == NULL:
+            memcpy(to, source + start * columns, rows * columns * sizeof(float))
+            return
+        for r in range(rows):
+            memcpy(to + r * columns, source + places[r] * columns, columns * sizeof(float))
 
     cdef void fetch_batch(
         self, const float[:, ::1] x, const int64_t[::1] order, Py_ssize_t start, Py_ssize_t rows
