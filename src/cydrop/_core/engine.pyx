@@ -336,8 +336,11 @@ cdef class Engine:
         cdef Py_ssize_t n = self.parameters.shape[0], i
         self.parameters_before, self.buffers_before = parameters, buffers
         memcpy_floats(buffers, self.buffers)
+        if n <= SPAN or self.n_threads == 1:
+            memcpy_floats(parameters, self.parameters)
+            return
         with nogil:
-            for i in prange(0, n, SPAN, num_threads=self.n_threads if n > SPAN else 1, schedule="static"):
+            for i in prange(0, n, SPAN, num_threads=self.n_threads, schedule="static"):
                 memcpy(&parameters[i], &self.parameters[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
 
     def end_pass(self):
