@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from interrupting import interrupted
 
 import cydrop as cd
 from cydrop import callbacks, files
@@ -727,43 +728,6 @@ def test_a_disk_that_is_full_is_an_error_that_names_the_file(two, tmp_path, monk
         assert [entry.name for entry in tmp_path.iterdir()] == ["n"]
 
 
-class Interrupted:
-    """Calls a function and interrupts it at its n-th instruction within certain functions of a module."""
-
-    def __init__(self, module, names):
-        self.file, self.names = module.__file__, names
-
-    def __call__(self, function, step):
-        """Whether it was interrupted."""
-        left = step
-
-        def at(frame, event, argument):
-            nonlocal left
-            if event == "opcode":
-                if left == 0:
-                    left = -1
-                    raise KeyboardInterrupt
-                left -= left > 0
-            return at
-
-        def entered(frame, event, argument):
-            if frame.f_code.co_filename == self.file and frame.f_code.co_name in self.names:
-                frame.f_trace_opcodes = True
-                return at
-            return None
-
-        before = sys.gettrace()
-        sys.settrace(entered)
-        try:
-            function()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-        assert left >= 0, "the interrupt was swallowed"
-        return False
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("linked", [False, True])
 def test_an_interrupt_at_any_instruction_of_saving_loses_no_file(linked, two, tmp_path):
@@ -773,13 +737,17 @@ def test_an_interrupt_at_any_instruction_of_saving_loses_no_file(linked, two, tm
         os.link(path, tmp_path / "latest")
     names = sorted(entry.name for entry in tmp_path.iterdir())
     save = callbacks.Checkpoint(path, "loss")
-    interrupted = Interrupted(files, {"save", "replaced", "_there", "_made_like", "_overwrite", "_sync_folder"})
+    writing = {"save", "replaced", "_there", "_made_like", "_overwrite", "_sync_folder"}
+
+    def chosen(code):
+        return code.co_filename == files.__file__ and code.co_name in writing
+
     kept, seen = 0, set()
     while True:
         net = two[step % 2]
         was = number_in(path)
         value = -float(step + 1)
-        if not interrupted(lambda net=net, value=value: save.on_epoch_end(net, 1, {"loss": value}), step):
+        if not interrupted(lambda net=net, value=value: save.on_epoch_end(net, 1, {"loss": value}), step, chosen):
             break
         found = number_in(path)
         assert found in (was, step % 2)

@@ -23,10 +23,13 @@ import pytest
 import cydrop as cd
 from cydrop import exchange, files  # noqa: F401 - imported before anything is broken off
 
-resource = pytest.importorskip("resource") if os.name == "posix" else None  # Windows has neither limits nor alarms
 SOURCE = str(Path(cd.__file__).parent)
-WAYS = ["opcode", "signal", "memory"] if resource else ["opcode"]
-SHARES = [0.6, 0.2, 0.2] if resource else [1.0]
+if os.name == "posix":
+    import resource
+
+    WAYS, SHARES = ["opcode", "signal", "memory"], [0.6, 0.2, 0.2]
+else:  # Windows has neither limits nor alarms
+    WAYS, SHARES = ["opcode"], [1.0]
 
 
 class Broken(Exception):

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -38,6 +38,29 @@ class Callback:
 
     def on_train_end(self, network: Any) -> None:
         """After the last epoch, and also when training was interrupted, diverged, or another callback failed."""
+
+
+def checked(given: Any) -> list[Callback]:
+    """What `fit` was given as callbacks.
+
+    Parameters
+    ----------
+    given : callback or iterable of callbacks
+
+    Returns
+    -------
+    list of Callback
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    result = list(given) if isinstance(given, Iterable) else [given]
+    for callback in result:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
+    return result
 
 
 class told:

@@ -433,7 +433,7 @@ class Network:
             data = self._training_data(X, y, sample_weight, batch_size)
             checks.flag("shuffle", shuffle)
             checks.flag("clean_metrics", clean_metrics)
-            shown = [*self._checked_callbacks(callbacks), *callback_module.for_verbose(verbose)]
+            shown = [*callback_module.checked(callbacks), *callback_module.for_verbose(verbose)]
             self._check_schedules()
             share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
             validation = None
@@ -650,14 +650,6 @@ class Network:
         units = self._checked_plan(n_features).n_outputs
         weights = given[2] if len(given) == 3 else None
         return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
-
-    @staticmethod
-    def _checked_callbacks(given: Any) -> list[callback_module.Callback]:
-        result = list(given) if isinstance(given, Iterable) else [given]
-        for callback in result:
-            if not isinstance(callback, callback_module.Callback):
-                raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
-        return result
 
     # Prediction -------------------------------------------------------------------------------------------
 

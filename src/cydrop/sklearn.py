@@ -207,7 +207,8 @@ class _MLP(BaseEstimator, ABC):
     ) -> Any:
         before = self.__dict__.copy()
         try:
-            train = self._ready(X, y, sample_weight, incremental, classes, held_out, _checked_callbacks(told))
+            watching = callback_module.checked(() if told is None else told)
+            train = self._ready(X, y, sample_weight, incremental, classes, held_out, watching)
         except BaseException:  # what is refused leaves the estimator as it was
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -785,15 +786,6 @@ def _described(stack: Iterable[layers.Layer]) -> list[str]:
         options = {name: value for name, value in layer.options().items() if name not in ("weight_init", "bias_init")}
         found.append(f"{type(layer).__name__} {options}")
     return found
-
-
-def _checked_callbacks(given: Any) -> list[Callback]:
-    """None, one callback or several, as a list."""
-    result = [] if given is None else list(given) if isinstance(given, Iterable) else [given]
-    for callback in result:
-        if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
-    return result
 
 
 def _weights(given: ArrayLike, rows: int) -> NDArray[np.float64]:
