@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cydrop as cd
-from cydrop import reference, seeding
+from cydrop import reference
+from cydrop._base import seeding
 from cydrop._core import dropout, xorshift
 
 Words = NDArray[np.uint64]

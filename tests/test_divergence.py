@@ -106,8 +106,8 @@ def test_a_checkpoint_is_not_replaced_by_what_diverged(table, tmp_path):
 
 
 def test_an_interrupt_right_after_a_diverging_step_leaves_finite_weights(table, monkeypatch):
-    from cydrop import model
     from cydrop import network as module
+    from cydrop._run import model
 
     class Interrupted(model.Engine):
         def train(self, *arguments):

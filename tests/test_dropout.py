@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cydrop as cd
-from cydrop import functional, reference, seeding
+from cydrop import functional, reference
+from cydrop._base import seeding
 
 RATES = [0.0, 1e-9, 0.001, 1 / 256, 0.1, 0.25, 0.3, 77 / 256, 0.5, 0.7, 255 / 256, 0.999, 1 - 1e-9, 1.0]
 SIZES = [0, 1, 2, 63, 64, 65, 127, 128, 129, 4095, 4096, 4097, 3 * 4096 + 5]

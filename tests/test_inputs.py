@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 import cydrop as cd
-from cydrop import checks, functional, rows
+from cydrop import functional
+from cydrop._base import checks
+from cydrop._run import rows
 
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame({"size": RNG.normal(size=60), "count": RNG.integers(0, 9, 60), "kind": list("abc") * 20})

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import model, network
+from cydrop import network
+from cydrop._run import model
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send SIGINT to one process alone")
 

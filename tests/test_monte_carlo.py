@@ -37,7 +37,7 @@ STACKS = {
 def test_samples_are_the_plain_network_with_the_masks_of_their_keys(stack, rows, rng):
     from plain_network import PlainNetwork
 
-    from cydrop import seeding
+    from cydrop._base import seeding
 
     network = cd.Network(stack, seed=1).build(12)
     X = rng.standard_normal((rows, 12)).astype(np.float32)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import reference, seeding
+from cydrop import reference
+from cydrop._base import seeding
 from cydrop._core import dropout
 
 SCRIPT = Path(__file__).parent.parent / "bench" / "randomness.py"

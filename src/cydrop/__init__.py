@@ -10,6 +10,7 @@
 from typing import TYPE_CHECKING, Any
 
 from cydrop import callbacks, losses, optimizers, schedules
+from cydrop._version import __version__ as __version__
 from cydrop.config import show_config
 from cydrop.errors import DivergedError
 from cydrop.history import History
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from cydrop import datasets, exchange, functional, onnx, plot, reference
     from cydrop import sklearn as sklearn
     from cydrop.files import load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ELU",

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import checks
+from cydrop._base import checks
 from cydrop.history import lower_is_better
 from cydrop.schedules import Scaled
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cydrop import _core, threads
+from cydrop import _core
+from cydrop._base import threads
 from cydrop._core import cpu
+from cydrop._version import __version__
 
 
 def show_config() -> dict[str, Any]:
@@ -20,7 +22,6 @@ def show_config() -> dict[str, Any]:
         "simd" is the instruction set in use, "fused_multiply_add" whether it has the instruction that equal bits
         need, "openmp" the OpenMP version (a date) or 0 for a serial build, "n_threads" what `n_threads=None` gives.
     """
-    from cydrop import __version__
     from cydrop._core.engine import target
 
     return {

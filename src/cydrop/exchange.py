@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import checks, losses, optimizers, seeding
+from cydrop import losses, optimizers
+from cydrop._base import checks, seeding
+from cydrop._base.arrays import Floats
 from cydrop.layers import (
     ACTIVATIONS,
     Activation,
@@ -34,8 +36,6 @@ from cydrop.layers import (
 )
 from cydrop.network import Network, check_network
 from cydrop.schedules import Rate
-
-Floats = NDArray[np.float32]
 
 COUNTER = ".num_batches_tracked"  # of BatchNorm1d; cydrop keeps no such count
 LINEAR_FROM = 20.0  # PyTorch's Softplus is the identity above; e^-20 is below the precision of float32 there

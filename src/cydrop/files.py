@@ -36,11 +36,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import __version__, checks, layers, losses, optimizers, schedules, threads
-from cydrop.declaration import Declaration
+from cydrop import layers, losses, optimizers, schedules
+from cydrop._base import checks, threads
+from cydrop._base.declaration import Declaration
+from cydrop._run.plan import Plan
+from cydrop._version import __version__
 from cydrop.history import History
 from cydrop.network import Network
-from cydrop.plan import Plan
 
 FORMAT = 2
 

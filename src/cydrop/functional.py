@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks, losses, seeding, threads
+from cydrop import losses
+from cydrop._base import checks, seeding, threads
+from cydrop._base.arrays import Floats
 from cydrop._core import activations as _activations
 from cydrop._core import dense as _dense
 from cydrop._core import dropout as _dropout
@@ -22,10 +24,8 @@ from cydrop._core import losses as _losses
 from cydrop._core import noise as _noise
 from cydrop._core import norms as _norms
 from cydrop._core import relu as _relu
+from cydrop._run.rows import NO_MATRIX, checked_rows
 from cydrop.layers import ELU, GELU, SELU, LeakyReLU, Sigmoid, SiLU, Softplus, Tanh
-from cydrop.rows import NO_MATRIX, checked_rows
-
-Floats = NDArray[np.float32]
 
 # Dropout -----------------------------------------------------------------------------------------------------
 

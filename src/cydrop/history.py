@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cydrop import checks
+from cydrop._base import checks
 
 
 class History:

@@ -12,12 +12,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks, seeding
-from cydrop.declaration import Declaration
+from cydrop._base import checks, seeding
+from cydrop._base.arrays import Floats
+from cydrop._base.declaration import Declaration
 from cydrop.optimizers import rate_config, rate_from_config
 from cydrop.schedules import Rate, value_at
-
-Floats = NDArray[np.float32]
 
 
 class Layer(Declaration):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from cydrop import checks
-from cydrop.declaration import Declaration
+from cydrop._base import checks
+from cydrop._base.declaration import Declaration
 
 
 class Loss(Declaration):

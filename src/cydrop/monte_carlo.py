@@ -10,11 +10,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks, losses
+from cydrop import losses
+from cydrop._base import checks
+from cydrop._base.arrays import Floats
 from cydrop._core import tally as _tally
-from cydrop.rows import Rows
+from cydrop._run.rows import Rows
 
-Floats = NDArray[np.float32]
 Blocks: TypeAlias = Iterator[tuple[int, int, Floats]]  # first sample, first row, predictions (samples, rows, units)
 
 

@@ -15,22 +15,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cydrop import callbacks as callback_module
-from cydrop import checks, losses, optimizers, seeding, threads
+from cydrop import losses, optimizers
+from cydrop._base import checks, seeding, threads
+from cydrop._base.arrays import Floats
 from cydrop._core import cpu
 from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
 from cydrop._core.engine import Engine, Workspace
+from cydrop._run.model import Model, Snapshot
+from cydrop._run.plan import Op, Plan, make_plan
+from cydrop._run.rows import NO_MATRIX, Rows, checked_rows
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.layers import Dense, Dropout, Layer, RandomLayer
-from cydrop.model import Model, Snapshot
 from cydrop.monte_carlo import Blocks, LogLikelihood, MonteCarlo, Tally, quantile_levels
-from cydrop.plan import Op, Plan, make_plan
-from cydrop.rows import NO_MATRIX, Rows, checked_rows
 from cydrop.schedules import Rate, value_at
 from cydrop.xorshift import Xorshift
-
-Floats = NDArray[np.float32]
 
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
 PREDICT_ROWS = 252  # rows of a prediction batch: their activations stay in the cache

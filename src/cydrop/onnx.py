@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks, files, layers, losses
+from cydrop import files, layers, losses
+from cydrop._base import checks
+from cydrop._version import __version__
 from cydrop.network import Network
 from cydrop.reference import alpha_affine
 
@@ -148,8 +150,6 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
         graph.initializers.append(onnx.numpy_helper.from_array(np.array(False), "training_mode"))
-    from cydrop import __version__
-
     about = f"{plan.n_features} features to {plan.n_outputs} {outputs[-1].name}; trained with loss {network.loss.name}"
     model = helper.make_model(
         helper.make_graph(graph.nodes, "network", inputs, outputs, initializer=graph.initializers),

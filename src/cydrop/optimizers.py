@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from cydrop import checks, schedules
-from cydrop.declaration import Declaration
+from cydrop import schedules
+from cydrop._base import checks
+from cydrop._base.declaration import Declaration
 from cydrop.schedules import Rate
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks
+from cydrop._base import checks
 from cydrop.history import History, lower_by_name
 from cydrop.layers import Dense
 from cydrop.monte_carlo import MonteCarlo

@@ -102,7 +102,7 @@ def dropout(
     n_threads: int = 1,
 ) -> Any:
     """Dropout forward: see `cydrop.functional.dropout`."""
-    from cydrop import seeding
+    from cydrop._base import seeding
 
     x = _real(x)
     if not training:
@@ -137,7 +137,7 @@ def normal_noise(key: tuple[int, int], n: int) -> NDArray[np.float64]:
 
 
 def _noise(x: Array, noise: ArrayLike | None, seed: Any) -> Array:
-    from cydrop import seeding
+    from cydrop._base import seeding
 
     e = normal_noise(seeding.key(seed), x.size).reshape(x.shape) if noise is None else np.asarray(noise)
     return e.astype(x.dtype)
@@ -178,7 +178,7 @@ def alpha_dropout(
     return_mask: bool = False, n_threads: int = 1,
 ) -> Any:  # fmt: skip
     """a (x if kept else alpha') + b; zeros at rate 1."""
-    from cydrop import seeding
+    from cydrop._base import seeding
 
     x = _real(x)
     kept = np.ones(x.shape, dtype=bool)

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from cydrop import checks
-from cydrop.declaration import Declaration
+from cydrop._base import checks
+from cydrop._base.declaration import Declaration
 
 
 class Schedule(Declaration, ABC):

@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cydrop._base.arrays import Floats
+
 try:
     from scipy import optimize as scipy_optimize
     from scipy import sparse, special
@@ -33,13 +35,12 @@ except ImportError as error:
     raise ImportError(f'cydrop.sklearn needs scikit-learn 1.6: pip install "cydrop[sklearn]" ({error})') from None
 
 from cydrop import callbacks as callback_module
-from cydrop import checks, functional, layers, losses, optimizers, schedules, seeding
+from cydrop import functional, layers, losses, optimizers, schedules
+from cydrop._base import checks, seeding
 from cydrop.callbacks import Callback
 from cydrop.errors import DivergedError
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network
-
-Floats = NDArray[np.float32]
 
 __all__ = ["MLPClassifier", "MLPRegressor"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop import checks, seeding, threads
+from cydrop._base import checks, seeding, threads
+from cydrop._base.arrays import Floats
 from cydrop._core import xorshift as _core
 
-Floats = NDArray[np.float32]
 Size = int | tuple[int, ...] | None
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop.plan import Op
+from cydrop._run.plan import Op
 
 class Engine:
     n_ops: int

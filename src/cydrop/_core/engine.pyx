@@ -217,7 +217,7 @@ cdef class Engine:
 
     Parameters
     ----------
-    ops : sequence of cydrop.plan.Op
+    ops : sequence of cydrop._run.plan.Op
     parameters, gradients : float32 arenas of the same layout
     buffers : float32 arena of what is kept but not trained
     loss_kind, loss_option : see losses.pxd

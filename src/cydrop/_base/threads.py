@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from cydrop import checks
+from cydrop._base import checks
 from cydrop._core import cpu
 
 

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base.arrays import Floats
 from cydrop._core.engine import all_finite
 
-Floats = NDArray[np.float32]
 T = TypeVar("T")
 
 MOST_UNITS = 2**31 - 1  # of a layer, and columns of X: beyond any memory

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import checks, losses
-
-Floats = NDArray[np.float32]
+from cydrop import losses
+from cydrop._base import checks
+from cydrop._base.arrays import Floats
 
 NO_LABELS = np.empty(0, dtype=np.int32)
 NO_FLOATS = np.empty(0, dtype=np.float32)

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cydrop._base.arrays import Floats
 from cydrop._core.engine import Engine, Workspace
 from cydrop._core.memory import aligned
+from cydrop._run.plan import Parameter, Plan
 from cydrop.losses import Loss
 from cydrop.optimizers import Optimizer
-from cydrop.plan import Parameter, Plan
 
-Floats = NDArray[np.float32]
 Snapshot = tuple[Floats, Floats]  # parameters and running statistics
 
 KEPT_KINDS = 4  # kinds and sizes of workspaces that are kept for the next call

@@ -1,0 +1,1 @@
+"""The ground that all else stands on: checks of arguments, declarations, seeds, threads, types of arrays."""
