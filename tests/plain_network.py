@@ -1,136 +1,52 @@
 """A whole network in float64 NumPy, put together from `cydrop.reference`: the oracle of training steps.
 
-It reads the layers of a cydrop network, takes copies of its weights, and is given the masks. Noise and the masks of
-weights are what the twin of the generator draws for the network's seed and step.
+It reads the operations of a cydrop network's plan, takes copies of its weights, and is given the masks. Noise and the
+masks of weights are what the twin of the generator draws for the network's seed and step.
 """
 
 import numpy as np
 
-import cydrop as cd
 from cydrop import reference
-
-ACTIVATIONS = {
-    cd.ReLU: (reference.relu, reference.relu_backward),
-    cd.LeakyReLU: (reference.leaky_relu, reference.leaky_relu_backward),
-    cd.ELU: (reference.elu, reference.elu_backward),
-    cd.SELU: (reference.selu, reference.selu_backward),
-    cd.GELU: (reference.gelu, reference.gelu_backward),
-    cd.SiLU: (reference.silu, reference.silu_backward),
-    cd.Tanh: (reference.tanh, reference.tanh_backward),
-    cd.Sigmoid: (reference.sigmoid, reference.sigmoid_backward),
-    cd.Softplus: (reference.softplus, reference.softplus_backward),
-}
 
 
 class PlainNetwork:
     def __init__(self, net):
-        self.layers, self.optimizer, self.loss = net.layers, net.optimizer, net.loss
+        plan = net._plan
+        self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
         self.gradients = {}
         self.updates = 0
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
-        self.sources = {draw.place: draw.source for draw in net._plan.draws}
+        self.columns = {draw.source.column: draw for draw in plan.draws}
         self.draws = net._engine.draws
 
-    def key(self, place):
-        """The key of what a layer draws in this step."""
-        return reference.stream_key(self.sources[place].seed, self.sources[place].stream, self.draws)
+    def rate(self, source):
+        return self.columns[source.column].layer.rate_at(0.0)
+
+    def key(self, source):
+        """The key of what an operation draws in this step."""
+        return reference.stream_key(source.seed, source.stream, self.draws)
+
+    def array(self, op, name):
+        place = f"{op.layers[0]}.{name}"
+        return self.parameters[place] if place in self.parameters else self.buffers[place]
 
     def forward(self, x, masks=None):
         """Raw outputs; masks given: training."""
         x = np.asarray(x, dtype=np.float64)
-        self.tape, drawn, self.weight_masks = [], iter(masks or []), {}
-        for place, layer in enumerate(self.layers):
-            self.tape.append(x)
-            if isinstance(layer, cd.Dense):
-                weight = self.parameters[f"{place}.weight"]
-                if masks is not None and place in self.sources:
-                    rate = layer.rate_at(0.0)
-                    kept = reference.keep_mask(self.key(place), weight.size, rate).reshape(weight.shape)
-                    self.weight_masks[place] = kept / (1 - rate if rate < 1 else 1)
-                    weight = weight * self.weight_masks[place]
-                x = x @ weight
-                if layer.bias:
-                    x = x + self.parameters[f"{place}.bias"]
-                if layer.activation is not None:
-                    self.tape[-1] = (self.tape[-1], x)
-                    x = self._activate(layer.activation, x)
-            elif isinstance(layer, cd.GaussianDropout | cd.GaussianNoise):
-                if masks is not None:
-                    noise = reference.normal_noise(self.key(place), x.size).reshape(x.shape)
-                    self.tape[-1] = noise
-                    function = getattr(reference, layer.kind)
-                    x = function(x, layer.rate_at(0.0), noise=noise)
-            elif isinstance(layer, cd.AlphaDropout):
-                if masks is not None:
-                    self.tape[-1] = next(drawn)
-                    x = reference.alpha_dropout(x, layer.rate_at(0.0), mask=self.tape[-1])
-            elif isinstance(layer, cd.LayerNorm | cd.BatchNorm):
-                x = self._normalise(place, layer, x, masks is not None)
-            elif isinstance(layer, cd.Dropout):
-                rate = layer.rate_at(0.0)
-                if masks is None:
-                    x = reference.dropout(x, rate, mode=layer.mode, training=False)
-                else:
-                    mask = np.broadcast_to(next(drawn), x.shape)
-                    self.tape[-1] = mask
-                    x = reference.dropout(x, rate, mode=layer.mode, mask=mask)
-            else:
-                x = self._activate(layer, x)
+        drawn = None if masks is None else iter(masks)
+        self.tape = []
+        for op in self.ops:
+            x, kept = FORWARD[op.kind](self, op, x, drawn)
+            self.tape.append(kept)
         return x
-
-    def _normalise(self, place, layer, x, training):
-        weight, bias = self.parameters[f"{place}.weight"], self.parameters[f"{place}.bias"]
-        if isinstance(layer, cd.LayerNorm):
-            return reference.layer_norm(x, weight, bias, epsilon=layer.epsilon)
-        mean, variance = f"{place}.running_mean", f"{place}.running_variance"
-        if not training:
-            normal = (x - self.buffers[mean]) / np.sqrt(self.buffers[variance] + layer.epsilon)
-            return normal * weight + bias
-        self.buffers[mean] += layer.momentum * (x.mean(axis=0) - self.buffers[mean])
-        if len(x) > 1:
-            self.buffers[variance] += layer.momentum * (x.var(axis=0, ddof=1) - self.buffers[variance])
-        return reference.batch_norm(x, weight, bias, epsilon=layer.epsilon)
-
-    @staticmethod
-    def _options(layer):
-        return [layer.alpha] if isinstance(layer, cd.LeakyReLU | cd.ELU) else []
-
-    def _activate(self, layer, x):
-        return ACTIVATIONS[type(layer)][0](x, *self._options(layer))
-
-    def _activate_backward(self, layer, g, x):
-        return ACTIVATIONS[type(layer)][1](g, x, *self._options(layer))
 
     def backward(self, g):
         """Fills the gradients and returns d loss / d x."""
         g = np.asarray(g, dtype=np.float64)
-        for place, layer in reversed(list(enumerate(self.layers))):
-            kept = self.tape[place]
-            if isinstance(layer, cd.Dense):
-                if layer.activation is not None:
-                    kept, z = kept
-                    g = self._activate_backward(layer.activation, g, z)
-                scale = self.weight_masks.get(place, 1.0)
-                self.gradients[f"{place}.weight"] = (kept.T @ g) * scale
-                if layer.bias:
-                    self.gradients[f"{place}.bias"] = g.sum(axis=0)
-                g = g @ (self.parameters[f"{place}.weight"] * scale).T
-            elif isinstance(layer, cd.GaussianDropout):
-                g = reference.gaussian_dropout(g, layer.rate_at(0.0), noise=kept)
-            elif isinstance(layer, cd.GaussianNoise):
-                pass
-            elif isinstance(layer, cd.AlphaDropout):
-                g = reference.alpha_dropout_backward(g, kept, layer.rate_at(0.0))
-            elif isinstance(layer, cd.LayerNorm | cd.BatchNorm):
-                backward = getattr(reference, f"{layer.kind}_backward")
-                g, dweight, dbias = backward(g, kept, self.parameters[f"{place}.weight"], epsilon=layer.epsilon)
-                self.gradients[f"{place}.weight"], self.gradients[f"{place}.bias"] = dweight, dbias
-            elif isinstance(layer, cd.Dropout):
-                g = reference.dropout_backward(g, kept, layer.rate_at(0.0), layer.mode)
-            else:
-                g = self._activate_backward(layer, g, kept)
+        for op, kept in zip(reversed(self.ops), reversed(self.tape), strict=True):
+            g = BACKWARD[op.kind](self, op, g, kept)
         return g
 
     def loss_of(self, z, y, sample_weight=None):
@@ -157,11 +73,10 @@ class PlainNetwork:
                 learning_rate=optimizer.learning_rate, **options,
             )  # fmt: skip
             self.parameters[name], self.moments[name] = w, (m, v)
-        for place, layer in enumerate(self.layers):
-            if isinstance(layer, cd.Dense) and layer.max_norm is not None:
-                self.parameters[f"{place}.weight"] = reference.limit_norms(
-                    self.parameters[f"{place}.weight"], layer.max_norm
-                )
+        for op in self.ops:
+            if op.max_norm > 0:
+                name = f"{op.layers[0]}.weight"
+                self.parameters[name] = reference.limit_norms(self.parameters[name], op.max_norm)
 
     def train(self, x, y, masks, sample_weight=None):
         """One whole training step; returns the loss before it."""
@@ -170,3 +85,102 @@ class PlainNetwork:
         self.step()
         self.draws += 1
         return loss
+
+
+# Operations: (network, op, x, masks or None for prediction) -> (y, what backward needs) ------------------------
+
+
+def dense(net, op, x, drawn):
+    weight, scale = net.array(op, "weight"), 1.0
+    if op.connect is not None and drawn is not None:
+        rate = net.rate(op.connect)
+        kept = reference.keep_mask(net.key(op.connect), weight.size, rate).reshape(weight.shape)
+        scale = kept / (1 - rate if rate < 1 else 1)
+    z = x @ (weight * scale) + (net.array(op, "bias") if op.bias >= 0 else 0.0)
+    y, kept = epilogue(net, op, z, drawn)
+    return y, (x, scale, kept)
+
+
+def dense_backward(net, op, g, kept):
+    x, scale, rest = kept
+    g = epilogue_backward(net, op, g, rest)
+    place = op.layers[0]
+    net.gradients[f"{place}.weight"] = (x.T @ g) * scale
+    if op.bias >= 0:
+        net.gradients[f"{place}.bias"] = g.sum(axis=0)
+    return g @ (net.array(op, "weight") * scale).T
+
+
+def options(op):
+    return [op.alpha] if op.activation in ("leaky_relu", "elu") else []
+
+
+def epilogue(net, op, z, drawn):
+    """Activation and dropout, of a dense operation or a map."""
+    y, mask = z, None
+    if op.activation:
+        y = getattr(reference, op.activation)(z, *options(op))
+    if op.noise is not None:
+        rate, mode = net.rate(op.noise), "vanilla" if op.vanilla else "inverted"
+        if drawn is None:
+            y = reference.dropout(y, rate, mode=mode, training=False)
+        else:
+            mask = np.broadcast_to(next(drawn), y.shape)
+            y = reference.dropout(y, rate, mode=mode, mask=mask)
+    return y, (z, mask)
+
+
+def epilogue_backward(net, op, g, kept):
+    z, mask = kept
+    if mask is not None:
+        g = reference.dropout_backward(g, mask, net.rate(op.noise), "vanilla" if op.vanilla else "inverted")
+    if op.activation:
+        g = getattr(reference, f"{op.activation}_backward")(g, z, *options(op))
+    return g
+
+
+def noise(net, op, x, drawn):
+    if drawn is None:
+        return x, None
+    rate = net.rate(op.noise)
+    if op.variant == "alpha":
+        mask = next(drawn)
+        return reference.alpha_dropout(x, rate, mask=mask), mask
+    normals = reference.normal_noise(net.key(op.noise), x.size).reshape(x.shape)
+    return {"multiply": reference.gaussian_dropout, "add": reference.gaussian_noise}[op.variant](
+        x, rate, noise=normals
+    ), normals
+
+
+def noise_backward(net, op, g, kept):
+    rate = net.rate(op.noise)
+    return {
+        "multiply": lambda: reference.gaussian_dropout(g, rate, noise=kept),
+        "add": lambda: g,
+        "alpha": lambda: reference.alpha_dropout_backward(g, kept, rate),
+    }[op.variant]()
+
+
+def norm(net, op, x, drawn):
+    weight, bias = net.array(op, "weight"), net.array(op, "bias")
+    if op.variant == "rows":
+        return reference.layer_norm(x, weight, bias, epsilon=op.epsilon), x
+    assert op.variant == "batch"
+    mean, variance = net.array(op, "running_mean"), net.array(op, "running_variance")
+    if drawn is None:
+        return (x - mean) / np.sqrt(variance + op.epsilon) * weight + bias, x
+    mean += op.momentum * (x.mean(axis=0) - mean)
+    if len(x) > 1:
+        variance += op.momentum * (x.var(axis=0, ddof=1) - variance)
+    return reference.batch_norm(x, weight, bias, epsilon=op.epsilon), x
+
+
+def norm_backward(net, op, g, x):
+    backward = {"rows": reference.layer_norm_backward, "batch": reference.batch_norm_backward}[op.variant]
+    g, dweight, dbias = backward(g, x, net.array(op, "weight"), epsilon=op.epsilon)
+    net.gradients[f"{op.layers[0]}.weight"], net.gradients[f"{op.layers[0]}.bias"] = dweight, dbias
+    return g
+
+
+FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm}
+BACKWARD = {"dense": dense_backward, "map": epilogue_backward, "noise": noise_backward, "norm": norm_backward}

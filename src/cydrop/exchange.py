@@ -13,6 +13,7 @@ layer is (units, inputs), cydrop's (inputs, units).
 from __future__ import annotations
 
 import importlib
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,24 +24,14 @@ from numpy.typing import NDArray
 from cydrop import losses, optimizers
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
-from cydrop.layers import (
-    ACTIVATIONS,
-    Activation,
-    AlphaDropout,
-    BatchNorm,
-    Dense,
-    Dropout,
-    Layer,
-    LayerNorm,
-    resolve_activation,
-)
+from cydrop.layers import KNOWN, Dense, Dropout, Layer, resolve_activation
+from cydrop.layers.norms import UNCOUNTED
 from cydrop.network import Network, check_network
 from cydrop.schedules import Rate
 
-COUNTER = ".num_batches_tracked"  # of BatchNorm1d; cydrop keeps no such count
-LINEAR_FROM = 20.0  # PyTorch's Softplus is the identity above; e^-20 is below the precision of float32 there
+LAYERS = {cls.torch_name: cls for cls in KNOWN.values() if cls.torch_name}
+COUNTER = f".{UNCOUNTED}"
 
-_ACTIVATIONS = {cls.__name__: cls for cls in ACTIVATIONS.values()}  # PyTorch's classes have the same names
 _SKLEARN_ACTIVATIONS = {"identity": None, "relu": "relu", "tanh": "tanh", "logistic": "sigmoid"}
 _SKLEARN_LOSSES = {"softmax": "cross_entropy", "logistic": "binary_cross_entropy", "identity": "mse"}
 
@@ -157,15 +148,8 @@ def _names(layers: Sequence[Layer]) -> dict[str, str]:
     names: dict[str, str] = {}
     number = 0
     for place, layer in enumerate(layers):
-        if isinstance(layer, Dense | LayerNorm | BatchNorm):
-            names[f"{number}.weight"] = f"{place}.weight"
-            if not isinstance(layer, Dense) or layer.bias:
-                names[f"{number}.bias"] = f"{place}.bias"
-        if isinstance(layer, BatchNorm):
-            names[f"{number}.running_mean"] = f"{place}.running_mean"
-            names[f"{number}.running_var"] = f"{place}.running_variance"
-            names[f"{number}{COUNTER}"] = f"{place}{COUNTER}"
-        number += 2 if isinstance(layer, Dense) and layer.activation is not None else 1
+        names |= {f"{number}.{theirs}": f"{place}.{ours}" for theirs, ours in layer.tensor_names().items()}
+        number += 2 if layer.activated else 1
     return names
 
 
@@ -230,12 +214,11 @@ def to_torch(net: Network) -> Any:
         torch = importlib.import_module("torch")
     except ImportError:
         raise ImportError("to_torch needs PyTorch: pip install torch") from None
-    width = net._built("to_torch").n_features
+    widths = [math.prod(shape) for shape in net._built("to_torch").shapes]
     modules: list[Any] = []
     with torch.random.fork_rng(devices=[]):  # modules draw weights, which are replaced below
-        for layer in net.layers:
-            modules += _modules(torch.nn, layer, width)
-            width = layer.units if isinstance(layer, Dense) else width
+        for layer, width in zip(net.layers, widths[:-1], strict=True):
+            modules += layer.to_torch(torch.nn, width)
     sequential = torch.nn.Sequential(*modules)
     sequential.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})
     return sequential.eval()
@@ -243,32 +226,12 @@ def to_torch(net: Network) -> Any:
 
 def _check_torch_has(layers: Sequence[Layer]) -> None:
     for place, layer in enumerate(layers):
-        missing = None
-        if isinstance(layer, Dense):
-            missing = "max_norm" if layer.max_norm is not None else "drop_connect" if layer.drop_connect != 0 else None
-        elif isinstance(layer, Dropout):
-            missing = 'mode="vanilla"' if layer.mode == "vanilla" else 'shared="batch"' if layer.shared else None
-        elif not isinstance(layer, Activation | AlphaDropout | LayerNorm | BatchNorm):
-            missing = type(layer).__name__
+        missing = layer.missing_in_torch()
         if missing is not None:
             raise ValueError(
                 f"layers[{place}] is {layer!r}: PyTorch has no module for {missing}; make a network without it and "
                 "take the weights over with to_state_dict and load_state_dict"
             )
-
-
-def _modules(nn: Any, layer: Layer, width: int) -> list[Any]:
-    """One or two modules for a layer with inputs of `width` columns."""
-    if isinstance(layer, Dense):
-        linear = nn.Linear(width, layer.units, bias=layer.bias)
-        return [linear] if layer.activation is None else [linear, *_modules(nn, layer.activation, layer.units)]
-    if isinstance(layer, BatchNorm):
-        return [nn.BatchNorm1d(width, eps=layer.epsilon, momentum=layer.momentum)]
-    if isinstance(layer, LayerNorm):
-        return [nn.LayerNorm(width, eps=layer.epsilon)]
-    if isinstance(layer, Dropout | AlphaDropout):
-        return [getattr(nn, type(layer).__name__)(p=layer.rate_at(1.0))]
-    return [getattr(nn, type(layer).__name__)(**layer.options())]
 
 
 def from_torch(
@@ -325,8 +288,8 @@ def from_torch(
             raise ValueError(f"module {where} is {type(child).__name__}: {error}") from None
         if layer is None:
             continue
-        if isinstance(layer, Dense | LayerNorm | BatchNorm):
-            for name in (name.partition(".")[2] for name in _names([layer]) if not name.endswith(COUNTER)):
+        for name in layer.tensor_names():
+            if name != UNCOUNTED:
                 state_dict[f"{len(layers)}.{name}"] = _floats(f"module {where}: {name}", getattr(child, name))
         layers.append(layer)
     if not state_dict:
@@ -348,20 +311,6 @@ def _flattened(sequential: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def _layer(module: Any, loss: losses.Loss, *, first: bool, last: bool) -> Layer | None:
     """The layer of a module; None for one that the network does not need. Classes are known by their names."""
     kind = type(module).__name__
-    if kind == "Linear":
-        return Dense(len(module.weight), bias=module.bias is not None)
-    if kind == "Dropout":
-        return Dropout(float(module.p))
-    if kind == "AlphaDropout":
-        return AlphaDropout(float(module.p))
-    if kind == "BatchNorm1d":
-        if module.weight is None or module.running_mean is None or module.momentum is None:
-            raise ValueError("cydrop's BatchNorm has affine=True, track_running_stats=True and a number as momentum")
-        return BatchNorm(momentum=module.momentum, epsilon=module.eps)
-    if kind == "LayerNorm":
-        if len(module.normalized_shape) != 1 or module.weight is None or module.bias is None:
-            raise ValueError("cydrop's LayerNorm is over the last axis, with elementwise_affine=True and bias=True")
-        return LayerNorm(epsilon=module.eps)
     if kind == "Flatten":
         if not first or (module.start_dim, module.end_dim) != (1, -1):
             raise ValueError("cydrop has no such layer; at the beginning, Flatten() is left out")
@@ -374,19 +323,9 @@ def _layer(module: Any, loss: losses.Loss, *, first: bool, last: bool) -> Layer 
         return None
     if kind == "Sigmoid" and last and isinstance(loss, losses.CrossEntropy):
         raise ValueError("at the end it does not go with loss='cross_entropy'; is it loss='binary_cross_entropy'?")
-    if kind == "GELU" and module.approximate != "none":
-        raise ValueError(f"cydrop's GELU is the exact one, got approximate={module.approximate!r}")
-    if kind == "Softplus" and (module.beta != 1 or module.threshold < LINEAR_FROM):
-        raise ValueError(
-            f"cydrop's Softplus has beta=1 and no threshold, got beta={module.beta} and threshold={module.threshold}"
-        )
-    if kind not in _ACTIVATIONS:
-        raise ValueError(
-            "cydrop has no such layer; known are Linear, Dropout, AlphaDropout, BatchNorm1d, LayerNorm, "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
-    activation = _ACTIVATIONS[kind]
-    return activation(**{name: getattr(module, name) for name in activation._options})
+    if kind not in LAYERS:
+        raise ValueError(f"cydrop has no such layer; known are {', '.join(LAYERS)}")
+    return LAYERS[kind].from_torch(module)
 
 
 # scikit-learn ------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from cydrop._core import losses as _losses
 from cydrop._core import noise as _noise
 from cydrop._core import norms as _norms
 from cydrop._core import relu as _relu
+from cydrop._core.engine import ACTIVATIONS as CODES
 from cydrop._run.rows import NO_MATRIX, checked_rows
-from cydrop.layers import ELU, GELU, SELU, LeakyReLU, Sigmoid, SiLU, Softplus, Tanh
 
 # Dropout -----------------------------------------------------------------------------------------------------
 
@@ -521,7 +521,7 @@ def leaky_relu(x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1
     -------
     ndarray of float32
     """
-    return _activate(LeakyReLU.code, checks.number("negative_slope", negative_slope, single=True), x, n_threads)
+    return _activate(CODES["leaky_relu"], checks.number("negative_slope", negative_slope, single=True), x, n_threads)
 
 
 def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.01, *, n_threads: int = 1) -> Floats:
@@ -538,7 +538,7 @@ def leaky_relu_backward(dy: ArrayLike, x: ArrayLike, negative_slope: float = 0.0
     ndarray of float32
     """
     return _activate_backward(
-        LeakyReLU.code, checks.number("negative_slope", negative_slope, single=True), dy, x, n_threads
+        CODES["leaky_relu"], checks.number("negative_slope", negative_slope, single=True), dy, x, n_threads
     )
 
 
@@ -556,7 +556,7 @@ def elu(x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(ELU.code, checks.number("alpha", alpha, single=True), x, n_threads)
+    return _activate(CODES["elu"], checks.number("alpha", alpha, single=True), x, n_threads)
 
 
 def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: int = 1) -> Floats:
@@ -572,7 +572,7 @@ def elu_backward(dy: ArrayLike, x: ArrayLike, alpha: float = 1.0, *, n_threads: 
     -------
     ndarray of float32
     """
-    return _activate_backward(ELU.code, checks.number("alpha", alpha, single=True), dy, x, n_threads)
+    return _activate_backward(CODES["elu"], checks.number("alpha", alpha, single=True), dy, x, n_threads)
 
 
 def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -587,7 +587,7 @@ def selu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(SELU.code, 0.0, x, n_threads)
+    return _activate(CODES["selu"], 0.0, x, n_threads)
 
 
 def selu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -603,7 +603,7 @@ def selu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate_backward(SELU.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["selu"], 0.0, dy, x, n_threads)
 
 
 def gelu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -618,7 +618,7 @@ def gelu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(GELU.code, 0.0, x, n_threads)
+    return _activate(CODES["gelu"], 0.0, x, n_threads)
 
 
 def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -634,7 +634,7 @@ def gelu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate_backward(GELU.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["gelu"], 0.0, dy, x, n_threads)
 
 
 def silu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -649,7 +649,7 @@ def silu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(SiLU.code, 0.0, x, n_threads)
+    return _activate(CODES["silu"], 0.0, x, n_threads)
 
 
 def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -665,7 +665,7 @@ def silu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate_backward(SiLU.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["silu"], 0.0, dy, x, n_threads)
 
 
 def tanh(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -680,7 +680,7 @@ def tanh(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(Tanh.code, 0.0, x, n_threads)
+    return _activate(CODES["tanh"], 0.0, x, n_threads)
 
 
 def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -696,7 +696,7 @@ def tanh_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate_backward(Tanh.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["tanh"], 0.0, dy, x, n_threads)
 
 
 def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -711,7 +711,7 @@ def sigmoid(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(Sigmoid.code, 0.0, x, n_threads)
+    return _activate(CODES["sigmoid"], 0.0, x, n_threads)
 
 
 def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -727,7 +727,7 @@ def sigmoid_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floa
     -------
     ndarray of float32
     """
-    return _activate_backward(Sigmoid.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["sigmoid"], 0.0, dy, x, n_threads)
 
 
 def softplus(x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -742,7 +742,7 @@ def softplus(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     -------
     ndarray of float32
     """
-    return _activate(Softplus.code, 0.0, x, n_threads)
+    return _activate(CODES["softplus"], 0.0, x, n_threads)
 
 
 def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
@@ -758,7 +758,7 @@ def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Flo
     -------
     ndarray of float32
     """
-    return _activate_backward(Softplus.code, 0.0, dy, x, n_threads)
+    return _activate_backward(CODES["softplus"], 0.0, dy, x, n_threads)
 
 
 # Dense -------------------------------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
 from cydrop._core.engine import Engine, Workspace
 from cydrop._run.model import Model, Snapshot
-from cydrop._run.plan import Op, Plan, make_plan
+from cydrop._run.plan import Draws, Plan
 from cydrop._run.rows import NO_MATRIX, Rows, checked_rows
 from cydrop.errors import DivergedError
 from cydrop.history import History
-from cydrop.layers import Dense, Dropout, Layer, RandomLayer
+from cydrop.layers import Layer, RandomLayer
 from cydrop.monte_carlo import Blocks, LogLikelihood, MonteCarlo, Tally, quantile_levels
 from cydrop.schedules import Rate, value_at
 from cydrop.xorshift import Xorshift
@@ -241,7 +241,7 @@ class Network:
             }
             state["_drawing"] = _drawing(state["_layers"])
             if self._model is not None:
-                plan = self._seeded(make_plan(state["_layers"], self._model.plan.n_features))
+                plan = Plan.of(state["_layers"], self._model.plan.n_features).seed(self._root)
                 state["_loss"].check_units(plan.n_outputs)
                 state["_model"] = self._model.with_plan(plan, state["_loss"], state["_n_threads"])
             vars(self).update(state)  # one step
@@ -309,39 +309,19 @@ class Network:
         return other
 
     def _checked_plan(self, n_features: int) -> Plan:
-        plan = self._plan or make_plan(self._layers, n_features)
+        plan = self._plan or Plan.of(self._layers, n_features)
         self._loss.check_units(plan.n_outputs)
         return plan
 
-    def _seeded(self, plan: Plan) -> Plan:
-        """The plan with the keys of its masks."""
-        shared = seeding.branch(self._root, seeding.MASKS)
-        for draw in plan.draws:
-            source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
-            key = seeding.words_of(source, 2)
-            draw.source.seed = int(key[0]), int(key[1])
-        return plan
-
     def _empty_model(self, plan: Plan) -> Model:
-        return Model.of(self._seeded(plan), self._loss, self._optimizer, self._n_threads)
+        return Model.of(plan.seed(self._root), self._loss, self._optimizer, self._n_threads)
 
     def _drawn_model(self, n_features: int) -> Model:
         model = self._empty_model(self._checked_plan(n_features))
         views = model.views(model.parameters)
-        for number, (layer, index) in enumerate(model.plan.dense_ops):
-            op = model.plan.ops[index]
-            views[f"{op.layers[0]}.weight"][...] = layer.initial_weight(
-                op.n_in, seeding.branch(self._root, seeding.WEIGHTS, number)
-            )
-            if layer.bias:
-                views[f"{op.layers[0]}.bias"][...] = layer.initial_bias(
-                    op.n_in, seeding.branch(self._root, seeding.BIASES, number)
-                )
-        for op in model.plan.ops:
-            if op.kind in ("layer_norm", "batch_norm"):
-                views[f"{op.layers[0]}.weight"][...] = 1.0
-        for name, buffer in model.running().items():
-            buffer[...] = 1.0 if name.endswith("running_variance") else 0.0
+        views |= model.running()
+        for parameter in (*model.plan.parameters, *model.plan.buffers):
+            parameter.fill(views[parameter.name], self._root)
         return model
 
     def _made(self, what: str) -> Model:
@@ -485,7 +465,7 @@ class Network:
             metrics["learning_rate"] = float(learning_rates[-1])
         for draw, rate in zip(model.plan.draws, rates[-1], strict=True):
             if callable(draw.layer.rate_value):
-                metrics[f"{draw.place}.{draw.layer._rate_name}"] = float(rate)
+                metrics[f"{draw.place}.{draw.layer.rate_name}"] = float(rate)
         metrics["seconds"] = time.perf_counter() - start
         return metrics
 
@@ -548,7 +528,7 @@ class Network:
             self._schedules([step / 100 for step in range(101)])
 
     def _schedules(
-        self, progress: list[float], drawing: Sequence[RandomLayer] | None = None
+        self, progress: list[float], drawing: Sequence[Draws] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Learning rates, shape (batches,), and the rates of dropout and noise, shape (batches, layers).
 
@@ -626,14 +606,9 @@ class Network:
             return total / len(data.X)
 
     def _check_batches(self, data: Rows) -> None:
-        """Raises where BatchNorm would see one row at a time, which it normalises to 0: nothing would be learned."""
-        if data.batch_size > 1 or self._loss.pair:
-            return
-        if any(op.kind == "batch_norm" for op in self._checked_plan(data.X.shape[1]).ops):
-            raise ValueError(
-                "BatchNorm needs batches of at least 2 rows in training, since it normalises a row by itself to 0; got "
-                "batches of 1. LayerNorm takes any"
-            )
+        """Raises where a layer learns nothing from batches of so few rows."""
+        for layer in self._layers:
+            layer.check_batch(data.batch_size * (2 if self._loss.pair else 1))
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None
@@ -815,11 +790,11 @@ class Network:
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
         return model, self._blocks(model, rows, samples, source, moments, rates), rows
 
-    def _sampling_rates(self, rate: float | None, drawing: Sequence[RandomLayer]) -> NDArray[np.float64]:
+    def _sampling_rates(self, rate: float | None, drawing: Sequence[Draws]) -> NDArray[np.float64]:
         """The rates of Monte Carlo samples, shape (1, layers that draw)."""
         rates = self._schedules([1.0], drawing)[1]
         if rate is not None:
-            rates[0, [layer._rate_name == "rate" for layer in drawing]] = rate
+            rates[0, [layer.rate_name == "rate" for layer in drawing]] = rate
         elif not rates.any():
             rates = self._schedules([0.5], drawing)[1]
             if rates.any():
@@ -830,7 +805,7 @@ class Network:
                 )
         if not rates.any():
             what = "all rates are 0" if drawing else "no layer drops or adds noise"
-            drops = any(layer._rate_name == "rate" for layer in drawing)
+            drops = any(layer.rate_name == "rate" for layer in drawing)
             warnings.warn(
                 f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
                 f"certainty{'; give rate= above 0' if drops else ''}",
@@ -946,7 +921,7 @@ class Network:
             )
         result: list[NDArray[np.bool_] | None] = []
         for number, (mask, draw) in enumerate(zip(masks, draws, strict=True)):
-            shape = _mask_shape(plan.ops[draw.op], rows)
+            shape = plan.mask_shape(draw, rows)
             # a copy: `masks()` gives it back, whatever becomes of the caller's
             result.append(None if mask is None else checks.mask(f"masks[{number}]", mask, shape).copy())
         return result
@@ -1052,11 +1027,11 @@ class Network:
             mask = given[number] if given else None
             if mask is None:
                 key = model.engine.mask_key(draw.op, step)
-                mask = _drawn(key, _mask_shape(model.plan.ops[draw.op], rows), rates[draw.source.column])
+                mask = _drawn(key, model.plan.mask_shape(draw, rows), rates[draw.source.column])
             result.append(mask)
         return result
 
-    def _mask_of(self, layer: RandomLayer) -> NDArray[np.bool_] | None:
+    def _mask_of(self, layer: Draws) -> NDArray[np.bool_] | None:
         """The last mask of a layer of this network, the last one of a layer that stands at several places."""
         if self._last is None:
             return None
@@ -1065,10 +1040,9 @@ class Network:
         draws = [draw for draw in plan.draws if draw.layer is layer]
         if not draws:
             return None
-        if isinstance(layer, Dense):
-            op = plan.ops[draws[-1].op]
+        if draws[-1].what == "weights":
             rate = rates[draws[-1].source.column]
-            return _drawn(model.engine.connect_key(draws[-1].op, step), (op.n_in, op.n_out), rate)
+            return _drawn(model.engine.connect_key(draws[-1].op, step), plan.mask_shape(draws[-1], 0), rate)
         found = [mask for draw, mask in zip(plan.mask_draws, self.masks(), strict=True) if draw.layer is layer]
         return found[-1] if found else None
 
@@ -1191,20 +1165,16 @@ _HINTS = {
 }
 
 
-def _drawing(layers: Sequence[Layer]) -> list[RandomLayer]:
+def _drawing(layers: Sequence[Layer]) -> list[Draws]:
     """The layers whose rate may change, in the order of every plan."""
-    return [draw.layer for draw in make_plan(layers, 1).draws]
+    return [draw.layer for draw in Plan.of(layers, 1).draws]
 
 
 def _set_keeps(plan: Plan, workspace: Workspace) -> None:
     """Vanilla dropout multiplies by 1 - rate in prediction; a scheduled rate by the one at its end."""
     for draw in plan.draws:
-        if isinstance(draw.layer, Dropout) and draw.layer.mode == "vanilla":
+        if plan.ops[draw.op].vanilla:
             workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
-
-
-def _mask_shape(op: Op, rows: int) -> tuple[int, ...]:
-    return (op.n_out,) if op.shared else (rows, op.n_out)
 
 
 def _packed(mask: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -16,7 +16,6 @@ neighbouring seeds. The first unit of the first row would be dropped in thousand
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 from collections import Counter
 from typing import Any
@@ -24,11 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import files, layers, losses
+from cydrop import files, losses
 from cydrop._base import checks
 from cydrop._version import __version__
 from cydrop.network import Network
-from cydrop.reference import alpha_affine
 
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 8  # the one of that opset
@@ -142,8 +140,8 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
         graph.place = "network"
         value = graph.add("Cast", value, to=kinds.FLOAT)
     for place, layer in enumerate(network.layers):
-        graph.place = str(place)
-        value = graph.layer(layer, value)
+        graph.place, graph.shape = str(place), plan.shapes[place]
+        value = layer.to_onnx(graph, value)
     graph.place = "link"
     outputs = graph.link(network.loss, value) if last is network else graph.answer(last, value)
 
@@ -261,7 +259,7 @@ class _Graph:
         self.place = ""  # of the layer at work: names begin with it
         plan = net._built("an ONNX model")
         self.n_outputs = plan.n_outputs
-        self.width = plan.n_features  # columns of the input of the layer at work
+        self.shape = plan.shapes[0]  # of a row that comes into the layer at work
         self.used: Counter[str] = Counter()
 
     def name(self, what: str) -> str:
@@ -286,80 +284,7 @@ class _Graph:
         """A weight or running statistic of the layer."""
         return self.constant(what, self.arrays[f"{self.place}.{what}"])
 
-    # Layers ---------------------------------------------------------------------------------------------------
-
-    def layer(self, layer: layers.Layer, x: str) -> str:
-        """y of the layer at `place`."""
-        if isinstance(layer, layers.Dense):
-            return self.dense(layer, x)
-        if isinstance(layer, layers.Activation):
-            return self.activation(layer, x)
-        if isinstance(layer, layers.Dropout):
-            return self.dropout(layer, x)
-        if isinstance(layer, layers.LayerNorm):
-            weights = self.parameter("weight"), self.parameter("bias")
-            return self.add("LayerNormalization", x, *weights, axis=-1, epsilon=layer.epsilon)
-        if isinstance(layer, layers.BatchNorm):
-            weights = self.parameter("weight"), self.parameter("bias")
-            running = self.parameter("running_mean"), self.parameter("running_variance")
-            return self.add("BatchNormalization", x, *weights, *running, epsilon=layer.epsilon)
-        assert isinstance(layer, layers.RandomLayer)  # the plan of a built network knows no others
-        return self.noise(layer, x)
-
-    def dense(self, layer: layers.Dense, x: str) -> str:
-        weight = self.parameter("weight")
-        rate = layer.rate_at(1.0)
-        if self.mc and rate > 0:
-            weight = self.drop(weight, weight, rate, 1.0)
-        self.width = layer.units
-        y = self.add("Gemm", x, weight, *([self.parameter("bias")] if layer.bias else []))
-        return y if layer.activation is None else self.activation(layer.activation, y)
-
-    def activation(self, layer: layers.Activation, z: str) -> str:
-        if isinstance(layer, layers.GELU):
-            normal = self.add("Erf", self.add("Mul", z, self.constant("root_half", math.sqrt(0.5))))
-            twice = self.add("Mul", z, self.add("Add", normal, self.constant("one", 1.0)))
-            return self.add("Mul", twice, self.constant("half", 0.5))
-        if isinstance(layer, layers.SiLU):
-            return self.add("Mul", z, self.add("Sigmoid", z))
-        kinds = {
-            layers.ReLU: "Relu", layers.LeakyReLU: "LeakyRelu", layers.ELU: "Elu", layers.SELU: "Selu",
-            layers.Tanh: "Tanh", layers.Sigmoid: "Sigmoid", layers.Softplus: "Softplus",
-        }  # fmt: skip
-        kind = kinds.get(type(layer))
-        if kind is None:
-            raise ValueError(f"an ONNX model cannot hold {layer!r}, whose class is not cydrop's own")
-        if isinstance(layer, layers.LeakyReLU | layers.ELU):
-            return self.add(kind, z, alpha=layer.alpha)
-        return self.add(kind, z)
-
     # What draws -----------------------------------------------------------------------------------------------
-
-    def dropout(self, layer: layers.Dropout, x: str) -> str:
-        rate, vanilla = layer.rate_at(1.0), layer.mode == "vanilla"
-        if rate == 0 or not (self.mc or vanilla):
-            return x
-        in_prediction = 1.0 - rate if vanilla else 1.0
-        if not self.mc:
-            return self.add("Mul", x, self.constant("keep", in_prediction))
-        like = x if layer.shared is None else self.constant("row", np.zeros((1, self.width)))
-        return self.drop(x, like, rate, in_prediction, vanilla)
-
-    def noise(self, layer: layers.RandomLayer, x: str) -> str:
-        """Gaussian noise, Gaussian dropout or alpha dropout: the identity in prediction."""
-        amount = layer.rate_at(1.0)
-        if not self.mc or amount == 0:
-            return x
-        if isinstance(layer, layers.GaussianNoise):
-            return self.in_training(self.add("Add", x, self.normal(x, 0.0, amount)), x)
-        if amount == 1:
-            return self.in_training(self.constant("zero", 0.0), x)
-        if isinstance(layer, layers.GaussianDropout):
-            return self.in_training(self.add("Mul", x, self.normal(x, 1.0, math.sqrt(amount / (1 - amount)))), x)
-        a, b, low = alpha_affine(amount)
-        kept = self.add("Add", self.add("Mul", x, self.constant("a", a)), self.constant("b", b))
-        dropped = self.constant("dropped", a * low + b)
-        return self.in_training(self.add("Where", self.uniform_below(x, amount), dropped, kept), x)
 
     def drop(self, x: str, like: str, rate: float, in_prediction: float, vanilla: bool = False) -> str:
         """x with elements set to 0 in training, by a mask of the shape of `like`; scaled as the mode says."""

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from cydrop._run.plan import Op
 
+ACTIVATIONS: dict[str, int]
+
 class Engine:
     n_ops: int
     n_threads: int

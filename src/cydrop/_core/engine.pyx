@@ -55,8 +55,10 @@ cdef enum:
     ALPHA_DROPOUT = 4
     NORM = 5
 
-KINDS = {"dense": DENSE, "map": MAP, "gaussian_dropout": GAUSSIAN_DROPOUT, "gaussian_noise": GAUSSIAN_NOISE,
-         "alpha_dropout": ALPHA_DROPOUT, "layer_norm": NORM, "batch_norm": NORM}
+KINDS = {("dense", ""): DENSE, ("map", ""): MAP, ("noise", "multiply"): GAUSSIAN_DROPOUT,
+         ("noise", "add"): GAUSSIAN_NOISE, ("noise", "alpha"): ALPHA_DROPOUT, ("norm", "rows"): NORM, ("norm", "batch"): NORM}
+ACTIVATIONS = {name: code for code, name in enumerate(
+    ["", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"])}
 
 cdef enum:
     SERIAL_PREDICTION = 600000  # multiply-adds of a prediction below which one thread is enough
@@ -277,24 +279,25 @@ cdef class Engine:
         for i in range(self.n_ops):
             op = &self.ops[i]
             given = ops[i]
-            op.kind = KINDS[given.kind]
+            op.kind = KINDS[given.kind, given.variant]
             op.n_in, op.n_out = given.n_in, given.n_out
             self.work += 8 * op.n_out
             op.weight, op.bias = given.weight, given.bias
-            op.activation, op.alpha = given.activation, given.alpha
+            op.activation, op.alpha = ACTIVATIONS[given.activation], given.alpha
             op.vanilla, op.shared = given.vanilla, given.shared
             op.noise = source_of(given.noise)
             op.connect = source_of(given.connect)
             self.n_rates += (op.noise.column >= 0) + (op.connect.column >= 0)
             op.max_norm = given.max_norm
             if op.kind == NORM:
-                op.norm.batch = given.kind == "batch_norm"
+                op.norm.batch = given.variant == "batch"
                 op.norm.epsilon, op.norm.momentum = given.epsilon, given.momentum
                 op.norm.weight, op.norm.bias = &parameters[op.weight], &parameters[op.bias]
                 if op.norm.batch:
-                    place = given.buffer
+                    place = given.running_mean
                     op.norm.running_mean = &buffers[place]
-                    op.norm.running_variance = &buffers[place + op.n_out]
+                    place = given.running_variance
+                    op.norm.running_variance = &buffers[place]
             if op.kind in (DENSE, NORM) and self.first_trained == self.n_ops:
                 self.first_trained = i
             if op.max_norm > 0:

@@ -1,32 +1,54 @@
-"""From layers to a plan: the parameter arena's layout and the list of operations that the engine runs.
+"""From layers to a plan: the list of operations that the engine runs, and the layout of the arenas.
 
     [Dropout, Dense, ReLU, Dropout, Dense]   ->   map(dropout) | dense(+ ReLU + dropout) | dense
                                                      op 0             op 1                 op 2
 
-An activation and a dropout layer behind a dense layer are fused to it as its epilogue; wherever they stand
-otherwise they become an operation of their own, as noise and normalisations always do. The plan is plain data;
-nothing is allocated here.
+The builder knows no layer: each puts itself in (`Layer.lower`), as an operation of its own or into the epilogue of the
+last one. An activation and a dropout layer right after a dense layer are its epilogue; wherever else they stand, they
+are the epilogue of a map, an operation without a product. The plan is plain data; nothing is allocated here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-from cydrop.layers import (
-    Activation,
-    AlphaDropout,
-    BatchNorm,
-    Dense,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    Layer,
-    LayerNorm,
-    RandomLayer,
-)
+import numpy as np
+
+from cydrop._base import seeding
+from cydrop._base.arrays import Floats
+from cydrop._base.declaration import Declaration
+from cydrop.schedules import Rate
 
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
+
+Shape: TypeAlias = tuple[int, ...]
+Initial: TypeAlias = float | Callable[[np.random.SeedSequence], Floats]
+Factors: TypeAlias = tuple[float, float, float]
+
+PLAIN: Factors = (1.0, 1.0, 1.0)
+
+
+class Lowers(Protocol):
+    """What a plan asks of a layer."""
+
+    def lower(self, plan: Plan) -> None: ...
+
+
+class Draws(Protocol):
+    """What a plan asks of a layer that draws random numbers."""
+
+    rate_name: ClassVar[str]
+
+    @property
+    def seed(self) -> int | None: ...
+
+    @property
+    def rate_value(self) -> Rate: ...
+
+    def rate_at(self, progress: float) -> float: ...
 
 
 @dataclass(eq=False)
@@ -40,15 +62,23 @@ class Source:
 
 @dataclass(eq=False)
 class Op:
-    """One operation: y = drop(f(x W + b)), or without a product y = drop(f(x)), or noise, or a normalisation."""
+    """One operation on rows of shape `in_shape`. Offsets are places in an arena, -1: there is none.
 
-    kind: str  # "dense", "map", "gaussian_dropout", "gaussian_noise", "alpha_dropout", "layer_norm" or "batch_norm"
-    n_in: int
-    n_out: int
-    weight: int = 0  # offset in the arena
-    bias: int = -1  # offset in the arena, -1: none
-    activation: int = 0
-    alpha: float = 0.0
+    kind        computes                                  variants
+    "dense"     y = drop(f(x W + b))
+    "map"       y = drop(f(x))
+    "noise"     x and what it draws                       "multiply", "add", "alpha"
+    "norm"      weight (x - mean) / deviation + bias      "rows", "batch"
+    """
+
+    kind: str
+    in_shape: Shape
+    out_shape: Shape
+    variant: str = ""
+    weight: int = -1
+    bias: int = -1
+    activation: str = ""  # name of f, empty: the identity
+    alpha: float = 0.0  # its option
     noise: Source | None = None  # of its dropout or noise
     vanilla: bool = False
     shared: bool = False
@@ -56,24 +86,48 @@ class Op:
     max_norm: float = 0.0
     epsilon: float = 0.0  # of a normalisation
     momentum: float = 0.0
-    buffer: int = 0  # offset of the running mean; the running variance follows
+    running_mean: int = -1
+    running_variance: int = -1
     layers: list[int] = field(default_factory=list)  # places in the list of layers
+
+    @property
+    def n_in(self) -> int:
+        return math.prod(self.in_shape)
+
+    @property
+    def n_out(self) -> int:
+        return math.prod(self.out_shape)
+
+    @property
+    def has_epilogue(self) -> bool:
+        """Whether an activation and a dropout may follow within the operation."""
+        return self.kind in ("dense", "map")
 
 
 @dataclass(eq=False)
 class Parameter:
-    """A view of the arena: `"1.weight"`, (inputs, units), where it begins."""
+    """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
+
+    `factors` multiply the optimizer's learning rate, epsilon and weight decay for this parameter.
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
     offset: int
+    initial: Initial
+    branch: tuple[int, ...] = ()  # of the network's seed, for an initial value that is drawn
+    factors: Factors = PLAIN
 
     @property
     def size(self) -> int:
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
+
+    def fill(self, view: Floats, root: tuple[int, ...]) -> None:
+        """Writes the initial value."""
+        if callable(self.initial):
+            view[...] = self.initial(seeding.branch(root, *self.branch))
+        else:
+            view[...] = self.initial
 
 
 @dataclass(eq=False)
@@ -81,103 +135,123 @@ class Draw:
     """A number that may change during training, in the order of the columns of rates: a dropout layer's rate, a noise's
     standard deviation, a dense layer's drop_connect."""
 
-    layer: RandomLayer
+    layer: Draws
     op: int
     place: int  # of the layer in the list
     source: Source
-
-    @property
-    def masks(self) -> bool:
-        """Whether a mask of the units is drawn."""
-        return isinstance(self.layer, Dropout | AlphaDropout)
+    what: str  # is drawn: "units" (a mask), "weights" (a mask) or "normals"
 
 
 @dataclass(eq=False)
 class Plan:
     """Everything that building a network needs to know."""
 
-    n_features: int
-    n_outputs: int
-    ops: list[Op]
-    parameters: list[Parameter]
-    arena_size: int
-    buffers: list[Parameter]
-    buffer_size: int
-    dense_ops: list[tuple[Dense, int]]  # with the number of its operation
-    draws: list[Draw]
+    shapes: list[Shape]  # of a row: what comes in, then what each layer gives
+    ops: list[Op] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    buffers: list[Parameter] = field(default_factory=list)
+    draws: list[Draw] = field(default_factory=list)
+    place: int = 0  # of the layer that is put in
+    streams: int = 0  # random streams so far
+
+    @classmethod
+    def of(cls, layers: Sequence[Lowers], n_features: int) -> Plan:
+        """The plan of these layers for inputs of `n_features` columns."""
+        plan = cls([(n_features,)])
+        for plan.place, layer in enumerate(layers):
+            if not (isinstance(layer, Declaration) and hasattr(layer, "lower")):
+                raise TypeError(f"layers[{plan.place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
+            plan.shapes.append(plan.shape)
+            layer.lower(plan)
+        return plan
+
+    @property
+    def shape(self) -> Shape:
+        """Of a row that the layer at hand is given, until it adds an operation."""
+        return self.shapes[-1]
+
+    # What layers call -------------------------------------------------------------------------------------
+
+    def operation(self, kind: str, out_shape: Shape, **options: Any) -> Op:
+        """A new operation on what the last one gives."""
+        self.ops.append(Op(kind, self.shape, out_shape, **options))
+        self.shapes[-1] = out_shape
+        return self._of_layer(self.ops[-1])
+
+    def epilogue(self, *, activation: bool = False) -> Op:
+        """The last operation, if a dropout may still follow in it, or an activation and a dropout; else a map."""
+        last = self.ops[-1] if self.ops else None
+        if last is None or not last.has_epilogue or last.noise is not None or (activation and last.activation):
+            return self.operation("map", self.shape)
+        return self._of_layer(last)
+
+    def parameter(
+        self, name: str, shape: Shape, initial: Initial, branch: tuple[int, ...] = (), factors: Factors = PLAIN
+    ) -> int:
+        """Room for a parameter of this layer: its offset."""
+        offset = _end(self.parameters)
+        self.parameters.append(Parameter(f"{self.place}.{name}", shape, offset, initial, branch, factors))
+        return offset
+
+    def buffer(self, name: str, shape: Shape, initial: Initial) -> int:
+        """Room for what is kept but not trained: its offset."""
+        self.buffers.append(Parameter(f"{self.place}.{name}", shape, _end(self.buffers), initial))
+        return self.buffers[-1].offset
+
+    def draw(self, layer: Draws, what: str) -> Source:
+        """A random stream for this layer's draws, and a column of rates."""
+        source = Source(len(self.draws), self.streams)
+        self.streams += layer.rate_value != 0  # a rate of 0 draws nothing and shifts nobody's random numbers
+        self.draws.append(Draw(layer, len(self.ops) - 1, self.place, source, what))
+        return source
+
+    def count(self, kind: str) -> int:
+        """How many operations of a kind there are so far."""
+        return sum(op.kind == kind for op in self.ops)
+
+    def _of_layer(self, op: Op) -> Op:
+        if self.place not in op.layers:
+            op.layers.append(self.place)
+        return op
+
+    # What builds a network from it ------------------------------------------------------------------------
+
+    @property
+    def n_features(self) -> int:
+        return math.prod(self.shapes[0])
+
+    @property
+    def n_outputs(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def arena_size(self) -> int:
+        return _end(self.parameters)
+
+    @property
+    def buffer_size(self) -> int:
+        return _end(self.buffers)
 
     @property
     def mask_draws(self) -> list[Draw]:
-        """The draws of the dropout layers that have masks, in order."""
-        return [draw for draw in self.draws if draw.masks]
+        """The draws of masks of units, in order."""
+        return [draw for draw in self.draws if draw.what == "units"]
 
+    def mask_shape(self, draw: Draw, rows: int) -> Shape:
+        """Of the mask that a draw gives for a batch."""
+        op = self.ops[draw.op]
+        if draw.what == "weights":
+            return op.n_in, op.n_out
+        return op.out_shape if op.shared else (rows, *op.out_shape)
 
-def make_plan(layers: Sequence[Layer], n_features: int) -> Plan:
-    """Lays out `layers` for inputs of `n_features` columns."""
-    ops: list[Op] = []
-    parameters: list[Parameter] = []
-    buffers: list[Parameter] = []
-    dense_ops: list[tuple[Dense, int]] = []
-    draws: list[Draw] = []
-    width, stream = n_features, 0
-
-    def reserve(arena: list[Parameter], name: str, shape: tuple[int, ...]) -> int:
-        parameter = Parameter(name, shape, _end(arena))
-        arena.append(parameter)
-        return parameter.offset
-
-    def source(layer: RandomLayer) -> Source:
-        nonlocal stream
-        found = Source(len(draws), stream)
-        stream += layer.rate_value != 0  # a rate of 0 draws nothing and shifts nobody's random numbers
-        draws.append(Draw(layer, len(ops) - 1, place, found))
-        return found
-
-    def open_op(activation_free: bool) -> Op:
-        """The last operation if its epilogue still has room, else a new one without a product."""
-        room = ops and ops[-1].kind in ("dense", "map") and ops[-1].noise is None
-        if room and (not activation_free or ops[-1].activation == 0):
-            return ops[-1]
-        ops.append(Op("map", width, width))
-        return ops[-1]
-
-    for place, layer in enumerate(layers):
-        if isinstance(layer, Dense):
-            op = Op("dense", width, layer.units, max_norm=layer.max_norm or 0.0)
-            op.weight = reserve(parameters, f"{place}.weight", (width, layer.units))
-            if layer.bias:
-                op.bias = reserve(parameters, f"{place}.bias", (layer.units,))
-            if layer.activation is not None:
-                op.activation, op.alpha = layer.activation.code, layer.activation.alpha
-            dense_ops.append((layer, len(ops)))
-            ops.append(op)
-            if layer.drop_connect != 0:
-                op.connect = source(layer)
-            width = layer.units
-        elif isinstance(layer, Activation):
-            op = open_op(activation_free=True)
-            op.activation, op.alpha = layer.code, layer.alpha
-        elif isinstance(layer, Dropout):
-            op = open_op(activation_free=False)
-            op.vanilla, op.shared = layer.mode == "vanilla", layer.shared == "batch"
-            op.noise = source(layer)
-        elif isinstance(layer, GaussianDropout | GaussianNoise | AlphaDropout):
-            op = Op(layer.kind, width, width)
-            ops.append(op)
-            op.noise = source(layer)
-        elif isinstance(layer, LayerNorm | BatchNorm):
-            op = Op(layer.kind, width, width, epsilon=layer.epsilon)
-            op.weight = reserve(parameters, f"{place}.weight", (width,))
-            op.bias = reserve(parameters, f"{place}.bias", (width,))
-            if isinstance(layer, BatchNorm):
-                op.momentum = layer.momentum
-                op.buffer = reserve(buffers, f"{place}.running_mean", (width,))
-                buffers.append(Parameter(f"{place}.running_variance", (width,), op.buffer + width))
-            ops.append(op)
-        else:
-            raise TypeError(f"layers[{place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
-        op.layers.append(place)
-    return Plan(n_features, width, ops, parameters, _end(parameters), buffers, _end(buffers), dense_ops, draws)
+    def seed(self, root: tuple[int, ...]) -> Plan:
+        """Gives the draws the keys of their masks: of the network's seed, or of a layer's own."""
+        shared = seeding.branch(root, seeding.MASKS)
+        for draw in self.draws:
+            source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
+            key = seeding.words_of(source, 2)
+            draw.source.seed = int(key[0]), int(key[1])
+        return self
 
 
 def _end(arena: list[Parameter]) -> int:

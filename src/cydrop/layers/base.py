@@ -1,0 +1,235 @@
+"""What layers have in common. A layer is a declaration without arrays; it says what it is once, in its own file:
+
+    lower               what it computes: parameters, operation, draws          (cydrop._run.plan)
+    config, from_config what a file keeps of it
+    to_onnx             its nodes in an ONNX graph
+    to_torch, ...       its module in PyTorch
+
+Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: there is no second implementation.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop._base import checks
+from cydrop._base.arrays import Floats
+from cydrop._base.declaration import Declaration
+from cydrop._run.plan import Plan
+from cydrop.optimizers import rate_config, rate_from_config
+from cydrop.schedules import Rate, value_at
+
+
+class Layer(Declaration):
+    """Base of the layers. Two layers are equal only if they are the same object."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    # what a layer ran in last is kept beside its options, in its __dict__: neither belongs to what it declares
+    _alone: Any = None  # the network of one, once the layer was used alone
+    _owner: weakref.ref[Any] | None = None  # the network that last ran this layer in training
+
+    def forward(self, x: ArrayLike, training: bool = True) -> Floats:
+        """The layer by itself.
+
+        Parameters
+        ----------
+        x : array-like, shape (rows, features) or any other with rows first
+        training : bool
+            Whether dropout drops.
+
+        Returns
+        -------
+        ndarray of float32; for a layer without weights of the shape of x
+        """
+        from cydrop.network import Network  # the declaration knows its users only when used alone
+
+        x = checks.floats("x", x)
+        if x.ndim == 0:
+            raise ValueError("x must have at least one dimension, got a scalar")
+        if not x.size:
+            raise ValueError(f"x is empty: shape {x.shape}")
+        rows = x.reshape(len(x), -1)
+        if self._alone is None:
+            # one step, so that threads that come first at the same time get the same network
+            vars(self).setdefault(
+                "_alone", Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
+            )
+        elif rows.shape[1]:
+            vars(self)["_alone"] = self._alone._of_width(rows.shape[1])
+        y: Floats = self._alone.forward(rows, training=training)
+        return y.reshape(x.shape) if y.shape == rows.shape else y
+
+    def backward(self, dy: ArrayLike) -> Floats:
+        """d loss / d x of the last training `forward` of this layer alone.
+
+        Parameters
+        ----------
+        dy : array-like, of the shape that `forward` returned
+
+        Raises
+        ------
+        RuntimeError
+            Without a training `forward` before.
+        """
+        if self._alone is None:
+            raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
+        dy = checks.floats("dy", dy)
+        dx: Floats = self._alone.backward(dy.reshape(len(dy), -1) if dy.ndim else dy)
+        return dx.reshape(dy.shape) if dx.size == dy.size else dx
+
+    # What the rest of the house asks of a layer -----------------------------------------------------------------
+
+    def lower(self, plan: Plan) -> None:
+        """Puts the layer into a plan: its parameters, its operation or its place in the last one's epilogue, its draws.
+
+        Parameters
+        ----------
+        plan : Plan
+            Of the layers before; `plan.shape` is what a row looks like here.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what it computes: it needs a method lower(plan)")
+
+    def check_batch(self, rows: int) -> None:
+        """Raises ValueError where nothing is learned from training batches of so many rows.
+
+        Parameters
+        ----------
+        rows : int
+        """
+
+    def config(self) -> dict[str, Any]:
+        """Name and options, as saved in a file."""
+        return {"layer": type(self).__name__} | self.options()
+
+    @classmethod
+    def from_config(cls, options: dict[str, Any]) -> Self:
+        """The layer that `config` described.
+
+        Parameters
+        ----------
+        options : dict
+            Without the name. It is not used again.
+        """
+        return cls(**options)
+
+    def to_onnx(self, graph: Any, x: str) -> str:
+        """Adds the layer's nodes to an ONNX graph.
+
+        Parameters
+        ----------
+        graph : the graph that cydrop.onnx writes
+        x : str
+            Name of the value that comes in.
+
+        Returns
+        -------
+        str
+            Name of the value that goes out.
+        """
+        raise ValueError(f"an ONNX model cannot hold {self!r}: its class has no method to_onnx")
+
+    activated: bool = False  # whether an activation of its own follows, which is a module of its own in PyTorch
+    torch_name: ClassVar[str] = ""  # of the class of modules that PyTorch has for it
+
+    def tensor_names(self) -> dict[str, str]:
+        """The names of its tensors in PyTorch's state dicts, in their order, each with cydrop's own."""
+        return {}
+
+    def missing_in_torch(self) -> str | None:
+        """What of this layer PyTorch has no module for; None: it has one."""
+        return None if self.torch_name else type(self).__name__
+
+    def to_torch(self, nn: Any, width: int) -> list[Any]:
+        """The modules of PyTorch that do the same.
+
+        Parameters
+        ----------
+        nn : module
+            torch.nn
+        width : int
+            Columns that come in.
+        """
+        return [getattr(nn, self.torch_name)(**self.options())]
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """The layer of a module whose class is called `torch_name`; ValueError for one that differs.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        """
+        return cls(**{name: getattr(module, name) for name in cls._options})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_alone", "_owner")}
+
+
+class RandomLayer(Layer):
+    """Base of the layers that draw random numbers in training."""
+
+    seed: int | None
+    rate_name: ClassVar[str] = "rate"  # the option that says how much
+
+    def with_rate(self, rate: Rate) -> Self:
+        """The same layer with another rate; `Network.set_rate` puts it in the place of this one.
+
+        Parameters
+        ----------
+        rate : float or schedule
+            Of dropout, the standard deviation of noise, a dense layer's drop_connect.
+
+        Returns
+        -------
+        layer of the same class
+        """
+        return type(self)(**(self.options() | {self.rate_name: rate}))
+
+    def _instead(self, name: str) -> str:
+        return ", or call network.set_rate(place, rate)" if name == self.rate_name else ""
+
+    @property
+    def rate_value(self) -> Rate:
+        """The number or schedule of the rate, whatever its name."""
+        value: Rate = getattr(self, self.rate_name)
+        return value
+
+    def rate_at(self, progress: float) -> float:
+        """The rate in force.
+
+        Parameters
+        ----------
+        progress : float in [0, 1]
+            Of training.
+        """
+        return value_at(self.rate_name, self.rate_value, progress, 0.0, 1.0)
+
+    @classmethod
+    def from_config(cls, options: dict[str, Any]) -> Self:
+        if cls.rate_name in options:
+            options[cls.rate_name] = rate_from_config(options[cls.rate_name])
+        return super().from_config(options)
+
+    def config(self) -> dict[str, Any]:
+        options = super().config()
+        options[self.rate_name] = rate_config(self.rate_name, self.rate_value)
+        return options
+
+
+def checked_rate(name: str, rate: Rate) -> Rate:
+    """A probability, or a schedule, whose values are checked as they come."""
+    return rate if callable(rate) else checks.rate(name, rate)
+
+
+def last_mask(layer: RandomLayer) -> NDArray[np.bool_] | None:
+    network = None if layer._owner is None else layer._owner()
+    if network is None:
+        return None
+    found: NDArray[np.bool_] | None = network._mask_of(layer)
+    return found

@@ -1,0 +1,208 @@
+"""The fully connected layer, and how its weights begin."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop._base import checks, seeding
+from cydrop._base.arrays import Floats
+from cydrop._run.plan import Plan
+from cydrop.layers.activations import Activation, activation_from_config, resolve_activation
+from cydrop.layers.base import RandomLayer, checked_rate, last_mask
+from cydrop.schedules import Rate
+from cydrop.xorshift import Xorshift
+
+__all__ = ["Dense"]
+
+# variance of a weight of each initialisation, as a function of fan-in and fan-out; a uniform one's bound is the root of
+# three times it
+_VARIANCES = {
+    "he": lambda fan_in, fan_out: 2.0 / fan_in,
+    "glorot": lambda fan_in, fan_out: 2.0 / (fan_in + fan_out),
+    "lecun": lambda fan_in, fan_out: 1.0 / fan_in,
+    "torch": lambda fan_in, fan_out: 1.0 / (3.0 * fan_in),
+    "glorot_sigmoid": lambda fan_in, fan_out: 2.0 / (3.0 * (fan_in + fan_out)),
+}
+INITIALIZATIONS = {
+    f"{name}_{shape}": (name, shape) for name in ("he", "glorot", "lecun") for shape in ("normal", "uniform")
+} | {"torch_uniform": ("torch", "uniform"), "glorot_sigmoid_uniform": ("glorot_sigmoid", "uniform")}
+BIAS_INITIALIZATIONS = {"zeros": ("", "zeros")} | INITIALIZATIONS
+
+
+class Dense(RandomLayer):
+    """A fully connected layer, y = f(x W + b).
+
+    Parameters
+    ----------
+    units : int >= 1
+        Number of outputs. The weight has shape (inputs, units), the bias (units,).
+    activation : str, activation layer or None
+        f; by name in lower case, as "relu" or "leaky_relu": any of the activations.
+    bias : bool
+        Whether b is there. It is never dropped.
+    weight_init : str
+        How W is drawn: "glorot_uniform" (Glorot and Bengio 2010: within sqrt(6 / (inputs + units))), "glorot_normal",
+        "he_normal" (He et al. 2015), "he_uniform", "lecun_normal", "lecun_uniform"; "torch_uniform", PyTorch's default
+        (within 1 / sqrt(inputs)), and "glorot_sigmoid_uniform", which scikit-learn's MLP takes for "logistic" (within
+        sqrt(2 / (inputs + units))).
+    bias_init : str
+        "zeros", or one of the names above: b is then drawn from the same distribution as W with that name, whose
+        width goes by inputs and units. W does not depend on it. Glorot's bounds for both, as scikit-learn draws, were
+        best on 23 tables (`python bench/initialization.py`); PyTorch's layers begin with "torch_uniform" for both,
+        Keras's with "glorot_uniform" and "zeros".
+    max_norm : float > 0 or None
+        After every update the incoming weights of each unit (a column of W) are scaled down to this Euclidean
+        norm (Srivastava et al. 2014, section 5.1).
+    drop_connect : float in [0, 1], or schedule
+        Probability that a weight is dropped in a training step (DropConnect, Wan et al. 2013); every step draws a
+        fresh mask for all rows of the batch, and what it keeps is divided by 1 - drop_connect. `predict` uses the
+        mean weights; `predict_mc` drops weights, or draws the outputs that they lead to from normal distributions
+        of the same mean and variance.
+    """
+
+    _options = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
+    rate_name = "drop_connect"
+    seed = None  # of the masks: the network's
+    units: int
+    activation: Activation | None
+    bias: bool
+    weight_init: str
+    bias_init: str = "zeros"  # of layers pickled before there was a choice
+    max_norm: float | None
+    drop_connect: Rate
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        activation: str | Activation | None = None,
+        bias: bool = True,
+        weight_init: str = "glorot_uniform",
+        bias_init: str = "glorot_uniform",
+        max_norm: float | None = None,
+        drop_connect: Rate = 0.0,
+    ) -> None:
+        checks.choice("weight_init", weight_init, INITIALIZATIONS)
+        checks.choice("bias_init", bias_init, BIAS_INITIALIZATIONS)
+        self._declare(
+            units=checks.integer("units", units, 1, checks.MOST_UNITS),
+            activation=resolve_activation(activation),
+            bias=checks.flag("bias", bias),
+            weight_init=weight_init,
+            bias_init=bias_init,
+            max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
+            drop_connect=checked_rate("drop_connect", drop_connect),
+        )
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The mask of the weights in the last training forward pass with drop_connect: boolean, shape (inputs, units),
+        True keeps. None before the first."""
+        return last_mask(self)
+
+    def initial_weight(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+        """A fresh weight.
+
+        Parameters
+        ----------
+        fan_in : int
+            Inputs.
+        seed : numpy.random.SeedSequence
+
+        Returns
+        -------
+        ndarray of float32, shape (fan_in, units)
+        """
+        return self._drawn(self.weight_init, (fan_in, self.units), fan_in, seed)
+
+    def initial_bias(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+        """A fresh bias.
+
+        Parameters
+        ----------
+        fan_in : int
+            Inputs.
+        seed : numpy.random.SeedSequence
+
+        Returns
+        -------
+        ndarray of float32, shape (units,)
+        """
+        return self._drawn(self.bias_init, (self.units,), fan_in, seed)
+
+    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
+        name, shape = BIAS_INITIALIZATIONS[init]
+        if shape == "zeros":
+            return np.zeros(size, dtype=np.float32)
+        deviation = math.sqrt(_VARIANCES[name](fan_in, self.units))
+        generator = Xorshift(seed)
+        drawn: Floats
+        if shape == "normal":
+            drawn = generator.normal(size)
+            drawn *= np.float32(deviation)
+        else:
+            drawn = generator.random(size)
+            drawn -= np.float32(0.5)
+            drawn *= np.float32(2.0 * math.sqrt(3.0) * deviation)
+        return drawn
+
+    def lower(self, plan: Plan) -> None:
+        (fan_in,) = plan.shape
+        number = plan.count("dense")
+        op = plan.operation("dense", (self.units,), max_norm=self.max_norm or 0.0)
+        op.weight = plan.parameter(
+            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
+        )
+        if self.bias:
+            op.bias = plan.parameter(
+                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number)
+            )
+        if self.activation is not None:
+            self.activation.lower(plan)
+        if self.drop_connect != 0:
+            op.connect = plan.draw(self, "weights")
+
+    def config(self) -> dict[str, Any]:
+        options = super().config()
+        options["activation"] = None if self.activation is None else self.activation.config()
+        return options
+
+    @classmethod
+    def from_config(cls, options: dict[str, Any]) -> Self:
+        options.setdefault("bias_init", "zeros")  # of files from before there was a choice
+        if options.get("activation") is not None:
+            options["activation"] = activation_from_config(options["activation"])
+        return super().from_config(options)
+
+    def to_onnx(self, graph: Any, x: str) -> str:
+        weight = graph.parameter("weight")
+        rate = self.rate_at(1.0)
+        if graph.mc and rate > 0:
+            weight = graph.drop(weight, weight, rate, 1.0)
+        y: str = graph.add("Gemm", x, weight, *([graph.parameter("bias")] if self.bias else []))
+        return y if self.activation is None else self.activation.to_onnx(graph, y)
+
+    torch_name = "Linear"
+
+    @property
+    def activated(self) -> bool:  # type: ignore[override]
+        return self.activation is not None
+
+    def tensor_names(self) -> dict[str, str]:
+        return {"weight": "weight"} | ({"bias": "bias"} if self.bias else {})
+
+    def missing_in_torch(self) -> str | None:
+        return "max_norm" if self.max_norm is not None else "drop_connect" if self.drop_connect != 0 else None
+
+    def to_torch(self, nn: Any, width: int) -> list[Any]:
+        linear = nn.Linear(width, self.units, bias=self.bias)
+        return [linear] if self.activation is None else [linear, *self.activation.to_torch(nn, self.units)]
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        return cls(len(module.weight), bias=module.bias is not None)
