@@ -33,8 +33,7 @@ MODULES = sorted(
 
 # modules that hold what `cydrop` itself offers, or serve the others: users do not import them
 INSIDE = {
-    "checks", "config", "data", "declaration", "errors", "files", "history", "layers", "model", "monte_carlo",
-    "network", "plan", "rows", "seeding", "threads", "xorshift",
+    "config", "data", "errors", "files", "history", "layers", "monte_carlo", "network", "xorshift",
 }  # fmt: skip
 
 # what modules need of one another: not underscored, but nothing that a user calls
