@@ -8,9 +8,25 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 
 from cydrop._core.elementary cimport (
-    erfc32, exp32, expm1_negative, sigmoid32, softplus32, tanh32,
+    erfc32, exp32, expm1_negative, log1p_exp, sigmoid32, tanh32,
 )
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.relu cimport gradient_of_rectified, rectified
+
+cdef enum:                      # after IDENTITY and RELU
+    LEAKY_RELU = 2
+    ELU = 3
+    SELU = 4
+    GELU = 5
+    SILU = 6
+    TANH = 7
+    SIGMOID = 8
+    SOFTPLUS = 9
+
+KINDS = {
+    "identity": IDENTITY, "relu": RELU, "leaky_relu": LEAKY_RELU, "elu": ELU, "selu": SELU, "gelu": GELU,
+    "silu": SILU, "tanh": TANH, "sigmoid": SIGMOID, "softplus": SOFTPLUS,
+}
 
 cdef enum:
     CHUNK = 4096
@@ -66,7 +82,7 @@ cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n
     cdef Py_ssize_t j
     if kind == RELU:
         for j in range(n):
-            y[j] = <float>0.0 if z[j] <= <float>0.0 else z[j]
+            y[j] = rectified(z[j])
     elif kind == LEAKY_RELU:
         for j in range(n):
             y[j] = leaky_relu(z[j], alpha)
@@ -90,18 +106,18 @@ cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n
             y[j] = sigmoid32(z[j])
     elif kind == SOFTPLUS:
         for j in range(n):
-            y[j] = softplus32(z[j])
-    else:
+            y[j] = log1p_exp(z[j])
+    elif kind == IDENTITY:
         for j in range(n):
             y[j] = z[j]
 
 
 cdef void activation_gradient(int kind, float alpha, const float* z, float* g, Py_ssize_t n) noexcept nogil:
-    """g = g f'(z)"""
+    """g = g f'(z); the identity's is left as it is"""
     cdef Py_ssize_t j
     if kind == RELU:
         for j in range(n):
-            g[j] = <float>0.0 if z[j] <= <float>0.0 else g[j]
+            g[j] = gradient_of_rectified(z[j], g[j])
     elif kind == LEAKY_RELU:
         for j in range(n):
             g[j] = g[j] * leaky_relu_slope(z[j], alpha)

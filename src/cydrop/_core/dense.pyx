@@ -26,7 +26,7 @@ from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradi
 from cydrop._core.dropout cimport select_row
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.gather cimport spread
-from cydrop._core.optimizers cimport is_still, update_rows
+from cydrop._core.optimizers cimport update_rows
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 
 cdef extern from "tile.h" nogil:
@@ -405,7 +405,7 @@ cdef void spread_strip(
             row = wide + to.n_out       # zeros
         if to.update == NULL:
             memcpy(to.weight_gradient + place, row, width * sizeof(float))
-        elif kept or not is_still(to.update):
+        elif kept or not to.update.still:
             update_rows(to.update, to.weight + place, row, at(to.weight_moment1, place), at(to.weight_moment2, place),
                         1, width, 0, 0)
         r += 1

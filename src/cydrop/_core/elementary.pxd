@@ -87,7 +87,7 @@ cdef inline float sigmoid32(float x) noexcept nogil:
     return <float>1.0 / (<float>1.0 + exp32(-x))
 
 
-cdef inline float softplus32(float x) noexcept nogil:
+cdef inline float log1p_exp(float x) noexcept nogil:
     """log(1 + e^x)"""
     return (<float>0.0 if x < <float>0.0 else x) + log1p_exp_negative(-fabsf(x))
 

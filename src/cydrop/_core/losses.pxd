@@ -2,17 +2,9 @@
 
 from libc.stdint cimport int32_t
 
-cdef enum:
-    CROSS_ENTROPY = 0
-    BINARY_CROSS_ENTROPY = 1
-    MSE = 2
-    MAE = 3
-    HUBER = 4
-    GAUSSIAN_NLL = 5
-
 cdef struct Loss:
     int kind
-    float option                # label smoothing, or Huber's delta
+    float option                # the one number that some kinds take, such as label smoothing
     float pair                  # R-Drop: weight of the divergence between a row's two passes, 0: one pass
 
 cdef struct LossSum:

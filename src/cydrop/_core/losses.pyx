@@ -14,6 +14,7 @@ multiplies the element's loss, the mean stays over all elements, and targets of 
 """
 
 from cython.parallel cimport prange
+from libc.math cimport NAN
 from libc.stdint cimport int32_t, uint64_t
 
 from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, log32, sigmoid32
@@ -22,6 +23,19 @@ from cydrop._core.float_control cimport exact_floats, restore_floats
 cdef extern from "fma.h" nogil:
     float fabsf(float x)
     ctypedef float* own_floats
+
+cdef enum:
+    CROSS_ENTROPY = 0
+    BINARY_CROSS_ENTROPY = 1
+    MSE = 2
+    MAE = 3
+    HUBER = 4
+    GAUSSIAN_NLL = 5
+
+KINDS = {
+    "cross_entropy": CROSS_ENTROPY, "binary_cross_entropy": BINARY_CROSS_ENTROPY, "mse": MSE, "mae": MAE,
+    "huber": HUBER, "gaussian_nll": GAUSSIAN_NLL,
+}
 
 cdef enum:
     PIECE = 64                  # elements of a row that are exponentiated at a time
@@ -309,7 +323,7 @@ cdef double weighted_row(
     What weighs 0 is left out, whatever the target is; NaN and infinity of z are shown all the same.
     """
     cdef Py_ssize_t j
-    cdef double total = 0.0, value
+    cdef double total = 0.0, value = NAN
     cdef float factor
     cdef float* slope = NULL
     cdef int32_t right
@@ -337,7 +351,7 @@ cdef double weighted_row(
             value = absolute_row(z + j, 1, y + j, factor, slope)
         elif loss.kind == HUBER:
             value = huber_row(z + j, 1, y + j, loss.option, factor, slope)
-        else:
+        elif loss.kind == GAUSSIAN_NLL:
             value = gaussian_element(z[j] - y[j], z[columns + j], factor, slope,
                                      slope + columns if slope != NULL else NULL)
         total += <double>weights[j] * value
@@ -350,7 +364,7 @@ cdef inline void loss_row(
 ) noexcept nogil:
     """One row; `share` is 1 / the number of things that the mean is taken over. No label: y are probabilities."""
     cdef float factor = <float>(<double>weight * share)
-    cdef double value
+    cdef double value = NAN
     correct[0] = 0
     if loss.kind == CROSS_ENTROPY:
         if label != NULL:
@@ -365,7 +379,7 @@ cdef inline void loss_row(
         value = absolute_row(z, units, y, factor, dz) / <double>units
     elif loss.kind == HUBER:
         value = huber_row(z, units, y, loss.option, factor, dz) / <double>units
-    else:
+    elif loss.kind == GAUSSIAN_NLL:
         value = gaussian_row(z, units, y, factor, dz) / <double>(units // 2)
     total[0] = <double>weight * value
 

@@ -2,13 +2,6 @@
 
 from libc.stdint cimport uint64_t
 
-cdef enum:
-    SGD = 0
-    RMSPROP = 1
-    ADAGRAD = 2
-    ADAM = 3
-    ADAMW = 4
-
 cdef struct Update:
     int kind
     bint nesterov
@@ -27,11 +20,7 @@ cdef struct Update:
     float epsilon
     float weight_decay          # added to the gradient
     float shrink                # multiplies the weight (decoupled decay)
-
-
-cdef inline bint is_still(const Update* u) noexcept nogil:
-    """Whether parameters with a gradient of 0 stay as they are."""
-    return u.decay == 0.0 and ((u.kind == SGD and u.beta1 == 0.0) or u.kind == ADAGRAD)
+    bint still                  # parameters with a gradient of 0 stay as they are
 
 
 cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil

@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+KINDS: dict[str, int]
+
 def spans_of(n: int) -> int: ...
 def norm(g: NDArray[np.float32], partial: NDArray[np.float64], n_threads: int) -> float: ...
 def update(

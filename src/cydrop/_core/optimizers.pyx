@@ -23,6 +23,15 @@ cdef extern from "fma.h" nogil:
     ctypedef float* own_floats
 
 cdef enum:
+    SGD = 0
+    RMSPROP = 1
+    ADAGRAD = 2
+    ADAM = 3
+    ADAMW = 4
+
+KINDS = {"sgd": SGD, "rmsprop": RMSPROP, "adagrad": ADAGRAD, "adam": ADAM, "adamw": ADAMW}
+
+cdef enum:
     SPAN = 8192
 
 
@@ -47,6 +56,7 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
     u.step = <float>learning_rate
     u.weight_decay = <float>u.decay
     u.shrink = 1.0
+    u.still = u.decay == 0.0 and ((u.kind == SGD and u.beta1 == 0.0) or u.kind == ADAGRAD)
     if u.kind == ADAM or u.kind == ADAMW:
         u.step = <float>(learning_rate / (1.0 - power(u.beta1, t)))
         u.second_scale = <float>(1.0 / sqrt(1.0 - power(u.beta2, t)))
@@ -124,10 +134,10 @@ cdef void update_rows(
     elif u.kind == ADAGRAD:
         for r in range(rows):
             adagrad(local, w + r * row, g + r * g_row, v + r * row, cols)
-    elif u.beta1 != 0.0:
+    elif u.kind == SGD and u.beta1 != 0.0:
         for r in range(rows):
             sgd_momentum(local, w + r * row, g + r * g_row, v + r * row, cols)
-    else:
+    elif u.kind == SGD:
         for r in range(rows):
             sgd(local, w + r * row, g + r * g_row, cols)
 

@@ -1,11 +1,21 @@
-"""The rectifier on spans of a few vectors, inlined into the fused operations."""
+"""The rectifier, on one element and on spans of a few vectors that are inlined into the fused operations."""
+
+
+cdef inline float rectified(float z) noexcept nogil:
+    """max(z, 0); NaN stays NaN, so that divergence is seen."""
+    return <float>0.0 if z <= <float>0.0 else z
+
+
+cdef inline float gradient_of_rectified(float z, float dy) noexcept nogil:
+    """z may also be the rectified z."""
+    return <float>0.0 if z <= <float>0.0 else dy
 
 
 cdef inline void relu_in_place(float* z, Py_ssize_t n) noexcept nogil:
-    """z = max(z, 0); NaN stays NaN, so that divergence is seen."""
+    """z = max(z, 0)"""
     cdef Py_ssize_t j
     for j in range(n):
-        z[j] = <float>0.0 if z[j] <= 0.0 else z[j]
+        z[j] = rectified(z[j])
 
 
 cdef inline void relu_gradient(float* g, const float* y, float scale, Py_ssize_t n) noexcept nogil:
@@ -13,4 +23,4 @@ cdef inline void relu_gradient(float* g, const float* y, float scale, Py_ssize_t
     activation and dropout together. NaN passes."""
     cdef Py_ssize_t j
     for j in range(n):
-        g[j] = <float>0.0 if y[j] <= 0.0 else g[j] * scale
+        g[j] = gradient_of_rectified(y[j], g[j] * scale)

@@ -4,6 +4,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.relu cimport gradient_of_rectified, rectified
 
 cdef enum:
     CHUNK = 16384
@@ -12,13 +13,13 @@ cdef enum:
 cdef inline void forward_chunk(const float* x, float* out, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
-        out[j] = <float>0.0 if x[j] <= 0.0 else x[j]
+        out[j] = rectified(x[j])
 
 
 cdef inline void backward_chunk(const float* dy, const float* x, float* out, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(n):
-        out[j] = <float>0.0 if x[j] <= 0.0 else dy[j]
+        out[j] = gradient_of_rectified(x[j], dy[j])
 
 
 def relu(
