@@ -2,6 +2,10 @@
 
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from cydrop._core.matrix cimport MARGIN as FLOATS_OVERREAD
+
+MARGIN = FLOATS_OVERREAD
+
 cdef extern from *:
     """
     #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))

@@ -22,16 +22,20 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU
 from cydrop._core.dense cimport (
-    Epilogue, Gradient, Matrix, clip_columns, dense_backward_input, dense_backward_weight, dense_forward,
-    TILE_ROWS, finish_backward, finish_forward, scratch_floats,
+    dense_backward_input, dense_backward_weight, dense_forward, finish_backward, finish_forward,
 )
 from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words, select_row
+from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.gather cimport Kept, gather, gather_row, kept_places, spread
 from cydrop._core.losses cimport Loss, LossSum, link_rows, loss_pass, pair_pass
+from cydrop._core.matrix cimport MARGIN, Matrix
+from cydrop._core.max_norm cimport clip_columns
 from cydrop._core.noise cimport Affine, add_row, alpha_affine, alpha_row, draw_normals, multiply_row
 from cydrop._core.norms cimport Norm, norm_backward, norm_forward
 from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena, update_rows
+from cydrop._core.panels cimport TILE_ROWS, scratch_floats
+from cydrop._core.weight_gradient cimport Gradient
 from cydrop._core.xorshift cimport StreamKey, stream_key
 
 import numpy
@@ -66,7 +70,6 @@ cdef enum:
     SPAN = 262144               # elements that are looked through at a time
     STRETCH = 8                 # pieces for each thread, then a look at the clock
     FITS_L2 = 131072            # parameters that each thread may read for itself, for however few rows
-    MARGIN = 32                 # floats behind an arena, see memory.aligned
     LITTLE = 100000             # multiply-adds and elements below which no pass of any kernel takes a second thread
     FETCHED = 16384             # floats of a batch that are asked for ahead
     FEW = 32768                 # elements below which one thread is enough for an elementwise pass

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from cydrop._core.dense cimport Matrix
+from cydrop._core.matrix cimport Matrix
 
 cdef extern from "bitmask.h" nogil:
     uint64_t bits_at(const uint64_t* mask, int64_t bit)

@@ -10,14 +10,14 @@ from cython.parallel cimport prange
 from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memcpy
 
-from cydrop._core.dense cimport Matrix
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.serial cimport SERIAL_COPY
 
 cdef extern from "fma.h" nogil:
     void fetch_line(const void* p)
 
 cdef enum:
     AHEAD = 2                   # rows
-    FEW = 32768                 # elements below which one thread is enough
 
 
 cdef Py_ssize_t kept_places(const uint64_t* bits, Py_ssize_t n, int32_t* places) noexcept nogil:
@@ -47,7 +47,7 @@ cdef void gather(
 ) noexcept nogil:
     """to = source[rows kept][:, columns kept]"""
     cdef Py_ssize_t i
-    for i in prange(rows, num_threads=n_threads if rows * cols > FEW else 1, schedule="static"):
+    for i in prange(rows, num_threads=n_threads if rows * cols > SERIAL_COPY else 1, schedule="static"):
         if i + AHEAD < rows:
             fetch_row(row_of(source, rows_kept, i + AHEAD), source.row)
         if cols_kept.places != NULL:

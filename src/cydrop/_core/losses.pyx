@@ -17,12 +17,16 @@ from cython.parallel cimport prange
 from libc.math cimport NAN
 from libc.stdint cimport int32_t, uint64_t
 
-from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, log32, sigmoid32
+from cydrop._core.cross_entropy cimport (
+    BLOCK, PIECE, cross_entropy_block, cross_entropy_row, probabilities_row, softmax_block, softmax_row,
+)
+from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, sigmoid32
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.r_drop cimport pair_row
+from cydrop._core.serial cimport SERIAL_PASS
 
 cdef extern from "fma.h" nogil:
     float fabsf(float x)
-    ctypedef float* own_floats
 
 cdef enum:
     CROSS_ENTROPY = 0
@@ -37,186 +41,7 @@ KINDS = {
     "huber": HUBER, "gaussian_nll": GAUSSIAN_NLL,
 }
 
-cdef enum:
-    PIECE = 64                  # elements of a row that are exponentiated at a time
-    BLOCK = 16                  # rows that cross-entropy takes side by side, where they have no more than PIECE units
-    FEW = 16384                 # elements below which one thread is enough
-
 cdef float LARGEST = 3.4028234663852886e38
-
-
-cdef inline float largest(const float* z, Py_ssize_t units, Py_ssize_t* place) noexcept nogil:
-    cdef float top = z[0]
-    cdef Py_ssize_t j
-    place[0] = 0
-    for j in range(1, units):
-        if z[j] > top:
-            top = z[j]
-            place[0] = j
-    return top
-
-
-cdef inline float exponentials(const float* z, float top, Py_ssize_t units, float* e) noexcept nogil:
-    """e_j = e^(z_j - top), and their sum in the order of j. e may be z."""
-    cdef float total = 0.0
-    cdef Py_ssize_t j
-    for j in range(units):
-        e[j] = exp32(z[j] - top)
-    for j in range(units):
-        total += e[j]
-    return total
-
-
-cdef inline float sum_of_exponentials(const float* z, float top, Py_ssize_t units) noexcept nogil:
-    """The same without a place for the terms."""
-    cdef float[PIECE] e
-    cdef float total = 0.0
-    cdef Py_ssize_t start = 0, j, some
-    while start < units:
-        some = min(<Py_ssize_t>PIECE, units - start)
-        for j in range(some):
-            e[j] = exp32(z[start + j] - top)
-        for j in range(some):
-            total += e[j]
-        start += PIECE
-    return total
-
-
-cdef inline double cross_entropy_row(
-    const float* z, Py_ssize_t units, int32_t label, float smoothing, float factor, own_floats dz, int32_t* correct
-) noexcept nogil:
-    cdef Py_ssize_t place, j
-    cdef float top = largest(z, units, &place)
-    cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
-    cdef float rest = smoothing / <float>units
-    cdef float scale = <float>1.0 / total
-    cdef double loss = <double>top + <double>log32(total)
-    cdef double mean = 0.0
-    cdef float own
-    correct[0] = place == label
-    if smoothing != <float>0.0:
-        for j in range(units):
-            mean += z[j]
-        mean = mean * <double>rest
-    loss = loss - (1.0 - <double>smoothing) * <double>z[label] - mean
-    if dz != NULL:
-        own = fma32(dz[label], scale, -rest) - (<float>1.0 - smoothing)
-        for j in range(units):
-            dz[j] = factor * fma32(dz[j], scale, -rest)
-        dz[label] = factor * own
-    return loss
-
-
-cdef inline void into_lanes(const float* z, Py_ssize_t z_row, Py_ssize_t units, float* t) noexcept nogil:
-    """BLOCK rows of z become the lanes of t: t[j, r] = z[r, j]"""
-    cdef Py_ssize_t j, r
-    for r in range(BLOCK):
-        for j in range(units):
-            t[j * BLOCK + r] = z[r * z_row + j]
-
-
-cdef inline void out_of_lanes(const float* t, Py_ssize_t units, float* z, Py_ssize_t z_row) noexcept nogil:
-    """z[r, j] = t[j, r]"""
-    cdef Py_ssize_t j, r
-    for r in range(BLOCK):
-        for j in range(units):
-            z[r * z_row + j] = t[j * BLOCK + r]
-
-
-cdef inline void exponentials_in_lanes(
-    own_floats t, const float* top, Py_ssize_t units, own_floats total
-) noexcept nogil:
-    """`exponentials` for each lane: t[j, r] = e^(t[j, r] - top[r]), and their sums in the order of j."""
-    cdef Py_ssize_t j, r
-    for r in range(BLOCK):
-        total[r] = 0.0
-    for j in range(units):
-        for r in range(BLOCK):
-            t[j * BLOCK + r] = exp32(t[j * BLOCK + r] - top[r])
-        for r in range(BLOCK):
-            total[r] = total[r] + t[j * BLOCK + r]
-
-
-cdef void cross_entropy_block(
-    const float* z, Py_ssize_t z_row, Py_ssize_t units, const int32_t* labels, float smoothing,
-    const float* weights, double share, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* correct
-) noexcept nogil:
-    """cross_entropy_row for BLOCK rows side by side, a lane each: the same operations on every element, in the same
-    order, as vectors.
-
-            z, dz       BLOCK rows of `units`          t        `units` rows of BLOCK
-            +----------+                               +---+
-            | a b c .. |      transposed into          | a |  one vector: element 0 of all rows
-            |          |                               | b |
-            +----------+                               +---+
-    """
-    cdef float[PIECE * BLOCK] t
-    cdef float[BLOCK] top, total, scale, factor, logarithm, own
-    cdef double[BLOCK] mean
-    cdef int32_t[BLOCK] place
-    cdef float rest = smoothing / <float>units
-    cdef Py_ssize_t j, r
-    into_lanes(z, z_row, units, t)
-    for r in range(BLOCK):
-        top[r] = t[r]
-        place[r] = 0
-        mean[r] = 0.0
-        factor[r] = <float>(<double>(weights[r] if weights != NULL else <float>1.0) * share)
-    for j in range(1, units):
-        for r in range(BLOCK):
-            place[r] = <int32_t>j if t[j * BLOCK + r] > top[r] else place[r]
-            top[r] = t[j * BLOCK + r] if t[j * BLOCK + r] > top[r] else top[r]
-    if smoothing != <float>0.0:
-        for j in range(units):
-            for r in range(BLOCK):
-                mean[r] += t[j * BLOCK + r]
-        for r in range(BLOCK):
-            mean[r] = mean[r] * <double>rest
-    exponentials_in_lanes(t, top, units, total)
-    for r in range(BLOCK):
-        scale[r] = <float>1.0 / total[r]
-        logarithm[r] = log32(total[r])
-    for r in range(BLOCK):
-        correct[r] = place[r] == labels[r]
-        row_loss[r] = <double>(weights[r] if weights != NULL else <float>1.0) * (
-            <double>top[r] + <double>logarithm[r]
-            - (1.0 - <double>smoothing) * <double>z[r * z_row + labels[r]] - mean[r])
-        own[r] = factor[r] * (fma32(t[labels[r] * BLOCK + r], scale[r], -rest) - (<float>1.0 - smoothing))
-    if dz == NULL:
-        return
-    for j in range(units):
-        for r in range(BLOCK):
-            t[j * BLOCK + r] = factor[r] * fma32(t[j * BLOCK + r], scale[r], -rest)
-    out_of_lanes(t, units, dz, dz_row)
-    for r in range(BLOCK):
-        dz[r * dz_row + labels[r]] = own[r]
-
-
-cdef inline double probabilities_row(
-    const float* z, Py_ssize_t units, const float* q, float smoothing, float factor, own_floats dz, int32_t* correct
-) noexcept nogil:
-    """cross_entropy_row for class probabilities q, which sum to 1; of a one-hot q the gradient has the label's bits."""
-    cdef Py_ssize_t place, likeliest, j
-    cdef float top = largest(z, units, &place)
-    cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
-    cdef float rest = smoothing / <float>units
-    cdef float scale = <float>1.0 / total
-    cdef double log_total = <double>top + <double>log32(total)
-    cdef double loss = 0.0
-    largest(q, units, &likeliest)
-    correct[0] = place == likeliest
-    for j in range(units):
-        loss += share_of_class(q[j], smoothing, rest, log_total, z[j])
-    if dz != NULL:
-        for j in range(units):
-            dz[j] = factor * (fma32(dz[j], scale, -rest) - (<float>1.0 - smoothing) * q[j])
-    return loss
-
-
-cdef inline double share_of_class(float q, float smoothing, float rest, double log_total, float z) noexcept nogil:
-    """-q' log p of one class; 0 where q' is 0, p too may be 0 there, and NaN of z comes with log_total."""
-    cdef double target = (1.0 - <double>smoothing) * <double>q + <double>rest
-    return target * (log_total - <double>z) if target > 0.0 or log_total != log_total else 0.0
 
 
 cdef inline double binary_row(
@@ -325,35 +150,35 @@ cdef double weighted_row(
     cdef Py_ssize_t j
     cdef double total = 0.0, value = NAN
     cdef float factor
-    cdef float* slope = NULL
+    cdef float* dz_j = NULL
     cdef int32_t right
     correct[0] = 0
     for j in range(columns):
         if dz != NULL:
-            slope = dz + j
+            dz_j = dz + j
         if weights[j] == <float>0.0:
             value = <double>(z[j] - z[j])
-            if slope != NULL:
-                slope[0] = <float>value
+            if dz_j != NULL:
+                dz_j[0] = <float>value
             if loss.kind == GAUSSIAN_NLL:
                 value += <double>(z[columns + j] - z[columns + j])
-                if slope != NULL:
-                    slope[columns] = z[columns + j] - z[columns + j]
+                if dz_j != NULL:
+                    dz_j[columns] = z[columns + j] - z[columns + j]
             total += value
             continue
         factor = <float>(<double>weights[j] * share)
         if loss.kind == BINARY_CROSS_ENTROPY:
-            value = binary_row(z + j, 1, y + j, factor, slope, &right)
+            value = binary_row(z + j, 1, y + j, factor, dz_j, &right)
             correct[0] += right
         elif loss.kind == MSE:
-            value = squared_row(z + j, 1, y + j, factor, slope)
+            value = squared_row(z + j, 1, y + j, factor, dz_j)
         elif loss.kind == MAE:
-            value = absolute_row(z + j, 1, y + j, factor, slope)
+            value = absolute_row(z + j, 1, y + j, factor, dz_j)
         elif loss.kind == HUBER:
-            value = huber_row(z + j, 1, y + j, loss.option, factor, slope)
+            value = huber_row(z + j, 1, y + j, loss.option, factor, dz_j)
         elif loss.kind == GAUSSIAN_NLL:
-            value = gaussian_element(z[j] - y[j], z[columns + j], factor, slope,
-                                     slope + columns if slope != NULL else NULL)
+            value = gaussian_element(z[j] - y[j], z[columns + j], factor, dz_j,
+                                     dz_j + columns if dz_j != NULL else NULL)
         total += <double>weights[j] * value
     return total
 
@@ -433,7 +258,7 @@ cdef LossSum loss_pass(
     per_row = columns if each else 1
     if loss.kind != CROSS_ENTROPY:
         share = share / <double>columns
-    if n_threads == 1 or rows * units <= FEW:
+    if n_threads == 1 or rows * units <= SERIAL_PASS:
         loss_rows(loss, z, z_row, rows, units, labels, targets, columns, weights, each, share, dz, dz_row, row_loss,
                   row_correct)
     else:
@@ -445,59 +270,6 @@ cdef LossSum loss_pass(
     return sum_of_rows(row_loss, row_correct, rows)
 
 
-cdef inline double log_softmax(const float* z, Py_ssize_t units, float* logarithms, Py_ssize_t* place) noexcept nogil:
-    """log softmax of a row; returns log sum e^z."""
-    cdef float top = largest(z, units, place)
-    cdef float total = log32(sum_of_exponentials(z, top, units))
-    cdef Py_ssize_t j
-    for j in range(units):
-        logarithms[j] = (z[j] - top) - total
-    return <double>top + <double>total
-
-
-cdef void pair_row(
-    Loss loss, const float* z, const float* z2, Py_ssize_t units, int32_t label, const float* y, float weight,
-    double share, float* dz, float* dz2, double* total, int32_t* correct
-) noexcept nogil:
-    """Both passes of a row, with log probabilities a and b. y: probabilities instead of a label, or NULL.
-
-        d CE / d z = p - target,   d (KL(p | q) + KL(q | p)) / d z = p (a - b - KL(p | q)) + p - q
-    """
-    cdef Py_ssize_t place, place2, j
-    cdef float factor = <float>(0.5 * <double>weight * share)
-    cdef float rest = loss.option / <float>units
-    cdef float a, b, p, q, target
-    cdef double log_total = log_softmax(z, units, dz, &place)
-    cdef double log_total2 = log_softmax(z2, units, dz2, &place2)
-    cdef double forth = 0.0, back = 0.0, mean = 0.0, entropy = 0.0
-    cdef Py_ssize_t likeliest = label
-    for j in range(units):
-        forth += <double>(exp32(dz[j]) * (dz[j] - dz2[j]))
-        back += <double>(exp32(dz2[j]) * (dz2[j] - dz[j]))
-        mean += <double>z[j] + <double>z2[j]
-    if y == NULL:
-        entropy = log_total + log_total2 - (1.0 - <double>loss.option) * (<double>z[label] + <double>z2[label])
-        entropy = entropy - mean * <double>rest
-    else:
-        largest(y, units, &likeliest)
-        for j in range(units):
-            entropy += share_of_class(y[j], loss.option, rest, log_total, z[j])
-            entropy += share_of_class(y[j], loss.option, rest, log_total2, z2[j])
-    correct[0] = place == likeliest
-    total[0] = 0.5 * <double>weight * (entropy + <double>loss.pair * (forth + back))
-    for j in range(units):
-        a = dz[j]
-        b = dz2[j]
-        p = exp32(a)
-        q = exp32(b)
-        if y == NULL:
-            target = rest + (<float>1.0 - loss.option if j == label else <float>0.0)
-        else:
-            target = rest + (<float>1.0 - loss.option) * y[j]
-        dz[j] = factor * (p - target + loss.pair * (p * (a - b - <float>forth) + (p - q)))
-        dz2[j] = factor * (q - target + loss.pair * (q * (b - a - <float>back) + (q - p)))
-
-
 cdef LossSum pair_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
     const float* targets, const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
@@ -506,10 +278,11 @@ cdef LossSum pair_pass(
     """R-Drop (Liang et al. 2021): row r of the batch lies in rows r and rows + r of z, passed with two masks."""
     cdef double share = 1.0 / <double>rows
     cdef Py_ssize_t r
-    for r in prange(rows, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
-        pair_row(loss, z + r * z_row, z + (rows + r) * z_row, units, labels[r] if labels != NULL else 0,
-                 targets + r * units if labels == NULL else NULL, weights[r] if weights != NULL else <float>1.0,
-                 share, dz + r * dz_row, dz + (rows + r) * dz_row, row_loss + r, row_correct + r)
+    for r in prange(rows, num_threads=n_threads if rows * units > SERIAL_PASS else 1, schedule="static"):
+        pair_row(loss.option, loss.pair, z + r * z_row, z + (rows + r) * z_row, units,
+                 labels[r] if labels != NULL else 0, targets + r * units if labels == NULL else NULL,
+                 weights[r] if weights != NULL else <float>1.0, share, dz + r * dz_row, dz + (rows + r) * dz_row,
+                 row_loss + r, row_correct + r)
     return sum_of_rows(row_loss, row_correct, rows)
 
 
@@ -533,7 +306,7 @@ def loss(
     cdef bint each = weights.shape[0] > rows
     cdef uint64_t control
     with nogil:
-        control = exact_floats(n_threads if rows * z.shape[1] > FEW else 1)
+        control = exact_floats(n_threads if rows * z.shape[1] > SERIAL_PASS else 1)
         total = loss_pass(
             which, &z[0, 0], z.shape[1], rows, z.shape[1],
             &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
@@ -563,41 +336,13 @@ def pair_loss(
     which.pair = pair
     cdef uint64_t control
     with nogil:
-        control = exact_floats(n_threads if rows * z.shape[1] > FEW else 1)
+        control = exact_floats(n_threads if rows * z.shape[1] > SERIAL_PASS else 1)
         total = pair_pass(which, &z[0, 0], z.shape[1], rows, z.shape[1],
                           &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
                           &weights[0] if weights.shape[0] else NULL, &dz[0, 0], z.shape[1], &row_loss[0],
                           &row_correct[0], n_threads)
         restore_floats(control)
     return total.loss / <double>rows
-
-
-cdef inline void softmax_row(float* z, Py_ssize_t units) noexcept nogil:
-    cdef Py_ssize_t place, j
-    cdef float top = largest(z, units, &place)
-    cdef float scale = <float>1.0 / exponentials(z, top, units, z)
-    for j in range(units):
-        z[j] = z[j] * scale
-
-
-cdef void softmax_block(float* z, Py_ssize_t z_row, Py_ssize_t units) noexcept nogil:
-    """softmax_row for BLOCK rows side by side, as cross_entropy_block does it."""
-    cdef float[PIECE * BLOCK] t
-    cdef float[BLOCK] top, total
-    cdef Py_ssize_t j, r
-    into_lanes(z, z_row, units, t)
-    for r in range(BLOCK):
-        top[r] = t[r]
-    for j in range(1, units):
-        for r in range(BLOCK):
-            top[r] = t[j * BLOCK + r] if t[j * BLOCK + r] > top[r] else top[r]
-    exponentials_in_lanes(t, top, units, total)
-    for r in range(BLOCK):
-        total[r] = <float>1.0 / total[r]
-    for j in range(units):
-        for r in range(BLOCK):
-            t[j * BLOCK + r] = t[j * BLOCK + r] * total[r]
-    out_of_lanes(t, units, z, z_row)
 
 
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
@@ -629,9 +374,10 @@ cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ss
 def link(int kind, float[:, ::1] z, int n_threads):
     """Raw outputs into what predict returns, in place."""
     cdef Py_ssize_t r, rows = z.shape[0], units = z.shape[1]
+    cdef int threads = n_threads if rows * units > SERIAL_PASS else 1
     cdef uint64_t control
     with nogil:
-        control = exact_floats(n_threads if rows * units > FEW else 1)
-        for r in prange(0, rows, BLOCK, num_threads=n_threads if rows * units > FEW else 1, schedule="static"):
+        control = exact_floats(threads)
+        for r in prange(0, rows, BLOCK, num_threads=threads, schedule="static"):
             link_rows(kind, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)
         restore_floats(control)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-MARGIN = 32
+from cydrop._core.cpu import MARGIN
 
 
 def aligned(size: int) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
 """Layer and batch normalisation on rows that lie `row` floats apart."""
 
-from cydrop._core.dense cimport Matrix
+from cydrop._core.matrix cimport Matrix
 
 
 cdef struct Norm:

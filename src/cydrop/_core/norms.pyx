@@ -13,12 +13,12 @@ from cython.parallel cimport prange
 from libc.math cimport sqrt
 from libc.stdint cimport uint64_t
 
-from cydrop._core.dense cimport Matrix
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.serial cimport SERIAL_PASS
 
 cdef enum:
     COLS = 64                   # columns that a thread takes at a time
-    LEAST = 16384               # elements below which one thread is enough
 
 
 cdef inline double sum_of(const float* x, Py_ssize_t n) noexcept nogil:
@@ -155,7 +155,7 @@ cdef void column_gradients(
 ) noexcept nogil:
     """Columns of the gradients of weight and bias; of batch normalisation also d loss / d x, in place on g."""
     cdef double[COLS] sums, along
-    cdef float[COLS] m, s, average, slope
+    cdef float[COLS] m, s, average, mean_along
     cdef const float* from_
     cdef float* to
     cdef Py_ssize_t r, j
@@ -182,12 +182,12 @@ cdef void column_gradients(
         return
     for j in range(cols):
         average[j] = <float>(sums[j] / <double>rows)
-        slope[j] = <float>(along[j] / <double>rows)
+        mean_along[j] = <float>(along[j] / <double>rows)
     for r in range(rows):
         from_ = x.data + r * x.row + col0
         to = g.data + r * g.row + col0
         for j in range(cols):
-            to[j] = norm.weight[col0 + j] * s[j] * (to[j] - average[j] - (from_[j] - m[j]) * s[j] * slope[j])
+            to[j] = norm.weight[col0 + j] * s[j] * (to[j] - average[j] - (from_[j] - m[j]) * s[j] * mean_along[j])
 
 
 cdef void norm_forward(
@@ -195,7 +195,7 @@ cdef void norm_forward(
     bint training, int n_threads
 ) noexcept nogil:
     """y = norm(x); mean and inverse receive a number a row (layer) or a column (batch, in training)."""
-    cdef int threads = n_threads if rows * cols > LEAST else 1
+    cdef int threads = n_threads if rows * cols > SERIAL_PASS else 1
     cdef Py_ssize_t i
     if norm.batch:
         for i in prange(0, cols, COLS, num_threads=threads, schedule="static"):
@@ -210,7 +210,7 @@ cdef void norm_backward(
     float* weight_gradient, float* bias_gradient, int n_threads
 ) noexcept nogil:
     """The gradients of weight and bias, then d loss / d y becomes d loss / d x in place on g."""
-    cdef int threads = n_threads if rows * cols > LEAST else 1
+    cdef int threads = n_threads if rows * cols > SERIAL_PASS else 1
     cdef Py_ssize_t i
     for i in prange(0, cols, COLS, num_threads=threads, schedule="static"):
         column_gradients(norm, x, g, rows, i, min(<Py_ssize_t>COLS, cols - i), mean, inverse, weight_gradient,

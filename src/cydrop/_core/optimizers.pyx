@@ -15,6 +15,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport uint64_t
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.serial cimport SERIAL_COPY
 
 cdef extern from "fma.h" nogil:
     float fma32(float a, float b, float c)
@@ -67,7 +68,7 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
 
 cdef inline float settled(float moment) noexcept nogil:
     """A decaying moment that has left the normal range is 0: the moments of a unit that fell silent would else
-    stay denormal for ever, and processors take their time over denormals (a quarter of a small network's step)."""
+    stay denormal forever, and processors take their time over denormals (a quarter of a small network's step)."""
     return <float>0.0 if fabsf(moment) < <float>1.17549435e-38 else moment
 
 
@@ -89,32 +90,32 @@ cdef inline void sgd_momentum(Update u, own_floats w, const float* g, own_floats
 
 cdef inline void rmsprop(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
-    cdef float slope
+    cdef float direction
     for j in range(n):
-        slope = fma32(u.weight_decay, w[j], g[j] * u.clip)
-        v[j] = settled(fma32(u.second, v[j], u.second_rest * slope * slope))
-        w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
+        direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
+        v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
+        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon), w[j])
 
 
 cdef inline void adagrad(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t j
-    cdef float slope
+    cdef float direction
     for j in range(n):
-        slope = fma32(u.weight_decay, w[j], g[j] * u.clip)
-        v[j] = fma32(slope, slope, v[j])
-        w[j] = fma32(-u.step, slope / (sqrtf(v[j]) + u.epsilon), w[j])
+        direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
+        v[j] = fma32(direction, direction, v[j])
+        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon), w[j])
 
 
 cdef inline void adam(
     Update u, own_floats w, const float* g, own_floats m, own_floats v, Py_ssize_t n
 ) noexcept nogil:
     cdef Py_ssize_t j
-    cdef float slope, weight
+    cdef float direction, weight
     for j in range(n):
         weight = w[j] * u.shrink
-        slope = fma32(u.weight_decay, weight, g[j] * u.clip)
-        m[j] = settled(fma32(u.first, m[j], u.first_rest * slope))
-        v[j] = settled(fma32(u.second, v[j], u.second_rest * slope * slope))
+        direction = fma32(u.weight_decay, weight, g[j] * u.clip)
+        m[j] = settled(fma32(u.first, m[j], u.first_rest * direction))
+        v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
         w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon), weight)
 
 
@@ -154,7 +155,7 @@ cdef void update_arena(
     const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t n, int n_threads
 ) noexcept nogil:
     cdef Py_ssize_t i
-    if n_threads == 1 or n <= 4 * SPAN:
+    if n_threads == 1 or n <= SERIAL_COPY:
         update_part(u, w, g, m, v, 0, n)
     else:
         for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
@@ -182,7 +183,7 @@ cdef double squared_norm(const float* g, Py_ssize_t n, double* partial, int n_th
     """Sum of squares; `partial` has a place for every SPAN elements, so that no order depends on threads."""
     cdef Py_ssize_t i, spans = (n + SPAN - 1) // SPAN
     cdef double total = 0.0
-    for i in prange(spans, num_threads=n_threads if n > 4 * SPAN else 1, schedule="static"):
+    for i in prange(spans, num_threads=n_threads if n > SERIAL_COPY else 1, schedule="static"):
         partial[i] = squared_norm_of_span(g + i * SPAN, min(<Py_ssize_t>SPAN, n - i * SPAN))
     for i in range(spans):
         total += partial[i]

@@ -5,10 +5,10 @@ from libc.stdint cimport uint64_t
 
 from cydrop._core.elementary cimport log32
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.serial cimport SERIAL_PASS
 
 cdef enum:
     SPAN = 512                  # elements that a thread takes at a time
-    FEW = 16384
 
 
 cdef inline float entropy_term(float p) noexcept nogil:
@@ -69,7 +69,7 @@ def tally(
     """Takes some more samples into account."""
     cdef Py_ssize_t count = samples.shape[0], rows = samples.shape[1], units = samples.shape[2]
     cdef Py_ssize_t size = rows * units, i, wide = units if binary else 1
-    cdef int threads = n_threads if count * size > FEW else 1
+    cdef int threads = n_threads if count * size > SERIAL_PASS else 1
     if count == 0 or size == 0:
         return
     cdef uint64_t control
