@@ -16,17 +16,9 @@ __all__ = ["dropout", "dropout_backward"]
 
 
 def dropout(
-    x: ArrayLike,
-    rate: float = 0.5,
-    *,
-    mode: str = "inverted",
-    training: bool = True,
-    mask: ArrayLike | None = None,
-    seed: seeding.Seed = None,
-    return_mask: bool = False,
-    out: NDArray[np.float32] | None = None,
-    n_threads: int = 1,
-) -> Any:
+    x: ArrayLike, rate: float = 0.5, *, mode: str = "inverted", training: bool = True, mask: ArrayLike | None = None,
+    seed: seeding.Seed = None, return_mask: bool = False, out: NDArray[np.float32] | None = None, n_threads: int = 1,
+) -> Any:  # fmt: skip
     """Dropout forward (Srivastava et al. 2014).
 
     Parameters
@@ -88,14 +80,9 @@ def dropout(
 
 
 def dropout_backward(
-    dy: ArrayLike,
-    mask: ArrayLike,
-    rate: float,
-    mode: str = "inverted",
-    *,
-    out: NDArray[np.float32] | None = None,
+    dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "inverted", *, out: NDArray[np.float32] | None = None,
     n_threads: int = 1,
-) -> Floats:
+) -> Floats:  # fmt: skip
     """Dropout backward: dx = dy mask / (1 - rate), in "vanilla" mode dx = dy mask.
 
     Parameters

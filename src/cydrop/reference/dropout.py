@@ -15,17 +15,9 @@ __all__ = ["dropout", "dropout_backward", "keep_mask"]
 
 
 def dropout(
-    x: ArrayLike,
-    rate: float = 0.5,
-    *,
-    mode: str = "inverted",
-    training: bool = True,
-    mask: ArrayLike | None = None,
-    seed: Any = None,
-    return_mask: bool = False,
-    out: Array | None = None,
-    n_threads: int = 1,
-) -> Any:
+    x: ArrayLike, rate: float = 0.5, *, mode: str = "inverted", training: bool = True, mask: ArrayLike | None = None,
+    seed: Any = None, return_mask: bool = False, out: Array | None = None, n_threads: int = 1,
+) -> Any:  # fmt: skip
     """Dropout forward: see `cydrop.functional.dropout`."""
     x = real(x)
     if not training:

@@ -61,7 +61,7 @@ def binary_cross_entropy(
     logits: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None, return_grad: bool = False,
     n_threads: int = 1,
 ) -> Any:  # fmt: skip
-    """softplus(z) - z y"""
+    """log(1 + e^z) - z y"""
     z = real(logits)
     target = _columns(z, y)
     terms = np.maximum(z, 0) - z * target + np.log1p(np.exp(-np.abs(z)))
