@@ -118,7 +118,7 @@ def options(op):
 def epilogue(net, op, z, drawn):
     """Activation and dropout, of a dense operation or a map."""
     y, mask = z, None
-    if op.activation:
+    if op.activation != "identity":
         y = getattr(reference, op.activation)(z, *options(op))
     if op.noise is not None:
         rate, mode = net.rate(op.noise), "vanilla" if op.vanilla else "inverted"
@@ -134,7 +134,7 @@ def epilogue_backward(net, op, g, kept):
     z, mask = kept
     if mask is not None:
         g = reference.dropout_backward(g, mask, net.rate(op.noise), "vanilla" if op.vanilla else "inverted")
-    if op.activation:
+    if op.activation != "identity":
         g = getattr(reference, f"{op.activation}_backward")(g, z, *options(op))
     return g
 

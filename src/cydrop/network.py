@@ -21,7 +21,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import cpu
 from cydrop._core import dropout as _dropout
 from cydrop._core import losses as _losses
-from cydrop._core.engine import Engine, Workspace
+from cydrop._core.engine import Engine, Workspace, key_of
 from cydrop._run.model import Model, Snapshot
 from cydrop._run.plan import Draws, Plan
 from cydrop._run.rows import NO_MATRIX, Rows, checked_rows
@@ -491,7 +491,7 @@ class Network:
         total, correct, batch = 0.0, 0, 0
         try:
             while batch < data.batches:
-                batch, loss, _, hits, diverged = engine.train(
+                batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
                     data.batch_size, batch, learning_rates, rates, STRETCH_SECONDS,
                 )  # fmt: skip
@@ -1026,7 +1026,7 @@ class Network:
         for number, draw in enumerate(model.plan.mask_draws):
             mask = given[number] if given else None
             if mask is None:
-                key = model.engine.mask_key(draw.op, step)
+                key = key_of(draw.source, step)
                 mask = _drawn(key, model.plan.mask_shape(draw, rows), rates[draw.source.column])
             result.append(mask)
         return result
@@ -1042,7 +1042,7 @@ class Network:
             return None
         if draws[-1].what == "weights":
             rate = rates[draws[-1].source.column]
-            return _drawn(model.engine.connect_key(draws[-1].op, step), plan.mask_shape(draws[-1], 0), rate)
+            return _drawn(key_of(draws[-1].source, step), plan.mask_shape(draws[-1], 0), rate)
         found = [mask for draw, mask in zip(plan.mask_draws, self.masks(), strict=True) if draw.layer is layer]
         return found[-1] if found else None
 

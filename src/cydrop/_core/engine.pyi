@@ -1,23 +1,17 @@
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop._run.plan import Op
-
-ACTIVATIONS: dict[str, int]
+FAMILIES: dict[str, tuple[int, dict[str, int]]]
 
 class Engine:
-    n_ops: int
-    n_threads: int
-    n_rates: int
     draws: int
     updates: int
     in_force: Any  # what set_optimizer was called for
     def __init__(
         self,
-        ops: Sequence[Op],
+        plan: Any,
         parameters: NDArray[np.float32],
         gradients: NDArray[np.float32],
         buffers: NDArray[np.float32],
@@ -43,8 +37,6 @@ class Engine:
     def begin_pass(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32]) -> None: ...
     def end_pass(self) -> bool: ...
     def put_back(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32]) -> None: ...
-    def mask_key(self, op: int, step: int) -> tuple[int, int]: ...
-    def connect_key(self, op: int, step: int) -> tuple[int, int]: ...
     def train(
         self,
         ws: Workspace,
@@ -58,7 +50,7 @@ class Engine:
         learning_rates: NDArray[np.float64],
         rates: NDArray[np.float64],
         seconds: float,
-    ) -> tuple[int, float, int, int, bool]: ...
+    ) -> tuple[int, float, int, bool]: ...
     def predict(
         self,
         ws: Workspace,
@@ -97,5 +89,6 @@ class Workspace:
     def start_clock(self) -> None: ...
     def seconds(self) -> tuple[dict[str, float], list[tuple[float, float, float]]]: ...
 
+def key_of(source: Any, step: int) -> tuple[int, int]: ...
 def all_finite(x: NDArray[np.float32], n_threads: int) -> bool: ...
 def target() -> tuple[str, bool]: ...

@@ -6,6 +6,12 @@ from cydrop._core.dropout cimport select_row
 from cydrop._core.xorshift cimport StreamKey
 
 
+cdef enum:                      # what noise does to an element
+    MULTIPLY = 0                # y = x (1 + deviation e)
+    ADD = 1                     # y = x + deviation e
+    ALPHA = 2                   # alpha dropout
+
+
 cdef struct Affine:             # alpha dropout: y = scale (x - base if kept else 0) + floor
     float scale
     float base

@@ -28,7 +28,9 @@ from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 cdef extern from "fma.h" nogil:
     float sqrtf(float x)
 
-cdef double ALPHA = -1.7580993408473766
+KINDS = {"multiply": MULTIPLY, "add": ADD, "alpha": ALPHA}
+
+cdef double DROPPED = -1.7580993408473766      # alpha', the value of a dropped element
 
 
 cdef inline void normals_of_words(const uint64_t* words, float* out) noexcept nogil:
@@ -78,10 +80,10 @@ cdef Affine alpha_affine(double rate) noexcept nogil:
     cdef double a
     memset(&result, 0, sizeof(Affine))
     if rate < 1.0:
-        a = 1.0 / sqrt((1.0 - rate) * (1.0 + rate * ALPHA * ALPHA))
+        a = 1.0 / sqrt((1.0 - rate) * (1.0 + rate * DROPPED * DROPPED))
         result.scale = <float>a
-        result.base = <float>ALPHA
-        result.floor = <float>(a * ALPHA * (1.0 - rate))
+        result.base = <float>DROPPED
+        result.floor = <float>(a * DROPPED * (1.0 - rate))
     return result
 
 

@@ -17,6 +17,8 @@ from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.serial cimport SERIAL_PASS
 
+KINDS = {"rows": 0, "batch": 1}   # over which mean and variance are taken
+
 cdef enum:
     COLS = 64                   # columns that a thread takes at a time
 

@@ -77,7 +77,7 @@ class Op:
     variant: str = ""
     weight: int = -1
     bias: int = -1
-    activation: str = ""  # name of f, empty: the identity
+    activation: str = "identity"  # name of f
     alpha: float = 0.0  # its option
     noise: Source | None = None  # of its dropout or noise
     vanilla: bool = False
@@ -181,7 +181,8 @@ class Plan:
     def epilogue(self, *, activation: bool = False) -> Op:
         """The last operation, if a dropout may still follow in it, or an activation and a dropout; else a map."""
         last = self.ops[-1] if self.ops else None
-        if last is None or not last.has_epilogue or last.noise is not None or (activation and last.activation):
+        free = last is not None and last.has_epilogue and last.noise is None
+        if last is None or not free or (activation and last.activation != "identity"):
             return self.operation("map", self.shape)
         return self._of_layer(last)
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from cydrop._base import checks
-from cydrop.layers import activations, dense, dropout, noise, norms
-from cydrop.layers.activations import *  # noqa: F403
+from cydrop._base.packages import offered
+from cydrop.layers.activations import *
 from cydrop.layers.activations import ACTIVATIONS, resolve_activation
-from cydrop.layers.base import Layer, RandomLayer
-from cydrop.layers.dense import *  # noqa: F403
-from cydrop.layers.dropout import *  # noqa: F403
-from cydrop.layers.noise import *  # noqa: F403
-from cydrop.layers.norms import *  # noqa: F403
+from cydrop.layers.base import *
+from cydrop.layers.base import Layer
+from cydrop.layers.dense import *
+from cydrop.layers.dropout import *
+from cydrop.layers.noise import *
+from cydrop.layers.norms import *
 
-FAMILIES = (dense, dropout, noise, norms, activations)
+_LAYERS = offered(__name__, ["dense", "dropout", "noise", "norms", "activations"])
 
-__all__ = ["ACTIVATIONS", "KNOWN", "Layer", "RandomLayer", "from_config", "resolve_activation"]
-__all__ += [name for family in FAMILIES for name in family.__all__]
+__all__ = ["ACTIVATIONS", "KNOWN", "from_config", "resolve_activation", *_LAYERS, *offered(__name__, ["base"])]
 
-KNOWN: dict[str, type[Layer]] = {
-    name: getattr(family, name) for family in FAMILIES for name in family.__all__ if name != "Activation"
-}
-for _cls in (Layer, RandomLayer, activations.Activation, *KNOWN.values()):
-    _cls.__module__ = __name__  # what pickles name as their origin: it stays, whatever becomes of the files
+KNOWN: dict[str, type[Layer]] = {name: globals()[name] for name in _LAYERS}
 
 
 def from_config(config: dict[str, Any]) -> Layer:

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from cydrop._base import checks
-from cydrop._run.plan import Plan
-from cydrop.layers.base import Layer
+from cydrop.layers.base import Activation
 
-__all__ = ["ELU", "GELU", "SELU", "Activation", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh"]
+__all__ = ["ELU", "GELU", "SELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh"]
 
 LINEAR_FROM = 20.0  # PyTorch's Softplus is the identity above; e^-20 is below the precision of float32 there
-
-
-class Activation(Layer):
-    """Base of the activations: y = f(z), element by element."""
-
-    kernel: ClassVar[str]  # its name among the compiled functions, and in Dense(activation=...)
-    onnx_name: ClassVar[str]  # of the ONNX operator
-    alpha: float = 0.0
-
-    def lower(self, plan: Plan) -> None:
-        op = plan.epilogue(activation=True)
-        op.activation, op.alpha = self.kernel, self.alpha
-
-    def to_onnx(self, graph: Any, x: str) -> str:
-        y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self._options else {}))
-        return y
 
 
 class ReLU(Activation):

@@ -23,6 +23,8 @@ from cydrop._run.plan import Plan
 from cydrop.optimizers import rate_config, rate_from_config
 from cydrop.schedules import Rate, value_at
 
+__all__ = ["Activation", "Layer", "RandomLayer"]
+
 
 class Layer(Declaration):
     """Base of the layers. Two layers are equal only if they are the same object."""
@@ -220,6 +222,22 @@ class RandomLayer(Layer):
         options = super().config()
         options[self.rate_name] = rate_config(self.rate_name, self.rate_value)
         return options
+
+
+class Activation(Layer):
+    """Base of the activations: y = f(z), element by element."""
+
+    kernel: ClassVar[str]  # its name among the compiled functions, and in Dense(activation=...)
+    onnx_name: ClassVar[str]  # of the ONNX operator
+    alpha: float = 0.0
+
+    def lower(self, plan: Plan) -> None:
+        op = plan.epilogue(activation=True)
+        op.activation, op.alpha = self.kernel, self.alpha
+
+    def to_onnx(self, graph: Any, x: str) -> str:
+        y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self._options else {}))
+        return y
 
 
 def checked_rate(name: str, rate: Rate) -> Rate:

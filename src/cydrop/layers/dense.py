@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop._run.plan import Plan
-from cydrop.layers.activations import Activation, activation_from_config, resolve_activation
-from cydrop.layers.base import RandomLayer, checked_rate, last_mask
+from cydrop.layers.activations import activation_from_config, resolve_activation
+from cydrop.layers.base import Activation, RandomLayer, checked_rate, last_mask
 from cydrop.schedules import Rate
 from cydrop.xorshift import Xorshift
 

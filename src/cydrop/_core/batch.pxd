@@ -1,0 +1,85 @@
+"""The rows of a batch, brought together from where they lie."""
+
+from cython.parallel cimport prange
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memcpy
+
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.serial cimport SERIAL_COPY
+
+cdef extern from "fma.h" nogil:
+    void fetch_line(const void* p)
+
+cdef enum:
+    FETCHED = 16384             # floats of a batch that are asked for ahead
+
+
+cdef struct Data:               # all rows that are trained on
+    const float* x
+    Py_ssize_t rows
+    Py_ssize_t columns          # of x
+    const int32_t* labels       # NULL: there are targets
+    const float* targets
+    Py_ssize_t target_columns
+    const float* weights        # NULL: there are none
+    bint each                   # a weight for every target, else for every row
+    const int64_t* order        # of training, NULL: as they are
+
+
+cdef struct Batch:              # memory for some of them
+    Matrix x
+    int32_t* labels
+    float* targets
+    float* weights
+
+
+cdef inline void load(
+    const Data* data, Batch* batch, Py_ssize_t start, Py_ssize_t rows, int copies, int threads, Matrix* x
+) noexcept nogil:
+    """Rows start..start+rows of the order; x becomes the batch's memory, or the rows where they lie. Two copies: every
+    row twice, the second ones after the first."""
+    cdef Py_ssize_t r, n = data.columns
+    cdef const int64_t* places = data.order + start if data.order != NULL else NULL
+    if places == NULL and copies == 1:
+        x.data = <float*>data.x + start * n         # never written: operations only read their x
+        x.row = n
+    else:
+        x[0] = batch.x
+        for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
+            memcpy(x.data + r * x.row, data.x + (places[r] if places != NULL else start + r) * n, n * sizeof(float))
+    if copies == 2:
+        for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
+            memcpy(x.data + (rows + r) * x.row, x.data + r * x.row, n * sizeof(float))
+    if data.labels != NULL:
+        for r in range(rows):
+            batch.labels[r] = data.labels[places[r] if places != NULL else start + r]
+    else:
+        load_floats(data.targets, data.target_columns, places, start, rows, batch.targets)
+    if data.weights != NULL:
+        load_floats(data.weights, data.target_columns if data.each else 1, places, start, rows, batch.weights)
+
+
+cdef inline void load_floats(
+    const float* source, Py_ssize_t columns, const int64_t* places, Py_ssize_t start, Py_ssize_t rows, float* to
+) noexcept nogil:
+    """The rows of a batch, of `columns` floats each, one after the other."""
+    cdef Py_ssize_t r
+    if places == NULL:
+        memcpy(to, source + start * columns, rows * columns * sizeof(float))
+        return
+    for r in range(rows):
+        memcpy(to + r * columns, source + places[r] * columns, columns * sizeof(float))
+
+
+cdef inline void fetch(const Data* data, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
+    """Asks for the rows of the next batch, where they are few, while this one is still worked on."""
+    cdef Py_ssize_t r, j, n = data.columns
+    cdef const float* row
+    if rows * n > FETCHED:
+        return
+    for r in range(start, start + rows):
+        row = data.x + (data.order[r] if data.order != NULL else r) * n
+        j = 0
+        while j < n:
+            fetch_line(row + j)
+            j += 16

@@ -1,0 +1,39 @@
+"""Masks and keys as operations draw them."""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
+from cydrop._core.operation cimport Bound, Op, Source, Step
+from cydrop._core.serial cimport SERIAL_COPY
+from cydrop._core.xorshift cimport StreamKey, stream_key
+
+
+cdef inline StreamKey key_of(const Source* source, uint64_t number, const uint64_t* seeds) noexcept nogil:
+    """The key of this step, or of the caller's seeds."""
+    cdef StreamKey seed = source.seed
+    if seeds != NULL:
+        seed.k0, seed.k1 = seeds[2 * source.column], seeds[2 * source.column + 1]
+    return stream_key(seed, source.stream, number)
+
+
+cdef inline double rate_of(const Source* source, const Step* step) noexcept nogil:
+    """The rate in force, 0 where nothing is drawn."""
+    return step.rates[source.column] if source.column >= 0 else 0.0
+
+
+cdef inline void draw_bits(StreamKey key, double rate, uint64_t* bits, Py_ssize_t n, int threads) noexcept nogil:
+    """The mask of n elements."""
+    if rate >= 1.0:
+        memset(bits, 0, mask_words(n) * sizeof(uint64_t))
+    else:
+        draw_mask(key, keep_threshold(rate), bits, n, threads if n > SERIAL_COPY else 1)
+
+
+cdef inline void draw_units(const Op* op, Bound* b, double rate, const Step* step) noexcept nogil:
+    """The mask of a dropout layer or of alpha dropout, unless it is given or not needed."""
+    cdef Py_ssize_t n = op.n_out if op.shared else step.rows * op.n_out
+    b.quiet = rate <= 0.0 and not b.given
+    if not (b.quiet or b.given):
+        draw_bits(key_of(&op.noise, step.shared_number if op.shared else step.number, step.seeds), rate, b.mask, n,
+                  step.threads)

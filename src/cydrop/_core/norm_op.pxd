@@ -1,0 +1,49 @@
+"""Normalisations (norms.pyx has the formulas)."""
+
+from libc.string cimport memset
+
+from cydrop._core.map_op cimport through_epilogue
+from cydrop._core.norms cimport norm_backward, norm_forward
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, Tensor, take
+from cydrop._core.optimizers cimport update_rows
+
+
+cdef inline void update_tensor(const Tensor* t) noexcept nogil:
+    """One update of a parameter whose gradient lies in the arena."""
+    update_rows(t.update, t.data, t.gradient, t.moment1, t.moment2, 1, t.size, 0, 0)
+
+
+cdef inline void norm_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
+    b.mean = take(layout, max(layout.capacity, op.n_out))
+    b.inverse = take(layout, max(layout.capacity, op.n_out))
+
+
+cdef inline void norm_begin(const Op* op, Bound* b) noexcept nogil:
+    b.z = b.x
+
+
+cdef inline void norm_draw(const Op* op, Bound* b, const Step* step) noexcept nogil:
+    pass
+
+
+cdef inline void norm_op_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
+    norm_forward(&op.norm, b.x, b.y, step.rows, op.n_out, b.mean, b.inverse, step.training, step.threads)
+
+
+cdef inline void norm_op_backward(
+    const Op* op, Bound* b, const Bound* below, Slopes* slopes, const Step* step
+) noexcept nogil:
+    norm_backward(&op.norm, b.x, slopes.at, step.rows, op.n_out, b.mean, b.inverse, op.weight.gradient,
+                  op.bias.gradient, step.threads)
+    if slopes.updating:
+        update_tensor(&op.weight)
+        update_tensor(&op.bias)
+    through_epilogue(below, slopes, op.n_in, step)
+
+
+cdef inline Doors norm_doors() noexcept:
+    cdef Doors doors
+    memset(&doors, 0, sizeof(Doors))
+    doors.lay_out, doors.begin, doors.draw = norm_lay_out, norm_begin, norm_draw
+    doors.forward, doors.backward = norm_op_forward, norm_op_backward
+    return doors

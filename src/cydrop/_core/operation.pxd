@@ -1,0 +1,172 @@
+"""What an operation is: its part of the plan (Op), its memory in one workspace (Bound), what a batch brings (Step), and
+the doors by which it is run.
+
+    lay_out     once a workspace    takes the memory that the operation needs
+    begin       once a batch        all units and weights are there, and nothing is drawn
+    draw        once a batch        masks, noise; only where dropout acts
+    forward     once a batch        y of x
+    backward    once a batch        the gradients, and d loss / d z of the operation below
+
+A door is one pointer call an operation and batch, never one a row. A family of operations (map_op.pxd is the smallest,
+made to be copied) is a file that fills in a `Doors`, and a line in the engine's table of families.
+"""
+
+from libc.stdint cimport int32_t, uint64_t
+
+from cydrop._core.epilogue cimport Epilogue
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.gather cimport Kept
+from cydrop._core.noise cimport Affine
+from cydrop._core.norms cimport Norm
+from cydrop._core.optimizers cimport Update
+from cydrop._core.pace cimport Clock
+from cydrop._core.xorshift cimport StreamKey
+
+cdef struct Op
+cdef struct Bound
+cdef struct Step
+
+
+cdef struct Source:             # what an operation draws from
+    int column                  # of its rate among all rates, -1: it draws nothing
+    uint64_t stream             # number of its random stream
+    StreamKey seed
+
+
+cdef struct Tensor:             # a parameter
+    float* data                 # NULL: there is none
+    float* gradient
+    float* moment1              # NULL where the optimizer has none
+    float* moment2
+    Py_ssize_t size
+    const Update* update        # of the step at hand, with the factors of this parameter
+
+
+cdef struct Layout:             # memory of a workspace, as it is handed out; measured first
+    float* memory               # NULL while only measuring
+    Py_ssize_t used             # floats so far
+    Py_ssize_t capacity         # rows
+    bint training
+    bint draws                  # whether dropout acts: in training, and in samples
+    bint first_lane
+
+
+cdef struct Slopes:             # of the backward pass
+    Matrix at                   # d loss / d z of the operation at hand
+    Matrix spare
+    bint wanted                 # whether anybody needs d loss / d x of it
+    bint updating               # whether the optimizer runs at once, and gradients need not be kept
+
+
+ctypedef void (*LayOut)(const Op*, Bound*, const Bound*, Layout*) noexcept nogil
+ctypedef void (*Begin)(const Op*, Bound*) noexcept nogil
+ctypedef void (*Pass)(const Op*, Bound*, const Step*) noexcept nogil
+ctypedef void (*Backward)(const Op*, Bound*, const Bound*, Slopes*, const Step*) noexcept nogil
+
+
+cdef struct Doors:
+    LayOut lay_out              # (op, bound, the same operation in the first lane, layout)
+    Begin begin
+    Pass draw
+    Pass forward
+    Backward backward           # (op, bound, the operation below or NULL, slopes, step)
+    bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
+    bint has_epilogue           # an activation and dropout, the last things that it does
+
+
+cdef struct Op:                 # never changes but for moments and updates
+    const Doors* doors
+    int variant
+    Py_ssize_t n_in
+    Py_ssize_t n_out
+    Tensor weight
+    Tensor bias
+    const float* readable       # weights may be read up to here, by vectors that hang over
+    int activation
+    float alpha
+    Source noise                # of its dropout or noise
+    bint vanilla                # unscaled in training, scaled in prediction
+    bint shared                 # one mask for all rows
+    bint leaves_out             # and dropped units need not be computed
+    bint reads_kept             # the operation below leaves out, so that only kept inputs may come
+    Source connect              # of its dropped weights
+    float max_norm              # 0: none
+    Norm norm                   # of a normalisation
+
+
+cdef struct Bound:              # an operation and its memory in one workspace
+    Matrix x
+    Matrix z                    # what enters the activation
+    Matrix y
+    Matrix weight               # the one of this batch
+    const float* weight_end     # it may be read up to here
+    Py_ssize_t n_in             # columns of x in this batch
+    Py_ssize_t n_out            # and of y
+    Epilogue epilogue
+    uint64_t* mask
+    bint given                  # the mask came from the caller
+    float* noise                # normal numbers, rows one after the other
+    float deviation             # that they are multiplied by
+    Affine affine               # of alpha dropout
+    bint quiet                  # nothing is drawn: the identity
+    float* mean                 # of a normalisation
+    float* inverse
+    int32_t* places             # memory for places of the units that a shared mask keeps
+    Kept kept                   # which are these
+    bint gathered               # y has only those
+    Matrix few_inputs           # memory for what is gathered
+    Matrix few_weights
+    float* few_biases
+    uint64_t* connect_mask      # of the weights, NULL: drop-connect is not in force
+    uint64_t* connect_bits
+    Matrix connected            # the weights that it keeps
+    float connect_scale
+    StreamKey connect_key
+    bint by_moments             # instead of dropping weights, outputs of the same mean and variance are drawn
+    float* squares              # of the weights, the same for all lanes
+    Matrix x_squares
+    Matrix variance
+
+
+cdef struct Step:               # what a batch brings to all operations
+    Py_ssize_t rows
+    Py_ssize_t first_row        # number of its first row in the whole batch, of which it may be a part
+    int threads
+    bint training               # statistics are those of the batch
+    bint moments                # drop-connect by its Gaussian moments
+    const double* rates
+    uint64_t number             # of the masks that are drawn for every row
+    uint64_t shared_number      # of those that all rows share
+    const uint64_t* seeds       # a key for each rate, NULL: the operations' own
+    float* scratch
+    float* wide                 # two rows of the widest layer, for each thread
+    Py_ssize_t wide_row
+    Clock* clock                # NULL: nobody asks
+    int slot                    # of the operation in it
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    """Floats from row to row: whole cache lines, and never a multiple of 1 KiB, whose rows would fall into the
+    same sets of the L1 cache."""
+    cdef Py_ssize_t row = (n + 15) // 16 * 16
+    return row + 16 if row % 256 == 0 else row
+
+
+cdef inline float* take(Layout* layout, Py_ssize_t floats) noexcept nogil:
+    """The next piece of memory, on a cache line of its own; NULL while only measuring."""
+    cdef Py_ssize_t start = layout.used
+    layout.used += (floats + 15) // 16 * 16
+    return layout.memory + start if layout.memory != NULL else NULL
+
+
+cdef inline Matrix take_matrix(Layout* layout, Py_ssize_t cols) noexcept nogil:
+    cdef Matrix m
+    m.row = padded(cols)
+    m.data = take(layout, layout.capacity * m.row)
+    return m
+
+
+cdef inline void swap(Slopes* slopes) noexcept nogil:
+    cdef Matrix at = slopes.at
+    slopes.at = slopes.spare
+    slopes.spare = at

@@ -1,0 +1,122 @@
+"""Predictions and samples of them, piece by piece and lane by lane."""
+
+from libc.stdint cimport uint64_t
+
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.panels cimport TILE_ROWS
+from cydrop._core.dropout cimport select_row
+from cydrop._core.losses cimport link_rows
+from cydrop._core.operation cimport Bound, Step
+from cydrop._core.program cimport Program, begin, copy_rows, draw, draws_last, forward, forward_from, write_output
+from cydrop._core.room cimport Room, lane_of, step_in
+
+cdef enum:
+    SERIAL_PREDICTION = 600000  # multiply-adds of a prediction below which one thread is enough
+    LEAST_PIECE = 24            # rows that a thread should have at least
+    STRETCH = 8                 # pieces for each thread, then a look at the clock
+    FITS_L2 = 131072            # parameters that each thread may read for itself, for however few rows
+
+
+cdef inline Py_ssize_t piece_of(const Program* p, const Room* room, Py_ssize_t rows, int threads) noexcept nogil:
+    """Rows of a piece of a prediction, so that all threads get the same number of pieces; 0: do not divide."""
+    cdef Py_ssize_t pieces, piece, tiles
+    if threads == 1 or room.lanes == 1:
+        return 0
+    if <double>rows * p.n_parameters < SERIAL_PREDICTION or rows < LEAST_PIECE * threads:
+        return 0
+    if rows < room.capacity * threads and p.n_parameters > FITS_L2:
+        return 0
+    pieces = (rows + room.capacity - 1) // room.capacity
+    pieces = (pieces + threads - 1) // threads * threads
+    piece = (rows + pieces - 1) // pieces
+    tiles = (piece + TILE_ROWS - 1) // TILE_ROWS
+    return min(tiles * TILE_ROWS, room.capacity)
+
+
+cdef inline void predict_pieces(
+    const Program* p, Room* room, int lane, int lanes, const float* x, Py_ssize_t x_row, Py_ssize_t rows,
+    Py_ssize_t piece, float* out, bint link
+) noexcept nogil:
+    """Every `lanes`th piece of the rows, from number `lane` on."""
+    cdef Py_ssize_t row = lane * piece
+    while row < rows:
+        predict_piece(p, room, lane, x + row * x_row, x_row, min(piece, rows - row), out + row * p.outputs, link, 1)
+        row += lanes * piece
+
+
+cdef inline void predict_piece(
+    const Program* p, Room* room, int lane, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, bint link,
+    int threads
+) noexcept nogil:
+    cdef Bound* bound = lane_of(room, lane)
+    cdef Bound* last = &bound[p.n_ops - 1]
+    cdef Matrix held = last.y
+    cdef bint straight = p.ops[p.n_ops - 1].doors.has_product and last.z.data == last.y.data
+    cdef Step step = step_in(room, lane, rows, threads)
+    bound[0].x.data = <float*>x         # never written: operations only read their x
+    bound[0].x.row = x_row
+    begin(p, bound)
+    if straight:                        # the last product may write where the result is wanted
+        last.y.data, last.y.row = out, p.outputs
+        last.z = last.y
+    forward(p, bound, &step)
+    write_output(p, bound, rows, out, link)
+    if straight:
+        last.y = held
+        last.z = held
+
+
+cdef inline void begin_samples(
+    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, Py_ssize_t copies
+) noexcept nogil:
+    """Computes once what lies before the first drawn number, and lays it down `copies` times."""
+    cdef Matrix source, to
+    cdef Py_ssize_t copy
+    cdef Step step = step_in(room, 0, rows, p.n_threads)
+    cdef int i, stop = room.first
+    if stop < p.n_ops and draws_last(&p.ops[stop]):
+        stop += 1
+    room.copies = copies
+    room.bound[0].x.data = <float*>x    # never written: operations only read their x
+    room.bound[0].x.row = x_row
+    begin(p, room.bound)
+    for i in range(p.n_ops):
+        room.bound[i].epilogue.scale = 1.0
+    forward_from(p, room.bound, 0, stop, &step)
+    source = room.bound[stop - 1].y if stop > 0 else room.bound[0].x
+    room.head_units = p.ops[stop - 1].n_out if stop > 0 else p.ops[0].n_in
+    to.row = room.head.row
+    for copy in range(copies):
+        to.data = room.head.data + copy * rows * to.row
+        copy_rows(source, to, rows, room.head_units)
+
+
+cdef inline void sample_batch(
+    const Program* p, Room* room, int lane, Py_ssize_t rows, uint64_t batch, uint64_t chunk, uint64_t chunks,
+    const uint64_t* seeds, float* out, bint link
+) noexcept nogil:
+    """A batch of samples, from the head on: batch number `batch` of the rows of chunk number `chunk`."""
+    cdef Bound* bound = lane_of(room, lane)
+    cdef Bound* b
+    cdef Step step = step_in(room, lane, rows, 1)
+    cdef Matrix to
+    cdef Py_ssize_t r
+    cdef int i = room.first
+    if i == p.n_ops:                    # nothing is drawn
+        to.data, to.row = out, room.head_units
+        copy_rows(room.head, to, rows, room.head_units)
+        if link:
+            link_rows(p.loss.kind, out, to.row, rows, to.row)
+        return
+    step.number, step.shared_number, step.seeds = batch * chunks + chunk, batch, seeds
+    b = &bound[i]
+    if not draws_last(&p.ops[i]):
+        b.x = room.head
+    draw(p, bound, &step)
+    if draws_last(&p.ops[i]):           # the activation is done
+        for r in range(rows):
+            select_row(b.epilogue.mask, r * b.epilogue.mask_row, room.head.data + r * room.head.row,
+                       b.epilogue.scale, b.y.data + r * b.y.row, p.ops[i].n_out)
+        i += 1
+    forward_from(p, bound, i, p.n_ops, &step)
+    write_output(p, bound, rows, out, link)

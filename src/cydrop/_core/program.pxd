@@ -1,0 +1,101 @@
+"""A plan's operations in the order in which they run, and the passes over all of them."""
+
+from libc.string cimport memcpy
+
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.leave_out cimport leave_out
+from cydrop._core.losses cimport Loss, link_rows
+from cydrop._core.map_op cimport through_epilogue
+from cydrop._core.operation cimport Bound, Op, Slopes, Step
+from cydrop._core.pace cimport EACH, FORWARD, tick
+
+
+cdef struct Program:
+    Op* ops
+    int n_ops
+    int n_rates                 # numbers that change: of dropout, noise and drop-connect
+    int n_threads
+    int lowest                  # operation with parameters, n_ops if there is none
+    Py_ssize_t outputs          # columns of the result
+    Py_ssize_t n_parameters
+    Loss loss
+
+
+cdef inline void begin(const Program* p, Bound* bound) noexcept nogil:
+    """Every operation with all its units and weights, and nothing drawn."""
+    cdef int i
+    cdef const Op* op
+    cdef Bound* b
+    for i in range(p.n_ops):
+        op = &p.ops[i]
+        b = &bound[i]
+        b.n_in, b.n_out = op.n_in, op.n_out
+        b.gathered = False
+        b.epilogue.mask = NULL
+        op.doors.begin(op, b)
+
+
+cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept nogil:
+    """Everything that the forward pass of a batch needs."""
+    cdef int i
+    begin(p, bound)
+    for i in range(p.n_ops):
+        p.ops[i].doors.draw(&p.ops[i], &bound[i], step)
+    if step.training:
+        leave_out(p.ops, bound, p.n_ops, step.threads)
+
+
+cdef inline void forward_from(const Program* p, Bound* bound, int first, int stop, const Step* step) noexcept nogil:
+    cdef int i
+    for i in range(first, stop):
+        p.ops[i].doors.forward(&p.ops[i], &bound[i], step)
+        tick(step.clock, FORWARD + EACH * i)
+
+
+cdef inline void forward(const Program* p, Bound* bound, const Step* step) noexcept nogil:
+    forward_from(p, bound, 0, p.n_ops, step)
+
+
+cdef inline void backward(const Program* p, Bound* bound, Slopes* slopes, Step* step, bint want_input) noexcept nogil:
+    """From d loss / d y of the last operation, in slopes.at, down to the lowest operation that is asked for."""
+    cdef int i = p.n_ops - 1, lowest = 0 if want_input else p.lowest
+    through_epilogue(&bound[i], slopes, p.ops[i].n_out, step)
+    while i >= lowest:
+        slopes.wanted = i > lowest or want_input
+        step.slot = EACH * i
+        p.ops[i].doors.backward(&p.ops[i], &bound[i], &bound[i - 1] if i > 0 else NULL, slopes, step)
+        i -= 1
+
+
+cdef inline int first_drawing(const Program* p, const double* rates) noexcept nogil:
+    """The lowest operation that draws at these rates, n_ops if none does."""
+    cdef int i
+    for i in range(p.n_ops):
+        if p.ops[i].noise.column >= 0 and rates[p.ops[i].noise.column] > 0.0:
+            return i
+        if p.ops[i].connect.column >= 0 and rates[p.ops[i].connect.column] > 0.0:
+            return i
+    return p.n_ops
+
+
+cdef inline bint draws_last(const Op* op) noexcept nogil:
+    """Whether an operation's dropout comes after work that all samples have in common."""
+    return op.doors.has_epilogue and op.connect.column < 0
+
+
+cdef inline void copy_rows(Matrix source, Matrix to, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(rows):
+        memcpy(to.data + r * to.row, source.data + r * source.row, cols * sizeof(float))
+
+
+cdef inline void write_output(
+    const Program* p, const Bound* bound, Py_ssize_t rows, float* out, bint link
+) noexcept nogil:
+    """What the last operation gave, after the loss's link if that is wanted."""
+    cdef Matrix to
+    to.data, to.row = out, p.outputs
+    if bound[p.n_ops - 1].y.data != out:
+        copy_rows(bound[p.n_ops - 1].y, to, rows, p.outputs)
+    if link:
+        link_rows(p.loss.kind, out, p.outputs, rows, p.outputs)

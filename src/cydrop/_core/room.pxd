@@ -1,0 +1,91 @@
+"""The memory of one run of a program: what a Workspace holds.
+
+Training keeps every operation's output (the backward pass reads it); prediction takes turns with two for each lane,
+a thread each, and samples have what dropout needs as well.
+
+    training     batch | slopes | labels, targets, weights | y of op 0 | y of op 1 | ...
+    prediction   lane 0: y of even ops | y of odd ops      lane 1: y of even ops | y of odd ops     ...
+"""
+
+from libc.stdint cimport int32_t
+
+from cydrop._core.batch cimport Batch
+from cydrop._core.matrix cimport Matrix
+from cydrop._core.panels cimport scratch_floats
+from cydrop._core.operation cimport Bound, Layout, Op, Slopes, Step, take, take_matrix
+from cydrop._core.pace cimport Clock, Pace
+from cydrop._core.program cimport Program
+
+
+cdef struct Room:
+    Bound* bound                # the operations, for each lane
+    int n_ops
+    int lanes                   # predictions that go on side by side, a thread each
+    Py_ssize_t capacity         # rows
+    double* rates               # of this batch
+    Pace pace
+    int threads                 # in use at the moment
+    Clock clock
+    Step step                   # of training, and what those of predictions have in common with it
+    Batch batch
+    Matrix[2] slope_memory
+    Slopes slopes
+    double* row_loss
+    int32_t* row_correct
+    Matrix head                 # of samples: what comes before the first drawn number
+    Py_ssize_t head_units
+    int first                   # the operation that draws it
+    Py_ssize_t copies           # samples in a batch
+
+
+cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept nogil:
+    """Takes all memory; called twice, to measure and to hand out."""
+    cdef int i, lane
+    cdef Py_ssize_t widest = 0
+    cdef const Op* op
+    cdef Bound* b
+    cdef Matrix[2] turns
+    for i in range(p.n_ops):
+        widest = max(widest, p.ops[i].n_in, p.ops[i].n_out)
+    room.step.training, room.step.rates = layout.training, room.rates
+    if layout.training:
+        room.batch.x = take_matrix(layout, p.ops[0].n_in)
+        room.slope_memory[0] = take_matrix(layout, widest)
+        room.slope_memory[1] = take_matrix(layout, widest)
+        room.batch.labels = <int32_t*>take(layout, layout.capacity)
+        room.batch.targets = take(layout, layout.capacity * p.outputs)
+        room.batch.weights = take(layout, layout.capacity * p.outputs)
+        room.row_loss = <double*>take(layout, 2 * layout.capacity)
+        room.row_correct = <int32_t*>take(layout, layout.capacity)
+        room.step.wide_row = (2 * widest + 15) // 16 * 16
+        room.step.wide = take(layout, room.step.wide_row * p.n_threads)
+    elif layout.draws:
+        room.head = take_matrix(layout, widest)
+    room.step.scratch = take(layout, scratch_floats(layout.capacity) * p.n_threads)
+    for lane in range(room.lanes):
+        layout.first_lane = lane == 0
+        if not layout.training:
+            turns[0] = take_matrix(layout, widest)
+            turns[1] = take_matrix(layout, widest)
+        for i in range(p.n_ops):
+            op = &p.ops[i]
+            b = &room.bound[lane * p.n_ops + i]
+            b.y = take_matrix(layout, op.n_out) if layout.training else turns[i % 2]
+            if i > 0:
+                b.x = room.bound[lane * p.n_ops + i - 1].y
+            b.z = b.y
+            b.epilogue.activation, b.epilogue.alpha, b.epilogue.scale = op.activation, op.alpha, 1.0
+            op.doors.lay_out(op, b, &room.bound[i], layout)
+
+
+cdef inline Bound* lane_of(Room* room, int lane) noexcept nogil:
+    """The operations of one of the predictions that go on side by side."""
+    return room.bound + lane * room.n_ops
+
+
+cdef inline Step step_in(const Room* room, int lane, Py_ssize_t rows, int threads) noexcept nogil:
+    """What a prediction in a lane brings to the operations."""
+    cdef Step step = room.step
+    step.rows, step.threads = rows, threads
+    step.scratch += lane * scratch_floats(room.capacity)
+    return step

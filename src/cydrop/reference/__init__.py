@@ -1,0 +1,17 @@
+"""The truth in plain NumPy: every kernel once more, readable, in the precision of its input.
+
+Each function has the name and the signature of its twin in `cydrop.functional` and computes in float64 where it is
+given float64. Masks are the same to the bit; numbers agree to rounding. All tests compare with this module.
+"""
+
+from cydrop._base.packages import offered
+from cydrop.reference.activations import *
+from cydrop.reference.dense import *
+from cydrop.reference.dropout import *
+from cydrop.reference.losses import *
+from cydrop.reference.noise import *
+from cydrop.reference.norms import *
+from cydrop.reference.optimizers import *
+from cydrop.reference.xorshift import *
+
+__all__ = offered(__name__, ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers"])
