@@ -38,6 +38,7 @@ from cydrop import callbacks as callback_module
 from cydrop import functional, layers, losses, optimizers, schedules
 from cydrop._base import checks, seeding
 from cydrop.callbacks import Callback
+from cydrop.callbacks.monitor import copied, put_back
 from cydrop.errors import DivergedError
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network
@@ -758,7 +759,7 @@ class _Watch(Callback):
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
-            self.best = callback_module._copied(network)
+            self.best = copied(network)
         self.best_gain = max(self.best_gain, gain)
 
     @staticmethod
@@ -767,7 +768,7 @@ class _Watch(Callback):
 
     def on_train_end(self, network: Network) -> None:
         if self.best is not None:
-            callback_module._put_back(network, self.best)
+            put_back(network, self.best)
 
 
 def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
