@@ -17,7 +17,7 @@ import pytest
 from interrupting import interrupted
 
 import cydrop as cd
-from cydrop import callbacks, schedules
+from cydrop import callbacks, losses, schedules
 from cydrop.history import lower_is_better
 
 
@@ -185,6 +185,13 @@ def test_a_usual_name_says_whether_less_is_better(names, lower):
         assert lower_is_better(name, "min"), name
         assert not lower_is_better(name, "max"), name
         assert cd.History({name: [1.0, 3.0, 2.0]}).best(name) == ((1, 1.0) if lower else (2, 3.0)), name
+
+
+@pytest.mark.parametrize("name", losses.KNOWN)
+def test_less_of_every_loss_is_better_by_its_name(name):
+    for monitor in (name, f"val_{name}", f"my_{name}_mean", f"{name.upper()}@10", f"{name}_score"):
+        assert lower_is_better(monitor), monitor
+    assert not lower_is_better(f"neg_{name}")
 
 
 MAKERS = {
