@@ -38,7 +38,7 @@ from cydrop import callbacks as callback_module
 from cydrop import functional, layers, losses, optimizers, schedules
 from cydrop._base import checks, seeding
 from cydrop.callbacks import Callback
-from cydrop.callbacks.monitor import copied, put_back
+from cydrop.callbacks.monitors import copied, put_back
 from cydrop.errors import DivergedError
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network

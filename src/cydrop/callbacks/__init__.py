@@ -7,11 +7,9 @@ A callback gets the network and the values of the epoch that has ended. It may s
 from cydrop.callbacks.base import Callback
 from cydrop.callbacks.base import checked as checked
 from cydrop.callbacks.base import told as told
-from cydrop.callbacks.checkpoint import Checkpoint
 from cydrop.callbacks.csv_logger import CSVLogger
-from cydrop.callbacks.early_stopping import EarlyStopping
 from cydrop.callbacks.functions import LambdaCallback
-from cydrop.callbacks.learning_rate import ReduceLROnPlateau
+from cydrop.callbacks.monitors import Checkpoint, EarlyStopping, ReduceLROnPlateau
 from cydrop.callbacks.progress import ProgressBar
 from cydrop.callbacks.progress import for_verbose as for_verbose
 from cydrop.callbacks.progress import is_terminal as is_terminal
