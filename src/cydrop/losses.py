@@ -11,6 +11,19 @@ from typing import Any, ClassVar
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
 
+__all__ = [  # noqa: RUF022 (in the order of the reference pages)
+    "Loss",
+    "CrossEntropy",
+    "BinaryCrossEntropy",
+    "MSE",
+    "MAE",
+    "Huber",
+    "GaussianNLL",
+    "KNOWN",
+    "from_config",
+    "resolve",
+]
+
 
 class Loss(Declaration):
     """Base of the losses."""
