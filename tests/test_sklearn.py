@@ -25,8 +25,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import cydrop as cd
 from cydrop.callbacks import CSVLogger, EarlyStopping, LambdaCallback
-from cydrop.sklearn import MLPClassifier, MLPRegressor
-from cydrop.sklearn import _Data as Data
+from cydrop.sklearn import MLPClassifier, MLPRegressor, _training
+from cydrop.sklearn._data import Data
+from cydrop.sklearn._regressor import Regression
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -239,7 +240,7 @@ def test_sparse_rows_give_the_same_bits_as_dense_ones(make, digits, monkeypatch)
     X, y, X_test, _ = digits
     model = MLPClassifier((20,), random_state=0, max_iter=4, dropout=0.2)
     models = [clone(model).fit(form(X), y) for form in (make, np.array)]
-    monkeypatch.setattr("cydrop.sklearn.SPARSE_CHUNK", 64 * 100)
+    monkeypatch.setattr("cydrop.sklearn._base.SPARSE_CHUNK", 64 * 100)
     np.testing.assert_array_equal(models[0].predict_proba(make(X_test)), models[1].predict_proba(X_test))
     np.testing.assert_array_equal(models[0].predict_mc(make(X_test), 3).mean, models[1].predict_mc(X_test, 3).mean)
 
@@ -561,7 +562,7 @@ def test_without_dropout_no_other_loss_is_looked_at(table, monkeypatch):
 def test_the_loss_without_dropout_is_scikit_learns_and_that_of_some_rows_will_do(table, monkeypatch):
     X, _, targets = table
     weight = np.arange(1.0, 241.0)
-    monkeypatch.setattr("cydrop.sklearn.WATCHED_ROWS", 100)
+    monkeypatch.setattr("cydrop.sklearn._watch.WATCHED_ROWS", 100)
     seen = []
     evaluate = cd.Network.evaluate
     monkeypatch.setattr(cd.Network, "evaluate", lambda *arguments: seen.append(arguments[1:]) or evaluate(*arguments))
@@ -605,11 +606,11 @@ def test_equal_held_out_targets_that_are_met_worse_and_worse_end_the_training(rn
 def test_of_several_held_out_targets_a_constant_one_counts_too(rng):
     data = Data(np.zeros((4, 1)), np.array([[0.0, 5.0], [1, 5], [2, 5], [3, 5]]), np.ones(4))
     data.unit = np.array([1.0, 4.0])
-    model = MLPRegressor()
-    score, gain = model._judged(np.array([[0.0, 7.0], [1, 7], [2, 7], [3, 7]]), data)
+    task = Regression(MLPRegressor())
+    score, gain = task.judge(np.array([[0.0, 7.0], [1, 7], [2, 7], [3, 7]]), data)
     assert score == 0.5  # r2_score's
     assert gain == pytest.approx((1 + (1 - 4 / 4)) / 2)
-    assert model._judged(np.array([[0.0, 6.0], [1, 6], [2, 6], [3, 6]]), data)[1] > gain
+    assert task.judge(np.array([[0.0, 6.0], [1, 6], [2, 6], [3, 6]]), data)[1] > gain
 
 
 def test_training_that_did_not_converge_warns(digits):
@@ -737,14 +738,14 @@ def test_copies_of_the_list_of_weights_are_plain_lists(table):
 
 
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
-def test_given_validation_rows_do_what_those_held_out_do(kind, table):
+def test_given_validation_rows_do_what_those_held_out_do(kind, table, monkeypatch):
     X, y, _ = table
     y = np.array(["a", "b", "c"])[y] if kind is MLPClassifier else y
     options = {"early_stopping": True, "max_iter": 40, "random_state": 0, "dropout": 0.2, "batch_size": 30}
-    model, split = kind(**options), []
-    original = kind._split
-    model._split = lambda *arguments: split.append(original(model, *arguments)) or split[0]
-    model.fit(X, y)
+    original, split = _training.split, []
+    with monkeypatch.context() as patch:
+        patch.setattr(_training, "split", lambda *arguments: split.append(original(*arguments)) or split[0])
+        model = kind(**options).fit(X, y)
     train, held = split[0]
     places = [int(np.flatnonzero((X.astype(np.float32) == row).all(axis=1))[0]) for row in np.r_[train.X, held.X]]
     train, held = places[: len(train.X)], places[len(train.X) :]
@@ -952,18 +953,19 @@ def test_monte_carlo_of_a_classifier(digits):
     np.testing.assert_allclose(mc.quantiles, np.quantile(mc.samples, [0.05, 0.95], axis=0), atol=1e-6)
 
 
-def test_the_score_of_early_stopping_is_scikit_learns(table):
+def test_the_score_of_early_stopping_is_scikit_learns(table, monkeypatch):
     X, _, targets = table
     model = MLPRegressor(random_state=0, max_iter=3, early_stopping=True, learning_rate_init=0.01)
     split = []
-    original = MLPRegressor._split
-    model._split = lambda *arguments: split.append(original(model, *arguments)) or split[0]
+    original = _training.split
+    monkeypatch.setattr(_training, "split", lambda *arguments: split.append(original(*arguments)) or split[0])
     model.fit(X, targets)
     best = split[0][1]
     weights = np.arange(1.0, len(best.X) + 1)
     output = model.network_.predict(best.X)
     best.weight = weights
-    assert model._judged(output, best)[0] == pytest.approx(r2_score(best.target, output, sample_weight=weights))
+    score, _ = Regression(model).judge(output, best)
+    assert score == pytest.approx(r2_score(best.target, output, sample_weight=weights))
 
 
 # What goes wrong -------------------------------------------------------------------------------------------

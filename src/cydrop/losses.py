@@ -11,12 +11,27 @@ from typing import Any, ClassVar
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
 
+__all__ = [  # noqa: RUF022 (in the order of the reference pages)
+    "Loss",
+    "CrossEntropy",
+    "BinaryCrossEntropy",
+    "MSE",
+    "MAE",
+    "Huber",
+    "GaussianNLL",
+    "KNOWN",
+    "from_config",
+    "resolve",
+]
+
 
 class Loss(Declaration):
     """Base of the losses."""
 
     name: ClassVar[str]
     code: ClassVar[int]
+    sklearn_name: ClassVar[str | None] = None  # what scikit-learn's regressors call it
+    sklearn_factor: ClassVar[float] = 1.0  # scikit-learn's loss of one output over this one
 
     @property
     def option(self) -> float:
@@ -116,6 +131,8 @@ class MSE(Loss):
 
     name = "mse"
     code = 2
+    sklearn_name = "squared_error"
+    sklearn_factor = 0.5
 
 
 class MAE(Loss):
@@ -123,6 +140,7 @@ class MAE(Loss):
 
     name = "mae"
     code = 3
+    sklearn_name = "absolute_error"
 
 
 class Huber(Loss):
@@ -135,6 +153,7 @@ class Huber(Loss):
 
     name = "huber"
     code = 4
+    sklearn_name = "huber"
     _options = ("delta",)
     delta: float
 

@@ -171,8 +171,8 @@ def _taken_apart(net: Any) -> tuple[Any, Any]:
     if pipelines is not None and isinstance(net, pipelines.Pipeline):
         before = [step for step in net.steps[:-1] if step[1] is not None and not isinstance(step[1], str)]
         steps, last = pipelines.Pipeline(before) if before else None, net.steps[-1][1]  # without "passthrough"
-    if estimators is not None and isinstance(last, estimators._MLP):
-        estimators.check_is_fitted(last, "network_")
+    if estimators is not None and isinstance(last, estimators.MLPClassifier | estimators.MLPRegressor):
+        sys.modules["sklearn.utils.validation"].check_is_fitted(last, "network_")
         return steps, last
     if not isinstance(last, Network) or last is not net:
         got = f"{net!r} ({type(net).__name__})" if len(repr(net)) < 60 else type(net).__name__
@@ -332,11 +332,11 @@ class _Graph:
     def answer(self, estimator: Any, z: str) -> list[Any]:
         """From raw outputs to what the estimator's `predict` and `predict_proba` return."""
         if not hasattr(estimator, "classes_"):
-            shape = estimator._target_shape
+            shape = [estimator.n_outputs_] if estimator.n_outputs_ > 1 else []
             self.add("Reshape", z, self.integers("shape", [-1, *shape]), output="variable")
             return [self.output("variable", *shape)]
         integers = self.onnx.TensorProto.INT64
-        if estimator._several:
+        if estimator.out_activation_ == "logistic" and self.n_outputs > 1:  # several labels
             p = self.add("Sigmoid", z, output="probabilities")
             self.add("Cast", self.add("Greater", p, self.constant("half", 0.5)), to=integers, output="label")
             several = self.output("label", self.n_outputs, kind=integers)

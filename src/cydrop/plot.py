@@ -14,25 +14,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cydrop._base import checks
-from cydrop.history import History, lower_by_name
+from cydrop._base.figures import axes
+from cydrop.history import History, curves
 from cydrop.layers import Dense
 from cydrop.monte_carlo import MonteCarlo
 
+__all__ = [
+    "calibration",
+    "expected_calibration_error",
+    "first_layer_weights",
+    "learning_curves",
+    "predictive_bands",
+    "reliability_diagram",
+]
+
 Numbers = NDArray[np.float64]
 
-TRAINED_WITH_DROPOUT = ("loss", "accuracy")  # what the history has of the training steps themselves
 SUM_TOLERANCE = 1e-3  # of the probabilities of a row, whose sum is 1 but for rounding
-
-
-def _axes(ax: Any) -> Any:
-    """The axes that were given, or those of a new figure; called when all arguments have been checked."""
-    if ax is not None:
-        return ax
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ImportError('plotting needs matplotlib: pip install "cydrop[plot]"') from None
-    return plt.subplots()[1]
 
 
 # Training -------------------------------------------------------------------------------------------------
@@ -68,64 +66,11 @@ def learning_curves(history: History | Mapping[str, History], *, metric: str = "
     if not histories:
         raise ValueError("history is an empty dict; give name: History for each curve")
     for name, one in histories.items():
-        _check_history(f"history[{name!r}]" if several else "history", one, metric)
-    ax = _axes(ax)
-    kinds = (
-        ("", "training (dropout on)" if metric in TRAINED_WITH_DROPOUT else metric, "--"),
-        ("clean_", "training, dropout off", ":"),
-        ("val_", "validation", "-"),
-    )
-    for name, one in histories.items():
-        before = f"{name}, " if several else ""
-        colour: Any = None
-        for prefix, label, style in kinds:
-            values = one.metrics.get(prefix + metric, [])
-            if not _some(values):
-                continue
-            epochs = range(1, len(values) + 1)
-            dot = "." if sum(not math.isnan(value) for value in values) == 1 else None  # a line of one point is none
-            (line,) = ax.plot(epochs, values, color=colour, marker=dot, label=before + label)
-            if several:
-                line.set_linestyle(style)
-                colour = line.get_color()
-            if prefix == "val_" and lower_by_name(metric) is not None:
-                epoch, value = one.best(prefix + metric)
-                ax.plot(
-                    [epoch], [value], label=f"{before}best validation, epoch {epoch}", color=line.get_color(),
-                    linestyle="none", marker="o",
-                )  # fmt: skip
-    ax.set_xlabel("epoch")
-    ax.set_ylabel(metric.replace("_", " "))
-    _whole_numbers(ax.xaxis)
-    ax.legend()
-    return ax
-
-
-def _some(values: Sequence[float]) -> bool:
-    return not all(math.isnan(value) for value in values)
-
-
-def _check_history(name: str, history: Any, metric: Any) -> None:
-    if not isinstance(history, History):
-        raise TypeError(f"{name} must be a History, as fit returns it, got {type(history).__name__}")
-    if not len(history):
-        raise ValueError(f"{name} has no epochs to draw: train with fit first")
-    known = {
-        known.removeprefix("val_").removeprefix("clean_"): None
-        for known, values in history.metrics.items()
-        if _some(values)
-    }
-    if metric not in known:
-        raise ValueError(f"metric={metric!r} is not in {name}; it has {', '.join(map(repr, known))}")
-
-
-def _whole_numbers(axis: Any) -> None:
-    """Ticks at whole epochs, unless the user has chosen another kind of ticks."""
-    from matplotlib.ticker import MaxNLocator
-
-    locator = axis.get_major_locator()
-    if isinstance(locator, MaxNLocator):
-        locator.set_params(integer=True)
+        called = f"history[{name!r}]" if several else "history"
+        if not isinstance(one, History):
+            raise TypeError(f"{called} must be a History, as fit returns it, got {type(one).__name__}")
+        curves.check(called, one.metrics, metric)
+    return curves.draw({name: one.metrics for name, one in histories.items()}, metric, ax, several)
 
 
 # Monte Carlo dropout --------------------------------------------------------------------------------------
@@ -210,7 +155,7 @@ def predictive_bands(
         points = _column("x of data", data[0]), _column("y of data", data[1])
         if len(points[0]) != len(points[1]):
             raise ValueError(f"data must have as many x as y, got {len(points[0])} and {len(points[1])}")
-    ax = _axes(ax)
+    ax = axes(ax)
     (line,) = ax.plot(position, mean, label="mean", zorder=3)
     for label, low, high in pairs:  # the widest first; those within it lie on it and are darker
         ax.fill_between(position, low, high, color=line.get_color(), alpha=0.2, linewidth=0, label=label)
@@ -356,7 +301,7 @@ def reliability_diagram(y: ArrayLike, proba: ArrayLike | MonteCarlo, *, bins: in
     some = count > 0
     shape = np.shape(proba.mean if isinstance(proba, MonteCarlo) else proba)
     single = len(shape) == 1 or shape[1] == 1
-    ax = _axes(ax)
+    ax = axes(ax)
     centres = (np.arange(len(count)) + 0.5) / len(count)
     ax.bar(centres, count / count.sum(), 1 / len(count), color="0.85", edgecolor="white", label="share of the rows")
     ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", label="perfectly calibrated")
@@ -414,7 +359,7 @@ def first_layer_weights(network: Any, *, shape: tuple[int, int] | None = None, u
         top, left = 1 + unit // across * (height + 1), 1 + unit % across * (width + 1)
         mosaic[top : top + height, left : left + width] = weights[:, unit].reshape(height, width)
     largest = float(np.abs(weights).max()) or 1.0
-    ax = _axes(ax)
+    ax = axes(ax)
     ax.imshow(mosaic, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
     ax.set_facecolor("0.3")  # seen where the mosaic is NaN: between the images
     ax.set_xticks([])

@@ -1,13 +1,15 @@
-"""What happened in training."""
+"""The values of every epoch."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from cydrop._base import checks
+from cydrop.history import curves
+from cydrop.history.direction import best_epoch, lower_is_better
+
+__all__ = ["History"]
 
 
 class History:
@@ -109,14 +111,10 @@ class History:
             whether less or more of it is better.
         """
         values = self.metrics.get(monitor, []) if isinstance(monitor, str) else []
-        ranked = [(value, -epoch) for epoch, value in enumerate(values, 1) if not math.isnan(value)]
-        if not ranked and isinstance(monitor, str):
+        if isinstance(monitor, str) and all(map(math.isnan, values)):
             known = ", ".join(name for name, values in self.metrics.items() if values) or "none, no epoch has ended"
             raise ValueError(f"monitor={monitor!r} has no values; the metrics are {known}")
-        if lower_is_better(monitor, mode):
-            ranked = [(-value, epoch) for value, epoch in ranked]
-        epoch = -max(ranked)[1]
-        return epoch, values[epoch - 1]
+        return best_epoch(values, lower_is_better(monitor, mode))
 
     def __len__(self) -> int:
         return max((len(values) for values in self.metrics.values()), default=0)
@@ -148,75 +146,8 @@ class History:
         ImportError
             Without matplotlib (`pip install "cydrop[plot]"`).
         """
-        from cydrop import plot
-
-        return plot.learning_curves(self, metric=metric, ax=ax)
-
-
-# Which way is better ------------------------------------------------------------------------------------------
-
-# Names as they are usual in scikit-learn, Keras, torchmetrics and the literature. What counts is the end of a metric's
-# name: "val_" and the like do not matter, "my_f1" is known by "f1", "brier_score" by more than "score".
-_GROW = """
-accuracy acc auc auroc aucroc auprc aucpr roc_auc pr_auc ap average_precision map mean_average_precision precision ppv
-npv recall sensitivity specificity tpr tnr true_positive_rate true_negative_rate hit_rate f1 f2 f_beta fbeta f_score
-f_measure g_mean gmean r2 d2 score kappa qwk mcc corrcoef corr_coef correlation corr pearson pearsonr spearman spearmanr
-kendall_tau concordance c_index concordance_index iou miou jaccard jaccard_index dice dice_coefficient ndcg dcg mrr
-likelihood loglikelihood explained_variance elbo bleu psnr ssim youden informedness reward
-"""
-_FALL = """
-loss error err mse rmse mae mape smape wape mase msle rmsle mdae medae sse rss nll logloss mlogloss
-crossentropy cross_entropy xent bce brier brier_score ece mce deviance perplexity ppl hinge huber logcosh log_cosh
-poisson kl kld kl_divergence divergence js_divergence crps pinball interval_score winkler_score energy_score distance
-emd hamming davies_bouldin error_rate err_rate fpr fnr false_positive_rate false_negative_rate false_discovery_rate
-misclassification wer cer fid aic bic cost regret risk seconds time duration latency
-"""
-_LOWER_IS_BETTER = dict.fromkeys(_GROW.split(), False) | dict.fromkeys(_FALL.split(), True)
-
-# At the end of a name: averages ("f1_macro"), cuts ("ndcg@10", "precision_at_5"), Keras's numbers ("auc_1"), and where
-# on a curve it is ("fpr_at_95_tpr", "recall_at_precision").
-_BEHIND = re.compile(r"_(macro|micro|weighted|samples|binary|mean|avg|average|ovr|ovo|\d+|at_.*)$")
-_OPPOSITE = re.compile(r"\s*(1|100|one)\s*-|.*(^|[^a-z])minus[^a-z]", re.IGNORECASE)  # "1 - accuracy": who knows
-_BEFORE = re.compile(r"^(val|valid|validation|clean|train|training|test|dev|eval)_")
-
-
-def lower_is_better(monitor: str, mode: str = "auto") -> bool:
-    """Which way a metric shall go: "min", "max", or by its name; ValueError where that says nothing."""
-    if not isinstance(monitor, str):
-        raise TypeError(f"monitor must be the name of a metric, got {monitor!r} ({type(monitor).__name__})")
-    by_mode = checks.choice("mode", mode, {"auto": None, "min": True, "max": False})
-    by_name = lower_by_name(monitor) if by_mode is None else by_mode
-    if by_name is None:
-        raise ValueError(
-            f"monitor={monitor!r} is no metric of which cydrop knows whether less or more is better: "
-            "give mode='min' or mode='max'"
-        )
-    return by_name
-
-
-def lower_by_name(monitor: str) -> bool | None:
-    """Whether less of a metric is better, as far as its name says so."""
-    name = re.sub(r"[^a-z0-9]+", "_", monitor.lower()).strip("_")
-    while (shorter := _BEFORE.sub("", name)) != name:
-        name = shorter
-    if _OPPOSITE.match(monitor):
-        return None
-    if "_at_" in name:
-        name = _BEHIND.sub("", name)
-    negated = name.startswith(("neg_", "negative_"))  # "neg_mean_squared_error", as scikit-learn's scorers are called
-    while True:
-        words = name.split("_")
-        for first in range(len(words)):  # the longest end that is known
-            known = _LOWER_IS_BETTER.get("_".join(words[first:]))
-            if known is not None:
-                # "fid_score" is a score by its name only; D2, a share that is explained, is one of any error
-                named = words[first:] == ["score"] and first and "d2" not in words
-                scored = lower_by_name("_".join(words[:first])) if named else None
-                return known != negated if scored is None else scored
-        shorter = _BEHIND.sub("", name)
-        if shorter == name:
-            return None
-        name = shorter
+        curves.check("history", self.metrics, metric)
+        return curves.draw({"": self.metrics}, metric, ax)
 
 
 def _number(name: Any, value: Any) -> float:

@@ -1,0 +1,83 @@
+"""What every callback is, and how `fit` tells them: of the beginning, of each epoch, and, come what may, of the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["Callback", "checked", "told"]
+
+
+class Callback:
+    """Base: does nothing. `epoch` counts from 1 and goes on over calls of `fit`."""
+
+    def on_train_begin(self, network: Any, epochs: int) -> None:
+        """Before the first epoch of a call of `fit`."""
+
+    def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
+        """After every epoch. What is put into `metrics` is in the history, and seen by the callbacks after this one."""
+
+    def on_train_end(self, network: Any) -> None:
+        """After the last epoch, and also when training was interrupted, diverged, or another callback failed."""
+
+
+def checked(given: Any) -> list[Callback]:
+    """What `fit` was given as callbacks.
+
+    Parameters
+    ----------
+    given : callback or iterable of callbacks
+
+    Returns
+    -------
+    list of Callback
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    result = list(given) if isinstance(given, Iterable) else [given]
+    for callback in result:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be cydrop.callbacks.Callback objects, got {callback!r}")
+    return result
+
+
+class told:
+    """Tells callbacks of the beginning and, whatever happens in between, those that have begun of the end.
+
+    The error that training or a callback raised first goes on, as it is; what others raise after it becomes a note of
+    it. Only an interrupt outranks an error.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], network: Any, epochs: int) -> None:
+        self._callbacks, self._network, self._epochs = callbacks, network, epochs
+        self._begun: list[Callback] = []
+
+    def __enter__(self) -> None:
+        try:
+            for callback in self._callbacks:
+                callback.on_train_begin(self._network, self._epochs)
+                self._begun.append(callback)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        given, left, all_told = error, iter(self._begun), False
+        while not all_told:
+            try:  # around the loop: an interrupt between two of them does not keep the rest from their end
+                for callback in left:
+                    callback.on_train_end(self._network)
+                all_told = True
+            except BaseException as another:
+                if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
+                    error = another
+                else:
+                    error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
+        if error is not None and error is not given:
+            try:
+                raise error
+            finally:
+                del error, given  # their tracebacks hold this frame: no circle that keeps the data in memory

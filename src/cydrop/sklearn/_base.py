@@ -1,0 +1,169 @@
+"""What both estimators do: train, predict with dropout on, show their weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from cydrop._base import checks, seeding
+from cydrop._base.arrays import Floats
+from cydrop.callbacks import Callback
+from cydrop.monte_carlo import MonteCarlo, quantile_levels
+from cydrop.sklearn._coefs import Arrays
+from cydrop.sklearn._parameters import Estimator
+from cydrop.sklearn._task import Task
+from cydrop.sklearn._training import train
+
+SPARSE_CHUNK = 2**24  # elements of a sparse X that are made dense at a time in prediction
+
+
+class MLP(Estimator, ABC):
+    """Base of both estimators."""
+
+    @abstractmethod
+    def _task(self) -> Task:
+        """What is to be learned, with what was learned about the targets."""
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        callbacks: Sequence[Callback] | None = (),
+    ) -> Any:
+        """Trains from the start, or with `warm_start=True` from where the last call ended.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+            Made float32, and dense.
+        y : array-like, shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like, shape (n_samples,), or None
+            Multiplies each row's loss. Rows of weight 0 are left out.
+        X_val, y_val : array-likes as X and y, or None
+            Rows to validate on. With `early_stopping` they are those that it goes by, and nothing is held out; without
+            it their loss and score are recorded (`validation_loss_curve_`, `validation_scores_`), and decide nothing.
+            Of a classifier they have `class_weight`.
+        callbacks : sequence of `cydrop.callbacks`
+            Told of each epoch of `network_`, after the records below are up to date. With rows to validate on there
+            are "val_loss" and others to watch. Where `EarlyStopping` puts its best epoch back it has the last word.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable parameters or data, also for y_val with unknown labels, and for validation rows or callbacks
+            with "lbfgs", which has no epochs; the estimator is left as it was.
+        DivergedError
+            When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
+        """
+        return train(
+            self._task(), X, y, sample_weight, incremental=False, held_out=(X_val, y_val), told=callbacks
+        )  # fmt: skip
+
+    def predict_mc(
+        self,
+        X: Any,
+        samples: int = 100,
+        *,
+        seed: seeding.Seed = None,
+        return_samples: bool = False,
+        quantiles: ArrayLike | None = None,
+        rate: float | None = None,
+    ) -> MonteCarlo:
+        """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+        samples : int >= 1
+        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            Of the masks. None takes `random_state` where that is an int, and fresh entropy otherwise.
+        return_samples : bool
+            Whether `.samples` keeps all predictions.
+        quantiles : array-like of numbers in [0, 1], or None
+            Which quantiles of the samples `.quantiles` holds.
+        rate : float in [0, 1] or None
+            Probability of dropping after all layers, instead of `dropout`. None takes that; with a `dropout_schedule`
+            its value at the end of training or, where that is 0, in the middle, with a warning.
+
+        Returns
+        -------
+        MonteCarlo
+            `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
+            `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,)
+            or, of several labels, (n_samples, n_outputs).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+        ValueError, TypeError
+            For unusable arguments.
+        """
+        X = rows(self, X)
+        if seed is None and isinstance(self.random_state, int | np.integer):
+            seed = int(self.random_state)
+        levels = None if quantiles is None else quantile_levels(quantiles)
+        keep = checks.flag("return_samples", return_samples) or levels is not None
+        dense = X.toarray() if sparse.issparse(X) else X
+        mc = self.network_.predict_mc(dense, samples, seed=seed, return_samples=keep, rate=rate)
+        return self._task().shaped(mc, levels, return_samples)
+
+    @property
+    def coefs_(self) -> list[Floats]:
+        """Weights of each layer, shape (fan-in, units): views, as in `network_.parameters()`. Others may be assigned,
+        to `coefs_` or to `coefs_[number]`; they are copied. ValueError for another number or shape of them or for what
+        float32 does not hold, TypeError for what is not numeric; then all stay as they were."""
+        return Arrays("coefs_", self._fitted("weight"))
+
+    @coefs_.setter
+    def coefs_(self, arrays: Any) -> None:
+        self.coefs_[:] = arrays
+
+    @property
+    def intercepts_(self) -> list[Floats]:
+        """Biases of each layer, shape (units,): views, and assigned like `coefs_`."""
+        return Arrays("intercepts_", self._fitted("bias"))
+
+    @intercepts_.setter
+    def intercepts_(self, arrays: Any) -> None:
+        self.intercepts_[:] = arrays
+
+    def _fitted(self, what: str) -> list[Floats]:
+        if not hasattr(self, "network_"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        return [array for name, array in self.network_.parameters().items() if name.endswith(what)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def rows(estimator: Estimator, X: Any) -> Any:
+    """Checked rows to predict, dense or sparse."""
+    check_is_fitted(estimator, "network_")
+    return validate_data(estimator, X, reset=False, dtype=np.float32, order="C", accept_sparse="csr")
+
+
+def outputs(estimator: Estimator, X: Any, raw: bool = False) -> NDArray[np.float64]:
+    """What the network predicts, shape (n_samples, n_outputs), or its raw outputs, before the link."""
+    X = rows(estimator, X)
+    run = estimator.network_.forward if raw else estimator.network_.predict
+    if not sparse.issparse(X):
+        return run(X).astype(np.float64)
+    step = max(1, SPARSE_CHUNK // X.shape[1])
+    parts = [run(X[row : row + step].toarray()) for row in range(0, X.shape[0], step)]
+    return np.concatenate(parts).astype(np.float64)
