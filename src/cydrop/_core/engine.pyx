@@ -646,8 +646,8 @@ cdef class Engine:
         self.prepare(ws, bound, rows, batch * chunks + chunk, batch, keys, 1)
         if self.drops_behind(i):            # the activation is done
             for r in range(rows):
-                select_row(b.epilogue.mask, r * b.epilogue.mask_row, ws.head.data + r * ws.head.row,
-                           b.epilogue.scale, b.y.data + r * b.y.row, self.ops[i].n_out)
+                select_row(b.epilogue.mask, b.epilogue.mask_first + r * b.epilogue.mask_row,
+                           ws.head.data + r * ws.head.row, b.epilogue.scale, b.y.data + r * b.y.row, self.ops[i].n_out)
             i += 1
         while i < self.n_ops:
             self.forward_op(ws, bound, i, rows, scratch, 1)
@@ -814,9 +814,9 @@ cdef class Engine:
         self, StreamKey key, double rate, uint64_t* bits, Py_ssize_t n, int threads
     ) noexcept nogil:
         if rate >= 1.0:
-            memset(bits, 0, mask_words(n) * sizeof(uint64_t))
+            memset(bits, 0, mask_words(0, n) * sizeof(uint64_t))
         else:
-            draw_mask(key, keep_threshold(rate), bits, n, threads if n > FEW else 1)
+            draw_mask(key, keep_threshold(rate), bits, 0, n, threads if n > FEW else 1)
 
     cdef void draw_dropout(
         self, Bound* b, const Op* op, Py_ssize_t rows, double rate, uint64_t step, const uint64_t* seeds, int threads
@@ -845,7 +845,7 @@ cdef class Engine:
         b.deviation = <float>rate
         if op.kind == GAUSSIAN_DROPOUT:
             b.deviation = <float>sqrt(rate / (1.0 - rate)) if rate < 1.0 else <float>-1.0     # below 0: all zeros
-        draw_normals(self.key_of(&op.noise, step, seeds), b.noise, n, threads if n > FEW else 1)
+        draw_normals(self.key_of(&op.noise, step, seeds), b.noise, 0, n, threads if n > FEW else 1)
 
     cdef void draw_weights(
         self, Bound* b, const Op* op, double rate, bint moments, uint64_t step, const uint64_t* seeds, int threads
@@ -965,7 +965,7 @@ cdef class Engine:
                       b.variance, b.variance, scratch, 1)
         plain.bias = b.epilogue.bias
         dense_forward(b.x, b.weight, b.weight_end, rows, op.n_in, op.n_out, &plain, b.z, b.z, scratch, 1)
-        draw_normals(b.connect_key, b.noise, rows * op.n_out, 1)
+        draw_normals(b.connect_key, b.noise, 0, rows * op.n_out, 1)
         for r in range(rows):
             z = b.z.data + r * b.z.row
             for j in range(op.n_out):
@@ -995,9 +995,9 @@ cdef class Engine:
             else:
                 multiply_row(x, b.noise + r * n, b.deviation, y, n)
         elif backward:
-            select_row(b.mask, r * n, x, b.affine.scale, y, n)
+            select_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine.scale, y, n)
         else:
-            alpha_row(b.mask, r * n, x, b.affine, y, n)
+            alpha_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine, y, n)
 
     cdef void map_pass(
         self, const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols,
@@ -1314,9 +1314,9 @@ cdef class Workspace:
             if op.kind == GAUSSIAN_DROPOUT or op.kind == GAUSSIAN_NOISE:
                 b.noise = self.take(self.capacity * op.n_out)
             else:
-                b.mask = <uint64_t*>self.take(2 * mask_words(self.capacity * op.n_out))
+                b.mask = <uint64_t*>self.take(2 * mask_words(0, self.capacity * op.n_out))
         if op.connect.column >= 0:
-            b.connect_bits = <uint64_t*>self.take(2 * mask_words(weights))
+            b.connect_bits = <uint64_t*>self.take(2 * mask_words(0, weights))
             b.connected.data = self.take(weights + MARGIN)
             b.connected.row = op.n_out
             if not self.training:       # Gaussian moments
