@@ -327,7 +327,7 @@ cdef class Engine:
         self.moment2 = moment2
         self.update.kind = kind
         self.update.beta1, self.update.beta2 = beta1, beta2
-        self.update.epsilon = <float>epsilon
+        self.update.epsilon = epsilon
         self.update.decay = weight_decay
         self.update.nesterov = nesterov
         self.update.clip = 1.0
@@ -1119,6 +1119,7 @@ cdef class Engine:
         cdef const Bound* b = &ws.bound[i]
         cdef bint biased = op.bias >= 0
         to.update = update
+        to.bias_update = update
         to.weight = &self.parameters[op.weight]
         to.weight_gradient = &self.gradients[op.weight]
         to.weight_moment1 = &self.moment1[op.weight] if self.moment1.shape[0] else NULL
