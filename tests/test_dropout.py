@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import cydrop as cd
 from cydrop import functional, reference
 from cydrop._base import seeding
+from cydrop._core import dropout as kernel
 
 RATES = [0.0, 1e-9, 0.001, 1 / 256, 0.1, 0.25, 0.3, 77 / 256, 0.5, 0.7, 255 / 256, 0.999, 1 - 1e-9, 1.0]
 SIZES = [0, 1, 2, 63, 64, 65, 127, 128, 129, 4095, 4096, 4097, 3 * 4096 + 5]
@@ -155,6 +156,34 @@ def test_the_mask_of_few_elements_is_the_beginning_of_the_mask_of_many(rate):
     longest = drawn_mask(20_000, rate, 8)
     for n in [*SIZES, 8191, 8192, 8193]:
         assert (drawn_mask(n, rate, 8) == longest[:n]).all()
+
+
+PARTS = [
+    (0, 1), (1, 2), (63, 66), (127, 4095), (4095, 4097), (4096, 8192), (5001, 9003), (8191, 20_000), (19_999, 20_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.001, 0.25, 0.3, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize(("first", "end"), PARTS)
+def test_a_part_of_a_mask_is_that_part_of_the_whole(rate, first, end):
+    """As the rows of a batch that several processes share: drawn from the beginning of the block on."""
+    key, place, n = (5, 6), first % 4096, end - first
+    expected = reference.keep_mask(key, 20_000, rate)[first:end]
+    for n_threads in (1, 3):
+        bits = np.zeros(kernel.words_of(place + n), dtype=np.uint64)
+        kernel.mask(bits, n, rate, *key, n_threads, first)
+        kept = np.empty(place + n, dtype=np.uint8)
+        kernel.unpack(bits, kept)
+        np.testing.assert_array_equal(kept[place:], expected)
+
+
+@given(st.integers(0, 12_000), st.integers(1, 9000), st.sampled_from([0.5, 0.3, 1 - 2**-17]))
+def test_any_part_of_a_mask_is_that_part_of_the_whole(first, n, rate):
+    bits = np.zeros(kernel.words_of(first % 4096 + n), dtype=np.uint64)
+    kernel.mask(bits, n, rate, 7, 8, 2, first)
+    kept = np.empty(first % 4096 + n, dtype=np.uint8)
+    kernel.unpack(bits, kept)
+    np.testing.assert_array_equal(kept[first % 4096 :], reference.keep_mask((7, 8), first + n, rate)[first:])
 
 
 def test_a_higher_rate_keeps_a_subset():

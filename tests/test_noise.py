@@ -9,15 +9,26 @@ from cydrop import functional, reference
 from cydrop._core import noise as kernel
 
 
-def normals(n, key=(1, 2), n_threads=1):
+def normals(n, key=(1, 2), n_threads=1, first=0):
     out = np.empty(n, dtype=np.float32)
-    kernel.normals(out, *key, n_threads)
+    kernel.normals(out, *key, n_threads, first)
     return out
 
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 31, 32, 33, 4095, 4096, 4097, 20_000])
 def test_normal_numbers_are_their_twin_at_every_size(n):
     np.testing.assert_allclose(normals(n), reference.normal_noise((1, 2), n), atol=2e-6)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize(
+    ("first", "end"),
+    [(0, 1), (1, 2), (31, 33), (33, 4095), (4095, 4097), (4096, 8192), (5001, 9003), (8191, 20_000), (19_999, 20_000)],
+)
+def test_a_part_of_the_normal_numbers_is_that_part_of_the_whole(first, end, n_threads):
+    part = normals(end - first, n_threads=n_threads, first=first)
+    assert part.tobytes() == normals(20_000)[first:end].tobytes()
+    np.testing.assert_allclose(part, reference.normal_noise((1, 2), 20_000)[first:end], atol=2e-6)
 
 
 def test_normal_numbers_are_the_same_bits_on_any_number_of_threads():

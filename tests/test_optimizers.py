@@ -12,6 +12,7 @@ from cydrop import optimizers, reference
 from cydrop._core import optimizers as core
 
 NONE = np.empty(0, dtype=np.float32)
+NO_SEGMENTS = np.zeros((0, 5))
 
 # name: (declaration, options of the twin); learning rates large enough for five updates to matter
 CASES = {
@@ -62,12 +63,12 @@ class Parameters:
         self.optimizer, self.w, self.t = optimizer, w.astype(np.float32), 0
         self.m, self.v = (np.zeros_like(self.w) if used else NONE for used in optimizer.used_moments())
 
-    def update(self, g, clip=1.0, n_threads=1):
+    def update(self, g, clip=1.0, n_threads=1, segments=NO_SEGMENTS):
         self.t += 1
         o = self.optimizer
         core.update(
             o.code, self.w, g, self.m, self.v, self.t, o.learning_rate, *o.decays(),
-            getattr(o, "epsilon", 0.0), o.weight_decay, getattr(o, "nesterov", False), clip, n_threads,
+            getattr(o, "epsilon", 0.0), o.weight_decay, getattr(o, "nesterov", False), clip, segments, n_threads,
         )  # fmt: skip
 
     def bits(self):
@@ -196,6 +197,48 @@ def test_a_late_update_has_the_bias_correction_of_its_number(name):
         parameters.update(g)
         twin.update(g.astype(float))
         assert_agree(parameters, twin, step=1.0)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_segment_with_factors_is_updated_as_by_an_optimizer_with_the_multiplied_options(name, n_threads):
+    n, cut = 80_001, 40_007
+    optimizer = CASES[name][0]
+    factors = np.array([[0.1, 3.0, 0.0], [2.5, 0.7, 1.3]])  # of learning rate, epsilon and weight decay
+    segments = np.column_stack([[0, cut], [cut, n - cut], factors])
+    w = np.random.default_rng(6).normal(size=n).astype(np.float32)
+    together = Parameters(optimizer, w)
+    apart = [
+        Parameters(with_factors(optimizer, *row), part)
+        for row, part in zip(factors.tolist(), np.split(w, [cut]), strict=True)
+    ]
+    for g in gradients(n, updates=3):
+        together.update(g, clip=0.5, n_threads=n_threads, segments=segments)
+        for one, part in zip(apart, np.split(g, [cut]), strict=True):
+            one.update(part, clip=0.5, n_threads=n_threads)
+    for arena in ("w", "m", "v"):
+        assert np.concatenate([getattr(one, arena) for one in apart]).tobytes() == getattr(together, arena).tobytes()
+
+
+def with_factors(optimizer, learning_rate, epsilon, weight_decay):
+    """The optimizer with multiplied options."""
+    options = optimizer.options()
+    options["learning_rate"] *= learning_rate
+    options["weight_decay"] *= weight_decay
+    if "epsilon" in options:
+        options["epsilon"] *= epsilon
+    return type(optimizer)(**options)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_segment_without_factors_is_updated_as_all_are_and_the_rest_is_left_alone(name):
+    w = np.random.default_rng(7).normal(size=200).astype(np.float32)
+    all_of_it, part = Parameters(CASES[name][0], w), Parameters(CASES[name][0], w)
+    for g in gradients(200, updates=2):
+        all_of_it.update(g)
+        part.update(g, segments=np.array([[50.0, 100.0, 1.0, 1.0, 1.0]]))
+    assert part.w[50:150].tobytes() == all_of_it.w[50:150].tobytes()
+    assert part.w[:50].tobytes() + part.w[150:].tobytes() == w[:50].tobytes() + w[150:].tobytes()
 
 
 @pytest.mark.parametrize("name", ["RMSprop", "Adagrad", "Adam", "AdamW"])
@@ -393,7 +436,7 @@ def test_moments_of_a_weight_without_gradient_end_at_0_and_not_as_denormals(code
     w, m, v = (np.full(20, value, dtype=np.float32) for value in (1.0, 1e-3, 1e-3))
     g = np.zeros(20, dtype=np.float32)
     for t in range(1, 2001):
-        core.update(code, w, g, m, v, t, 1e-3, beta1, beta2, 1e-8, 0.0, False, 1.0, 1)
+        core.update(code, w, g, m, v, t, 1e-3, beta1, beta2, 1e-8, 0.0, False, 1.0, NO_SEGMENTS, 1)
         for moment in (m, v):
             assert ((moment == 0) | (np.abs(moment) >= np.finfo(np.float32).tiny)).all()
     assert (v == 0).all()

@@ -35,9 +35,15 @@ cdef inline bint finite_arena(const float[::1] x, int n_threads) noexcept nogil:
     return bad == 0
 
 
-cdef inline void copy_floats(float[::1] to, const float[::1] source) noexcept nogil:
-    if to.shape[0]:
-        memcpy(&to[0], &source[0], to.shape[0] * sizeof(float))
+cdef inline void copy_floats(float[::1] to, const float[::1] source, int n_threads) noexcept nogil:
+    cdef Py_ssize_t n = to.shape[0], i
+    if n == 0:
+        return
+    if n <= SPAN or n_threads == 1:
+        memcpy(&to[0], &source[0], n * sizeof(float))
+        return
+    for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
+        memcpy(&to[i], &source[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
 
 
 cdef inline void clear_floats(float[::1] x) noexcept nogil:

@@ -26,6 +26,22 @@ cdef struct Data:               # all rows that are trained on
     const int64_t* order        # of training, NULL: as they are
 
 
+cdef inline Data data_of(
+    const float[:, ::1] x, const int32_t[::1] labels, const float[:, ::1] targets, const float[::1] weights,
+    const int64_t[::1] order
+) noexcept:
+    """What is not there is empty."""
+    cdef Data data
+    data.x, data.rows, data.columns = &x[0, 0], x.shape[0], x.shape[1]
+    data.labels = &labels[0] if labels.shape[0] else NULL
+    data.targets = &targets[0, 0] if targets.shape[0] else NULL
+    data.target_columns = targets.shape[1]
+    data.weights = &weights[0] if weights.shape[0] else NULL
+    data.each = weights.shape[0] > x.shape[0]
+    data.order = &order[0] if order.shape[0] else NULL
+    return data
+
+
 cdef struct Batch:              # memory for some of them
     Matrix x
     int32_t* labels

@@ -43,7 +43,8 @@ cdef void finish_forward(
         elif source != to and e.mask == NULL:
             memcpy(to, source, cols * sizeof(float))
         if e.mask != NULL:
-            select_row(e.mask, r * e.mask_row + col0, source if e.activation == IDENTITY else to, e.scale, to, cols)
+            select_row(e.mask, e.mask_first + r * e.mask_row + col0,
+                       source if e.activation == IDENTITY else to, e.scale, to, cols)
         elif e.scale != <float>1.0:
             for j in range(cols):
                 to[j] = to[j] * e.scale
@@ -62,7 +63,7 @@ cdef void finish_backward(
             relu_gradient(grad, y.data + r * y.row + col0, e.scale, cols)
             continue
         if e.mask != NULL:
-            select_row(e.mask, r * e.mask_row + col0, grad, e.scale, grad, cols)
+            select_row(e.mask, e.mask_first + r * e.mask_row + col0, grad, e.scale, grad, cols)
         elif e.scale != <float>1.0:
             for j in range(cols):
                 grad[j] = grad[j] * e.scale

@@ -37,7 +37,7 @@ cdef inline void dense_lay_out(const Op* op, Bound* b, const Bound* first, Layou
         b.few_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
     if not layout.draws or op.connect.column < 0:
         return
-    b.connect_bits = <uint64_t*>take(layout, 2 * mask_words(weights))
+    b.connect_bits = <uint64_t*>take(layout, 2 * mask_words(0, weights))
     b.connected.data = take(layout, weights + MARGIN)
     b.connected.row = op.n_out
     if not layout.training:     # Gaussian moments
@@ -71,7 +71,7 @@ cdef inline void draw_weights(const Op* op, Bound* b, double rate, const Step* s
         b.deviation = <float>sqrt(rate / (1.0 - rate))
         b.connect_key = key
         return
-    draw_bits(key, rate, b.connect_bits, n, step.threads)
+    draw_bits(key, rate, b.connect_bits, 0, n, step.threads)
     b.connect_mask = b.connect_bits
     b.weight = b.connected
     b.weight_end = b.connected.data + n + MARGIN
@@ -112,7 +112,7 @@ cdef inline void forward_by_moments(const Op* op, Bound* b, const Step* step) no
                   b.variance, b.variance, step.scratch, 1)
     plain.bias = b.epilogue.bias
     dense_forward(b.x, b.weight, b.weight_end, step.rows, op.n_in, op.n_out, &plain, b.z, b.z, step.scratch, 1)
-    draw_normals(b.connect_key, b.noise, step.rows * op.n_out, 1)
+    draw_normals(b.connect_key, b.noise, step.first_row * op.n_out, step.rows * op.n_out, 1)
     for r in range(step.rows):
         z = b.z.data + r * b.z.row
         for j in range(op.n_out):
@@ -144,6 +144,7 @@ cdef inline void gradient_of(
 ) noexcept nogil:
     """Where the gradients of weight and bias go."""
     to.update = op.weight.update if updating else NULL
+    to.bias_update = op.bias.update if updating else NULL
     to.weight, to.weight_gradient = op.weight.data, op.weight.gradient
     to.weight_moment1, to.weight_moment2 = op.weight.moment1, op.weight.moment2
     to.bias, to.bias_gradient = op.bias.data, op.bias.gradient

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
-from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words
+from cydrop._core.dropout cimport draw_mask, keep_threshold, mask_words, place_in_block
 from cydrop._core.operation cimport Bound, Op, Source, Step
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.xorshift cimport StreamKey, stream_key
@@ -22,18 +22,22 @@ cdef inline double rate_of(const Source* source, const Step* step) noexcept nogi
     return step.rates[source.column] if source.column >= 0 else 0.0
 
 
-cdef inline void draw_bits(StreamKey key, double rate, uint64_t* bits, Py_ssize_t n, int threads) noexcept nogil:
-    """The mask of n elements."""
+cdef inline void draw_bits(
+    StreamKey key, double rate, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int threads
+) noexcept nogil:
+    """The mask of elements first..first+n-1; the first one's bit is place_in_block(first)."""
     if rate >= 1.0:
-        memset(bits, 0, mask_words(n) * sizeof(uint64_t))
+        memset(bits, 0, mask_words(first, n) * sizeof(uint64_t))
     else:
-        draw_mask(key, keep_threshold(rate), bits, n, threads if n > SERIAL_COPY else 1)
+        draw_mask(key, keep_threshold(rate), bits, first, n, threads if n > SERIAL_COPY else 1)
 
 
 cdef inline void draw_units(const Op* op, Bound* b, double rate, const Step* step) noexcept nogil:
     """The mask of a dropout layer or of alpha dropout, unless it is given or not needed."""
     cdef Py_ssize_t n = op.n_out if op.shared else step.rows * op.n_out
+    cdef Py_ssize_t first = 0 if op.shared or b.given else step.first_row * op.n_out
     b.quiet = rate <= 0.0 and not b.given
+    b.epilogue.mask_first = place_in_block(first)
     if not (b.quiet or b.given):
-        draw_bits(key_of(&op.noise, step.shared_number if op.shared else step.number, step.seeds), rate, b.mask, n,
-                  step.threads)
+        draw_bits(key_of(&op.noise, step.shared_number if op.shared else step.number, step.seeds), rate, b.mask, first,
+                  n, step.threads)

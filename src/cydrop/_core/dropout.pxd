@@ -6,6 +6,12 @@ blocks of 4,096; every block has a generator of its own, so any thread can draw 
     element     0 ... 4095 | 4096 ... 8191 | 8192 ...
                 block 0    | block 1       | block 2       <- seeded with (stream key, block number)
 
+A part of the elements is drawn as the blocks that cover it, so that its first one is somewhere in the first block:
+
+    drawn              block 1          | block 2
+    wanted                 5000 ... 8191  8192 ... 9000
+    in the words           bit 904 = place_in_block(5000)
+
 Within a block, element j looks at slice j of the random words: kept if it is below the threshold. Slices have 8
 bits where that is exact (rates that are multiples of 1/256, such as .5), else 16, and on a tie (one in 65,536)
 16 more bits decide.
@@ -32,9 +38,15 @@ cdef inline uint32_t keep_threshold(double rate) noexcept nogil:
     return <uint32_t>scaled
 
 
-cdef inline Py_ssize_t mask_words(Py_ssize_t n) noexcept nogil:
-    """Words that the mask of n elements needs: whole draws of 128 elements, and one to spare for bits_at."""
-    return (n + 127) // 128 * 2 + 1
+cdef inline Py_ssize_t place_in_block(Py_ssize_t element) noexcept nogil:
+    """Which bit of its block's mask an element is."""
+    return element % BLOCK
+
+
+cdef inline Py_ssize_t mask_words(Py_ssize_t first, Py_ssize_t n) noexcept nogil:
+    """Words that the mask of elements first..first+n-1 needs: whole draws of 128 elements from the beginning of a block
+    on, and one to spare for bits_at. Never more than for first = BLOCK - 1."""
+    return (place_in_block(first) + n + 127) // 128 * 2 + 1
 
 
 cdef inline void select_row(
@@ -49,4 +61,4 @@ cdef inline void select_row(
 
 cdef void mask_block(StreamKey key, uint64_t block, uint32_t threshold, uint64_t* bits, int n) noexcept nogil
 cdef void draw_mask(
-    StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t n, int n_threads) noexcept nogil
+    StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil

@@ -86,18 +86,20 @@ cdef void break_ties(
 
 
 cdef void draw_mask(
-    StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t n, int n_threads
+    StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int n_threads
 ) noexcept nogil:
-    """The mask pass: every block of n elements, in parallel."""
-    cdef Py_ssize_t block, blocks = (n + BLOCK - 1) // BLOCK
+    """The mask pass: every block that has some of elements first..first+n-1, in parallel. Element first + j becomes
+    bit place_in_block(first) + j; those before it are drawn as well."""
+    cdef Py_ssize_t start = first // BLOCK, end = place_in_block(first) + n
+    cdef Py_ssize_t block, blocks = (end + BLOCK - 1) // BLOCK
     if n_threads == 1 or blocks == 1:
         for block in range(blocks):
-            mask_block(key, <uint64_t>block, threshold, bits + block * BLOCK_WORDS,
-                       <int>min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+            mask_block(key, <uint64_t>(start + block), threshold, bits + block * BLOCK_WORDS,
+                       <int>min(<Py_ssize_t>BLOCK, end - block * BLOCK))
     else:
         for block in prange(blocks, num_threads=n_threads, schedule="static"):
-            mask_block(key, <uint64_t>block, threshold, bits + block * BLOCK_WORDS,
-                       <int>min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+            mask_block(key, <uint64_t>(start + block), threshold, bits + block * BLOCK_WORDS,
+                       <int>min(<Py_ssize_t>BLOCK, end - block * BLOCK))
 
 
 cdef inline void select_group(const uint64_t* bits, const float* x, float scale, float* out) noexcept nogil:
@@ -177,8 +179,16 @@ def dropout(
         restore_floats(control)
 
 
-def mask(uint64_t[::1] bits, Py_ssize_t n, double rate, uint64_t k0, uint64_t k1, int n_threads):
-    """The mask of n elements as bits; `bits` holds words_of(n) words. Rates 0 and 1 draw nothing."""
+def mask(
+    uint64_t[::1] bits,         # OUT, words_of(first % BLOCK + n) words
+    Py_ssize_t n,
+    double rate,
+    uint64_t k0, uint64_t k1,   # the stream's key
+    int n_threads,
+    Py_ssize_t first=0,
+):
+    """The mask of elements first..first+n-1: bit first % BLOCK + j is that of element first + j. Rates 0 and 1 draw
+    nothing."""
     cdef StreamKey key
     key.k0 = k0
     key.k1 = k1
@@ -186,14 +196,14 @@ def mask(uint64_t[::1] bits, Py_ssize_t n, double rate, uint64_t k0, uint64_t k1
         return
     with nogil:
         if rate <= 0.0 or rate >= 1.0:
-            memset(&bits[0], 0 if rate >= 1.0 else 255, mask_words(n) * 8)
+            memset(&bits[0], 0 if rate >= 1.0 else 255, mask_words(first, n) * 8)
         else:
-            draw_mask(key, keep_threshold(rate), &bits[0], n, n_threads)
+            draw_mask(key, keep_threshold(rate), &bits[0], first, n, n_threads)
 
 
 def words_of(Py_ssize_t n):
     """Words that the mask of n elements needs."""
-    return mask_words(n)
+    return mask_words(0, n)
 
 
 cdef inline void select_block(

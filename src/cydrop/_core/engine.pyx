@@ -13,29 +13,27 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from cydrop._core.arena cimport SPAN, clear_floats, copy_floats, finite_arena
-from cydrop._core.batch cimport Data, fetch
+from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena
+from cydrop._core.batch cimport Data, data_of, fetch
 from cydrop._core.dense_op cimport dense_doors, square_weights
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.losses cimport LossSum
-from cydrop._core.lowering cimport give_moments, lower_op, source_of
+from cydrop._core.lowering cimport give_moments, lower_op, lower_optimizer, lower_segments, source_of
 from cydrop._core.map_op cimport map_doors
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Source
-from cydrop._core.optimizers cimport begin_update
 from cydrop._core.pace cimport (
-    BACKWARD_INPUT, BACKWARD_WEIGHT, DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds,
-    threads_now,
+    DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, threads_now,
 )
-from cydrop._core.prediction cimport (
-    LEAST_PIECE, STRETCH, begin_samples, piece_of, predict_piece, predict_pieces, sample_batch,
-)
+from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_stretch, sample_batch
 from cydrop._core.program cimport Program, backward, copy_rows, draw, first_drawing, forward, write_output
 from cydrop._core.room cimport Room, lane_of, lay_out
-from cydrop._core.training cimport Learner, begin_step, forward_batch, limit_norms, update_batch, update_from_arena
+from cydrop._core.training cimport (
+    Learner, begin_learning, begin_step, forward_batch, limit_norms, update_batch, update_from_arena,
+)
 from cydrop._core.xorshift cimport StreamKey, stream_key
 
 import numpy
@@ -89,13 +87,9 @@ cdef class Engine:
     cdef Program program
     cdef Learner learner
     cdef Py_ssize_t work        # multiply-adds a row, and elements that passes go over
-    cdef float[::1] parameters
-    cdef float[::1] gradients
-    cdef float[::1] moment1
-    cdef float[::1] moment2
+    cdef float[::1] parameters, gradients, moment1, moment2
     cdef float[::1] buffers     # running statistics
-    cdef float[::1] parameters_before   # those at the beginning of a pass, which a divergence goes back to
-    cdef float[::1] buffers_before
+    cdef float[::1] parameters_before, buffers_before   # at the beginning of a pass: a divergence goes back to them
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
     cdef public unsigned long long updates      # optimizer updates so far
@@ -124,14 +118,14 @@ cdef class Engine:
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
         p.lowest = p.n_ops
         self.work = p.n_parameters
-        sizes = {parameter.offset: parameter.size for parameter in plan.parameters}
+        lower_segments(learner, plan.segments)
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = FAMILIES[given.kind]
             p.ops[i].doors = &DOORS[<int>family]
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)
-            lower_op(&p.ops[i], given, learner, sizes, first_of(buffers))
+            lower_op(&p.ops[i], given, learner, plan.parameters, first_of(buffers))
             self.work += 8 * p.ops[i].n_out
             learner.limits_norms = learner.limits_norms or p.ops[i].max_norm > 0
             if p.ops[i].weight.data != NULL:
@@ -140,6 +134,8 @@ cdef class Engine:
 
     def __dealloc__(self):
         free(self.program.ops)
+        free(self.learner.segments)
+        free(self.learner.updates)
 
     cdef int pool_for(self, Py_ssize_t rows) noexcept nogil:
         """Threads whose float mode must be set for these rows: none but this one where the others are not asked."""
@@ -147,12 +143,9 @@ cdef class Engine:
 
     # The optimizer and the state --------------------------------------------------------------------------
 
-    def set_optimizer(
-        self, owner, unsigned long long updates, float[::1] moment1, float[::1] moment2, int kind, double beta1,
-        double beta2, double epsilon, double weight_decay, bint nesterov, clip_norm,
-    ):
-        """The optimizer of the following updates: how many it has made, its moments, arenas or empty; clip_norm is None
-        or a number. `owner` is kept as `in_force`."""
+    def set_optimizer(self, owner, unsigned long long updates, float[::1] moment1, float[::1] moment2, *options):
+        """The optimizer of the following updates: how many it has made, its moments, arenas or empty, and its options
+        as lower_optimizer takes them. `owner` is kept as `in_force`."""
         cdef Learner* learner = &self.learner
         cdef int i
         self.in_force = owner
@@ -162,26 +155,14 @@ cdef class Engine:
         for i in range(self.program.n_ops):
             give_moments(&self.program.ops[i].weight, learner)
             give_moments(&self.program.ops[i].bias, learner)
-        learner.update.kind = kind
-        learner.update.beta1, learner.update.beta2 = beta1, beta2
-        learner.update.epsilon = <float>epsilon
-        learner.update.decay = weight_decay
-        learner.update.nesterov = nesterov
-        learner.update.clip = 1.0
-        learner.clips = clip_norm is not None
-        learner.clip_norm = clip_norm if learner.clips else 0.0
+        lower_optimizer(learner, options)
 
     def begin_pass(self, float[::1] parameters, float[::1] buffers):
         """Copies parameters and running statistics to where `train` and `end_pass` find them after a divergence."""
-        cdef Py_ssize_t n = self.parameters.shape[0], i
         self.parameters_before, self.buffers_before = parameters, buffers
-        copy_floats(buffers, self.buffers)
-        if n <= SPAN or self.program.n_threads == 1:
-            copy_floats(parameters, self.parameters)
-            return
         with nogil:
-            for i in prange(0, n, SPAN, num_threads=self.program.n_threads, schedule="static"):
-                memcpy(&parameters[i], &self.parameters[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
+            copy_floats(buffers, self.buffers, 1)
+            copy_floats(parameters, self.parameters, self.program.n_threads)
 
     def end_pass(self):
         """Whether parameters, running statistics and moments are finite; if not, back to the beginning of the pass.
@@ -202,8 +183,8 @@ cdef class Engine:
         self.replace_state(parameters, buffers)
 
     cdef void replace_state(self, const float[::1] parameters, const float[::1] buffers) noexcept nogil:
-        copy_floats(self.parameters, parameters)
-        copy_floats(self.buffers, buffers)
+        copy_floats(self.parameters, parameters, 1)
+        copy_floats(self.buffers, buffers, 1)
         clear_floats(self.moment1)
         clear_floats(self.moment2)
         self.updates = 0
@@ -234,15 +215,8 @@ cdef class Engine:
         cdef LossSum one
         cdef bint diverged = False
         cdef uint64_t control
-        cdef Data data
+        cdef Data data = data_of(x, labels, targets, weights, order)
         cdef Room* room = &ws.room
-        data.x, data.rows, data.columns = &x[0, 0], n, x.shape[1]
-        data.labels = &labels[0] if labels.shape[0] else NULL
-        data.targets = &targets[0, 0] if targets.shape[0] else NULL
-        data.target_columns = targets.shape[1]
-        data.weights = &weights[0] if weights.shape[0] else NULL
-        data.each = weights.shape[0] > n
-        data.order = &order[0] if order.shape[0] else NULL
         with nogil:
             control = exact_floats(self.pool_for(min(batch_size, n)))
             now = passing_seconds()
@@ -273,7 +247,7 @@ cdef class Engine:
         return batch, loss, correct, diverged
 
     def forward(self, Workspace ws, const float[:, ::1] x, float[:, ::1] out, const double[:, ::1] rates):
-        """A training forward pass of one batch; masks given to the workspace are used instead of drawn ones."""
+        """A training forward pass of one batch; masks that the workspace was given are used instead of drawn ones."""
         cdef Room* room = &ws.room
         cdef Matrix given
         cdef uint64_t control
@@ -312,7 +286,7 @@ cdef class Engine:
         with nogil:
             control = exact_floats(self.pool_for(3))
             self.updates += 1
-            begin_update(&self.learner.update, learning_rate, self.updates)
+            begin_learning(&self.learner, learning_rate, self.updates)
             update_from_arena(&self.learner, self.program.n_threads)
             limit_norms(&self.program, &self.learner, self.program.n_threads)
             restore_floats(control)
@@ -328,13 +302,9 @@ cdef class Engine:
         bint link,                          # apply the loss's link
         double seconds,
     ):
-        """Predicts rows from `first_row` on and returns the first row that it has not done.
-
-        Many rows: the threads take turns with pieces that fit the cache and carry them through the whole network.
-        Few rows: the threads share each operation.
-        """
-        cdef Py_ssize_t n = x.shape[0], row = first_row, rows, piece
-        cdef int threads, lane
+        """Predicts rows from `first_row` on and returns the first row that it has not done."""
+        cdef Py_ssize_t n = x.shape[0], row = first_row, rows
+        cdef int threads
         cdef Room* room = &ws.room
         cdef double begun, now, deadline
         cdef uint64_t control
@@ -345,15 +315,8 @@ cdef class Engine:
             while row < n:
                 begun = now
                 threads = threads_now(&room.pace, self.program.n_threads, now)
-                piece = piece_of(&self.program, room, n - row, threads)
-                if piece > 0:
-                    rows = min(STRETCH * threads * piece, n - row)
-                    for lane in prange(threads, num_threads=threads, schedule="static"):
-                        predict_pieces(&self.program, room, lane, threads, &x[row, 0], x.shape[1], rows, piece,
-                                       &out[row, 0], link)
-                else:
-                    rows = min(room.capacity, n - row)
-                    predict_piece(&self.program, room, 0, &x[row, 0], x.shape[1], rows, &out[row, 0], link, threads)
+                rows = predict_stretch(&self.program, room, &x[row, 0], x.shape[1], n - row, &out[row, 0], link,
+                                       threads)
                 row += rows
                 now = passing_seconds()
                 note_pace(&room.pace, threads, self.program.n_threads, now - begun, rows, now)
@@ -404,8 +367,7 @@ cdef class Engine:
         const uint64_t[:, ::1] seeds,       # IN, a key for each rate
         bint link,
     ):
-        """Stochastic predictions of the rows of begin_samples, the network's own counters untouched: the threads take
-        turns with batches of samples."""
+        """Stochastic predictions of the rows of begin_samples; no counter changes. Threads take turns with batches."""
         cdef Room* room = &ws.room
         cdef Py_ssize_t samples = out.shape[0], rows = out.shape[1], batches, batch, some
         cdef int threads
@@ -436,6 +398,18 @@ cdef class Workspace:
     cdef readonly bint training
     cdef readonly bint masked
     cdef object memory
+
+    @property
+    def first_row(self):
+        """Number of the first row in the whole batch, of which this workspace's batches are a part; masks and noise
+        are those of the whole."""
+        return self.room.step.first_row
+
+    @first_row.setter
+    def first_row(self, Py_ssize_t first_row):
+        if first_row < 0 or (first_row > 0 and self.engine.program.loss.pair > 0):
+            raise ValueError(f"first_row must be at least 0, and 0 with R-Drop, got {first_row}")
+        self.room.step.first_row = first_row
 
     def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
         cdef bint alone = training or (capacity < LEAST_PIECE and not masked)
@@ -476,13 +450,12 @@ cdef class Workspace:
     def seconds(self):
         """Since start_clock: {"load", "masks", "loss", "update"} and for every operation
         (forward, backward to the input, backward to the weights, the optimizer included)."""
-        cdef int i
+        cdef int i, j
         cdef double* s = self.room.clock.seconds
         if s == NULL:
             raise RuntimeError("the clock was not started")
-        common = {"load": s[LOADING], "masks": s[DRAWING], "loss": s[LOSS_PASS], "update": s[UPDATING]}
-        return common, [(s[FORWARD + EACH * i], s[BACKWARD_INPUT + EACH * i], s[BACKWARD_WEIGHT + EACH * i])
-                        for i in range(self.room.n_ops)]
+        parts = {"load": s[LOADING], "masks": s[DRAWING], "loss": s[LOSS_PASS], "update": s[UPDATING]}
+        return parts, [tuple(s[FORWARD + EACH * i + j] for j in range(EACH)) for i in range(self.room.n_ops)]
 
     def set_keep(self, int op, double keep):
         """In prediction, the factor of a vanilla dropout layer's outputs: 1 - rate."""

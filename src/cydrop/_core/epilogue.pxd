@@ -7,5 +7,6 @@ cdef struct Epilogue:
     int activation
     float alpha                 # the activation's parameter
     const uint64_t* mask        # NULL: nothing is dropped
+    Py_ssize_t mask_first       # bits before the first element of row 0
     Py_ssize_t mask_row         # bits from one row to the next, 0 for a mask shared by all rows
     float scale                 # multiplies what is kept

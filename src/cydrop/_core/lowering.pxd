@@ -1,9 +1,11 @@
 """From a plan's operations, which are Python's, to the structs that run."""
 
+from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 from cydrop._core.matrix cimport MARGIN
 from cydrop._core.operation cimport Op, Source, Tensor
+from cydrop._core.optimizers cimport Segment, Update
 from cydrop._core.training cimport Learner
 
 
@@ -18,11 +20,11 @@ cdef inline Source source_of(given):
     return source
 
 
-cdef inline int lower_op(Op* op, given, const Learner* learner, sizes, float* buffers) except -1:
-    """Fills in what an operation says, all but the kinds; `sizes` of the parameters by their offsets."""
+cdef inline int lower_op(Op* op, given, const Learner* learner, list parameters, float* buffers) except -1:
+    """Fills in what an operation says, all but the kinds."""
     op.n_in, op.n_out = given.n_in, given.n_out
-    lower_tensor(&op.weight, given.weight, learner, sizes)
-    lower_tensor(&op.bias, given.bias, learner, sizes)
+    lower_tensor(&op.weight, given.weight, learner, parameters)
+    lower_tensor(&op.bias, given.bias, learner, parameters)
     op.readable = learner.parameters + learner.n + MARGIN if learner.n else NULL
     op.alpha = given.alpha
     op.noise, op.connect = source_of(given.noise), source_of(given.connect)
@@ -37,12 +39,44 @@ cdef inline int lower_op(Op* op, given, const Learner* learner, sizes, float* bu
     return 0
 
 
-cdef inline int lower_tensor(Tensor* tensor, Py_ssize_t offset, const Learner* learner, sizes) except -1:
-    """A parameter that begins at an offset of the arenas, -1: there is none."""
-    if offset >= 0:
-        tensor.data, tensor.gradient = learner.parameters + offset, learner.gradients + offset
-        tensor.size = sizes[offset]
-        tensor.update = &learner.update
+cdef inline int lower_tensor(Tensor* tensor, Py_ssize_t offset, const Learner* learner, list parameters) except -1:
+    """The parameter that begins at an offset of the arenas, -1: there is none."""
+    cdef Py_ssize_t place
+    if offset < 0:
+        return 0
+    tensor.data, tensor.gradient = learner.parameters + offset, learner.gradients + offset
+    tensor.update = &learner.update
+    for place, parameter in enumerate(parameters):
+        if parameter.offset == offset:
+            tensor.size = parameter.size
+            if learner.n_segments > 0:
+                tensor.update = &learner.updates[place]
+    return 0
+
+
+cdef inline int lower_segments(Learner* learner, list segments) except -1:
+    """Those of the plan: a segment for every parameter, or none where all factors are 1."""
+    cdef int i
+    learner.n_segments = len(segments)
+    if learner.n_segments == 0:
+        return 0
+    learner.segments = <Segment*>calloc(learner.n_segments, sizeof(Segment))
+    learner.updates = <Update*>calloc(learner.n_segments, sizeof(Update))
+    if learner.segments == NULL or learner.updates == NULL:
+        raise MemoryError
+    for i in range(learner.n_segments):
+        segment = &learner.segments[i]
+        segment.start, segment.size, segment.learning_rate, segment.epsilon, segment.decay = segments[i]
+    return 0
+
+
+cdef inline int lower_optimizer(Learner* learner, options) except -1:
+    """(kind, beta1, beta2, epsilon, weight_decay, nesterov, clip_norm or None)"""
+    update = &learner.update
+    update.kind, update.beta1, update.beta2, update.epsilon, update.decay, update.nesterov, clip_norm = options
+    update.clip = 1.0
+    learner.clips = clip_norm is not None
+    learner.clip_norm = clip_norm if learner.clips else 0.0
     return 0
 
 

@@ -14,7 +14,7 @@ from cydrop._core.dense cimport finish_backward, finish_forward
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport MARGIN, Matrix
 from cydrop._core.drawing cimport draw_units, rate_of
-from cydrop._core.dropout cimport mask_words
+from cydrop._core.dropout cimport BLOCK, mask_words
 from cydrop._core.gather cimport Kept, gather, spread
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, swap, take, take_matrix
 from cydrop._core.serial cimport SERIAL_COPY
@@ -53,7 +53,7 @@ cdef inline bint keeps_z(const Op* op) noexcept nogil:
 
 cdef inline void lay_out_mask(const Op* op, Bound* b, Layout* layout) noexcept nogil:
     if layout.draws and op.noise.column >= 0:
-        b.mask = <uint64_t*>take(layout, 2 * mask_words(layout.capacity * op.n_out))
+        b.mask = <uint64_t*>take(layout, 2 * mask_words(BLOCK - 1, layout.capacity * op.n_out))
 
 
 cdef inline void lay_out_places(const Op* op, Bound* b, Layout* layout) noexcept nogil:

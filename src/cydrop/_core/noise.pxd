@@ -18,7 +18,7 @@ cdef struct Affine:             # alpha dropout: y = scale (x - base if kept els
     float floor
 
 
-cdef void draw_normals(StreamKey key, float* out, Py_ssize_t n, int n_threads) noexcept nogil
+cdef void draw_normals(StreamKey key, float* out, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil
 cdef Affine alpha_affine(double rate) noexcept nogil
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def normals(out: NDArray[np.float32], k0: int, k1: int, n_threads: int) -> None: ...
+def normals(out: NDArray[np.float32], k0: int, k1: int, n_threads: int, first: int = 0) -> None: ...
 def gaussian(
     x: NDArray[np.float32],
     noise: NDArray[np.float32],

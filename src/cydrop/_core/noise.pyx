@@ -46,32 +46,46 @@ cdef inline void normals_of_words(const uint64_t* words, float* out) noexcept no
         out[LANES + i] = radius * sine_of_turns(turns)
 
 
-cdef void normal_block(StreamKey key, uint64_t block, float* out, Py_ssize_t n) noexcept nogil:
-    """The first n <= BLOCK numbers of a block."""
+cdef void normal_block(StreamKey key, uint64_t block, Py_ssize_t first, float* out, Py_ssize_t n) noexcept nogil:
+    """Numbers first..first+n-1 of a block, first + n <= BLOCK."""
     cdef Lanes lanes
     cdef uint64_t[LANES] words
     cdef float[2 * LANES] last
-    cdef Py_ssize_t i = 0
+    cdef Py_ssize_t some
     seed_block(&lanes, key, block)
-    while i + 2 * LANES <= n:
+    while first >= 2 * LANES:
         draw(&lanes, words)
-        normals_of_words(words, out + i)
-        i += 2 * LANES
-    if i < n:
+        first -= 2 * LANES
+    while n > 0:
         draw(&lanes, words)
-        normals_of_words(words, last)
-        memcpy(out + i, last, (n - i) * sizeof(float))
+        some = min(2 * LANES - first, n)
+        if some == 2 * LANES:
+            normals_of_words(words, out)
+        else:
+            normals_of_words(words, last)
+            memcpy(out, last + first, some * sizeof(float))
+        out += some
+        n -= some
+        first = 0
 
 
-cdef void draw_normals(StreamKey key, float* out, Py_ssize_t n, int n_threads) noexcept nogil:
-    """Elements 0..n-1 of a stream of standard normal numbers."""
-    cdef Py_ssize_t block, blocks = (n + BLOCK - 1) // BLOCK
-    if n_threads == 1 or blocks == 1:
-        for block in range(blocks):
-            normal_block(key, <uint64_t>block, out + block * BLOCK, min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+cdef void part_of_block(
+    StreamKey key, Py_ssize_t block, float* out, Py_ssize_t first, Py_ssize_t n
+) noexcept nogil:
+    """Those of elements first..first+n-1 that a block has."""
+    cdef Py_ssize_t start = max(first, block * BLOCK), end = min(first + n, (block + 1) * BLOCK)
+    normal_block(key, <uint64_t>block, start - block * BLOCK, out + (start - first), end - start)
+
+
+cdef void draw_normals(StreamKey key, float* out, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil:
+    """Elements first..first+n-1 of a stream of standard normal numbers."""
+    cdef Py_ssize_t block, start = first // BLOCK, end = (first + n + BLOCK - 1) // BLOCK
+    if n_threads == 1 or end - start == 1:
+        for block in range(start, end):
+            part_of_block(key, block, out, first, n)
     else:
-        for block in prange(blocks, num_threads=n_threads, schedule="static"):
-            normal_block(key, <uint64_t>block, out + block * BLOCK, min(<Py_ssize_t>BLOCK, n - block * BLOCK))
+        for block in prange(start, end, num_threads=n_threads, schedule="static"):
+            part_of_block(key, block, out, first, n)
 
 
 cdef Affine alpha_affine(double rate) noexcept nogil:
@@ -87,8 +101,8 @@ cdef Affine alpha_affine(double rate) noexcept nogil:
     return result
 
 
-def normals(float[::1] out, uint64_t k0, uint64_t k1, int n_threads):
-    """Standard normal numbers; k0, k1 are the stream's key."""
+def normals(float[::1] out, uint64_t k0, uint64_t k1, int n_threads, Py_ssize_t first=0):
+    """Standard normal numbers, from element `first` of the stream with key k0, k1 on."""
     cdef StreamKey key
     key.k0 = k0
     key.k1 = k1
@@ -96,7 +110,7 @@ def normals(float[::1] out, uint64_t k0, uint64_t k1, int n_threads):
     if out.shape[0]:
         with nogil:
             control = exact_floats(n_threads)
-            draw_normals(key, &out[0], out.shape[0], n_threads)
+            draw_normals(key, &out[0], first, out.shape[0], n_threads)
             restore_floats(control)
 
 

@@ -39,7 +39,8 @@ cdef inline void noise_draw(const Op* op, Bound* b, const Step* step) noexcept n
     b.deviation = <float>rate
     if op.variant == MULTIPLY:
         b.deviation = <float>sqrt(rate / (1.0 - rate)) if rate < 1.0 else <float>-1.0     # below 0: all zeros
-    draw_normals(key_of(&op.noise, step.number, step.seeds), b.noise, n, step.threads if n > SERIAL_COPY else 1)
+    draw_normals(key_of(&op.noise, step.number, step.seeds), b.noise, step.first_row * op.n_out, n,
+                 step.threads if n > SERIAL_COPY else 1)
 
 
 cdef inline void noise_row(
@@ -56,9 +57,9 @@ cdef inline void noise_row(
     elif variant == MULTIPLY:
         multiply_row(x, b.noise + r * n, b.deviation, y, n)
     elif variant == ALPHA and backward:
-        select_row(b.mask, r * n, x, b.affine.scale, y, n)
+        select_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine.scale, y, n)
     elif variant == ALPHA:
-        alpha_row(b.mask, r * n, x, b.affine, y, n)
+        alpha_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine, y, n)
 
 
 cdef inline void noise_pass(

@@ -19,5 +19,6 @@ def update(
     weight_decay: float,
     nesterov: bool,
     clip: float,
+    segments: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...

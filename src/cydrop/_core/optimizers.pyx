@@ -54,16 +54,34 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
     u.first_rest = <float>(1.0 - u.beta1)
     u.second = <float>u.beta2
     u.second_rest = <float>(1.0 - u.beta2)
-    u.step = <float>learning_rate
+    u.correction = 1.0
+    if u.kind == ADAM or u.kind == ADAMW:
+        u.correction = 1.0 - power(u.beta1, t)
+        u.second_scale = <float>(1.0 / sqrt(1.0 - power(u.beta2, t)))
+    work_out(u)
+
+
+cdef inline void work_out(Update* u) noexcept nogil:
+    """What depends on learning rate, epsilon and decay."""
+    u.step = <float>(u.learning_rate / u.correction)
+    u.epsilon32 = <float>u.epsilon
     u.weight_decay = <float>u.decay
     u.shrink = 1.0
     u.still = u.decay == 0.0 and ((u.kind == SGD and u.beta1 == 0.0) or u.kind == ADAGRAD)
-    if u.kind == ADAM or u.kind == ADAMW:
-        u.step = <float>(learning_rate / (1.0 - power(u.beta1, t)))
-        u.second_scale = <float>(1.0 / sqrt(1.0 - power(u.beta2, t)))
     if u.kind == ADAMW:
-        u.shrink = <float>(1.0 - learning_rate * u.decay)
+        u.shrink = <float>(1.0 - u.learning_rate * u.decay)
         u.weight_decay = 0.0
+
+
+cdef Update update_of_segment(const Update* u, const Segment* segment) noexcept nogil:
+    """This step's update of a segment: to the bit that of an optimizer with the multiplied options. Where all factors
+    are 1 it is u itself, which may be used instead."""
+    cdef Update own = u[0]
+    own.learning_rate = own.learning_rate * segment.learning_rate
+    own.epsilon = own.epsilon * segment.epsilon
+    own.decay = own.decay * segment.decay
+    work_out(&own)
+    return own
 
 
 cdef inline float settled(float moment) noexcept nogil:
@@ -94,7 +112,7 @@ cdef inline void rmsprop(Update u, own_floats w, const float* g, own_floats v, P
     for j in range(n):
         direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
         v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
-        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon), w[j])
+        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon32), w[j])
 
 
 cdef inline void adagrad(Update u, own_floats w, const float* g, own_floats v, Py_ssize_t n) noexcept nogil:
@@ -103,7 +121,7 @@ cdef inline void adagrad(Update u, own_floats w, const float* g, own_floats v, P
     for j in range(n):
         direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
         v[j] = fma32(direction, direction, v[j])
-        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon), w[j])
+        w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon32), w[j])
 
 
 cdef inline void adam(
@@ -116,7 +134,7 @@ cdef inline void adam(
         direction = fma32(u.weight_decay, weight, g[j] * u.clip)
         m[j] = settled(fma32(u.first, m[j], u.first_rest * direction))
         v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
-        w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon), weight)
+        w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon32), weight)
 
 
 cdef void update_rows(
@@ -143,10 +161,10 @@ cdef void update_rows(
             sgd(local, w + r * row, g + r * g_row, cols)
 
 
-cdef inline void update_part(
+cdef inline void update_range(
     const Update* u, float* w, const float* g, float* m, float* v, Py_ssize_t start, Py_ssize_t stop
 ) noexcept nogil:
-    """A part of the arenas; a moment that the optimizer does not have is NULL and stays so."""
+    """Elements start..stop-1 of the arenas; a moment that the optimizer does not have is NULL and stays so."""
     update_rows(u, w + start, g + start, m + start if m != NULL else NULL,
                 v + start if v != NULL else NULL, 1, stop - start, 0, 0)
 
@@ -156,10 +174,24 @@ cdef void update_arena(
 ) noexcept nogil:
     cdef Py_ssize_t i
     if n_threads == 1 or n <= SERIAL_COPY:
-        update_part(u, w, g, m, v, 0, n)
+        update_range(u, w, g, m, v, 0, n)
     else:
         for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
-            update_part(u, w, g, m, v, i, min(i + SPAN, n))
+            update_range(u, w, g, m, v, i, min(i + SPAN, n))
+
+
+cdef void update_segments(
+    const Update* u, const Segment* segments, Py_ssize_t n_segments, float* w, const float* g, float* m, float* v,
+    int n_threads
+) noexcept nogil:
+    """The arenas, segment by segment."""
+    cdef Update own
+    cdef Py_ssize_t i, start
+    for i in range(n_segments):
+        own = update_of_segment(u, &segments[i])
+        start = segments[i].start
+        update_arena(&own, w + start, g + start, m + start if m != NULL else NULL, v + start if v != NULL else NULL,
+                     segments[i].size, n_threads)
 
 
 cdef inline double squared_norm_of_span(const float* g, Py_ssize_t n) noexcept nogil:
@@ -211,23 +243,32 @@ def update(
     unsigned long long t,       # number of this update, from 1
     double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov,
     double clip,                # factor for the gradient
+    const double[:, ::1] segments,  # IN, rows of (start, size, factors of learning rate, epsilon, decay), or empty
     int n_threads,
 ):
-    """One update of the flat parameters w in place."""
+    """One update of the flat parameters w in place, or only of the segments, if there are any."""
     cdef Update u
-    cdef Py_ssize_t n = w.shape[0]
+    cdef Segment segment
+    cdef Py_ssize_t n = w.shape[0], i, n_segments = segments.shape[0]
     if n == 0:
         return
+    cdef float* m_data = &m[0] if m.shape[0] else NULL
+    cdef float* v_data = &v[0] if v.shape[0] else NULL
     u.kind = kind
     u.nesterov = nesterov
     u.beta1 = beta1
     u.beta2 = beta2
-    u.epsilon = <float>epsilon
+    u.epsilon = epsilon
     u.decay = weight_decay
     u.clip = <float>clip
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
         begin_update(&u, learning_rate, t)
-        update_arena(&u, &w[0], &g[0], &m[0] if m.shape[0] else NULL, &v[0] if v.shape[0] else NULL, n, n_threads)
+        if n_segments == 0:
+            update_arena(&u, &w[0], &g[0], m_data, v_data, n, n_threads)
+        for i in range(n_segments):
+            segment.start, segment.size = <Py_ssize_t>segments[i, 0], <Py_ssize_t>segments[i, 1]
+            segment.learning_rate, segment.epsilon, segment.decay = segments[i, 2], segments[i, 3], segments[i, 4]
+            update_segments(&u, &segment, 1, &w[0], &g[0], m_data, v_data, n_threads)
         restore_floats(control)

@@ -1,5 +1,6 @@
 """Predictions and samples of them, piece by piece and lane by lane."""
 
+from cython.parallel cimport prange
 from libc.stdint cimport uint64_t
 
 from cydrop._core.matrix cimport Matrix
@@ -31,6 +32,25 @@ cdef inline Py_ssize_t piece_of(const Program* p, const Room* room, Py_ssize_t r
     piece = (rows + pieces - 1) // pieces
     tiles = (piece + TILE_ROWS - 1) // TILE_ROWS
     return min(tiles * TILE_ROWS, room.capacity)
+
+
+cdef inline Py_ssize_t predict_stretch(
+    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, bint link, int threads
+) noexcept nogil:
+    """Predicts the first of the rows, and returns how many.
+
+    Many rows: the threads take turns with pieces that fit the cache and carry them through the whole network.
+    Few rows: the threads share each operation.
+    """
+    cdef Py_ssize_t piece = piece_of(p, room, rows, threads), some = min(room.capacity, rows)
+    cdef int lane
+    if piece == 0:
+        predict_piece(p, room, 0, x, x_row, some, out, link, threads)
+        return some
+    some = min(STRETCH * threads * piece, rows)
+    for lane in prange(threads, num_threads=threads, schedule="static"):
+        predict_pieces(p, room, lane, threads, x, x_row, some, piece, out, link)
+    return some
 
 
 cdef inline void predict_pieces(
@@ -115,8 +135,8 @@ cdef inline void sample_batch(
     draw(p, bound, &step)
     if draws_last(&p.ops[i]):           # the activation is done
         for r in range(rows):
-            select_row(b.epilogue.mask, r * b.epilogue.mask_row, room.head.data + r * room.head.row,
-                       b.epilogue.scale, b.y.data + r * b.y.row, p.ops[i].n_out)
+            select_row(b.epilogue.mask, b.epilogue.mask_first + r * b.epilogue.mask_row,
+                       room.head.data + r * room.head.row, b.epilogue.scale, b.y.data + r * b.y.row, p.ops[i].n_out)
         i += 1
     forward_from(p, bound, i, p.n_ops, &step)
     write_output(p, bound, rows, out, link)

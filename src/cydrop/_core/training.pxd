@@ -9,7 +9,9 @@ from cydrop._core.matrix cimport Matrix
 from cydrop._core.max_norm cimport clip_columns
 from cydrop._core.losses cimport LossSum, loss_pass, pair_pass
 from cydrop._core.operation cimport Op
-from cydrop._core.optimizers cimport Update, begin_update, squared_norm, update_arena
+from cydrop._core.optimizers cimport (
+    Segment, Update, begin_update, squared_norm, update_arena, update_of_segment, update_segments,
+)
 from cydrop._core.pace cimport DRAWING, LOADING, LOSS_PASS, UPDATING, start, tick
 from cydrop._core.program cimport Program, backward, draw, forward
 from cydrop._core.room cimport Room
@@ -20,6 +22,9 @@ cdef enum:
 
 cdef struct Learner:            # the optimizer and what it changes
     Update update
+    Segment* segments           # the parameters, where some have factors of their own; NULL: none has
+    Update* updates             # of each of them, for the step at hand
+    int n_segments
     bint clips
     float clip_norm
     bint limits_norms           # whether any operation has a max-norm
@@ -70,11 +75,19 @@ cdef inline LossSum forward_batch(
     return one
 
 
+cdef inline void begin_learning(Learner* learner, double learning_rate, uint64_t updates) noexcept nogil:
+    """What the optimizer works out once a step, here update number `updates`."""
+    cdef int i
+    begin_update(&learner.update, learning_rate, updates)
+    for i in range(learner.n_segments):
+        learner.updates[i] = update_of_segment(&learner.update, &learner.segments[i])
+
+
 cdef inline void update_batch(
     const Program* p, Room* room, Learner* learner, double learning_rate, uint64_t updates
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
-    begin_update(&learner.update, learning_rate, updates)
+    begin_learning(learner, learning_rate, updates)
     room.slopes.updating = not (learner.clips or learner.n <= SMALL)
     backward(p, room.bound, &room.slopes, &room.step, False)
     if not room.slopes.updating:
@@ -93,8 +106,12 @@ cdef inline void update_from_arena(Learner* learner, int n_threads) noexcept nog
         norm = sqrt(squared_norm(learner.gradients, learner.n, learner.partial_norms, n_threads))
         if norm > learner.clip_norm:
             learner.update.clip = <float>(learner.clip_norm / norm)
-    update_arena(&learner.update, learner.parameters, learner.gradients, learner.moment1, learner.moment2, learner.n,
-                 n_threads)
+    if learner.n_segments > 0:
+        update_segments(&learner.update, learner.segments, learner.n_segments, learner.parameters, learner.gradients,
+                        learner.moment1, learner.moment2, n_threads)
+    else:
+        update_arena(&learner.update, learner.parameters, learner.gradients, learner.moment1, learner.moment2,
+                     learner.n, n_threads)
     learner.update.clip = 1.0
 
 

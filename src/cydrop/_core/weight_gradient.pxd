@@ -19,6 +19,7 @@ from cydrop._core.panels cimport (
 
 cdef struct Gradient:           # where the gradient of a layer's parameters goes
     const Update* update        # not NULL: into the optimizer at once, and never to memory
+    const Update* bias_update   # the same for the bias, NULL where `update` is
     float* weight               # the parameters
     float* bias                 # NULL: none
     float* weight_gradient
@@ -68,8 +69,8 @@ cdef inline void bias_unit(
         column_sums(panel, panel_row, rows, TILE_COLS, sums)
     if to.gathered:
         return
-    if to.update != NULL:
-        update_rows(to.update, to.bias + col0, sums, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
+    if to.bias_update != NULL:
+        update_rows(to.bias_update, to.bias + col0, sums, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
                     1, cols, 0, 0)
     else:
         memcpy(to.bias_gradient + col0, sums, cols * sizeof(float))
@@ -134,10 +135,10 @@ cdef inline void spread_bias(
     if to.cols_kept != NULL:
         spread(sums, to.cols_bits, first, width, wide)
         row = wide
-    if to.update == NULL:
+    if to.bias_update == NULL:
         memcpy(to.bias_gradient + first, row, width * sizeof(float))
     else:
-        update_rows(to.update, to.bias + first, row, at(to.bias_moment1, first), at(to.bias_moment2, first),
+        update_rows(to.bias_update, to.bias + first, row, at(to.bias_moment1, first), at(to.bias_moment2, first),
                     1, width, 0, 0)
 
 

@@ -234,6 +234,13 @@ class Plan:
         return _end(self.buffers)
 
     @property
+    def segments(self) -> list[tuple[int, int, float, float, float]]:
+        """Where each parameter begins, its size and its factors; nothing where all factors are 1."""
+        if all(parameter.factors == PLAIN for parameter in self.parameters):
+            return []
+        return [(parameter.offset, parameter.size, *parameter.factors) for parameter in self.parameters]
+
+    @property
     def mask_draws(self) -> list[Draw]:
         """The draws of masks of units, in order."""
         return [draw for draw in self.draws if draw.what == "units"]
