@@ -12,12 +12,14 @@ Medians of alternating turns; all on the threads that the machine grants.
 """
 
 import argparse
+import math
 import statistics
 import time
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
+from measuring import seconds, take_turns
 
 import cydrop as cd
 
@@ -29,18 +31,9 @@ def layers(hidden, rate=0.5, shared=None, first=None):
     return [*stack, cd.Dense(10)]
 
 
-def seconds(call):
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def medians(calls, turns):
-    """Seconds of each call, warmed up once, then in turns."""
-    for call in calls:
-        call()
-    taken = [[seconds(call) for call in calls] for _ in range(turns)]
-    return [statistics.median(column) for column in zip(*taken, strict=True)]
+    """Seconds of each call."""
+    return [statistics.median(taken) for taken in take_turns(dict(enumerate(calls)), turns, math.inf).values()]
 
 
 def shared_masks(turns):

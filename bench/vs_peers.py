@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from vs_numpy import processor
+from machine import processor, processors
 
 PAUSE = 0.15  # seconds between two turns
 TURN = 0.15  # seconds that a turn should measure
@@ -249,7 +248,7 @@ def describe_machine(threads: int) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
     return {
         "processor": processor(),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processors": processors(),
         "threads": threads,
         "instruction set": cydrop.show_config()["simd"],
         "python": platform.python_version(),

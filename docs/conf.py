@@ -34,6 +34,7 @@ html_title = f"cydrop {release}"
 PAGES = {
     "README.md": "overview.md",
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "bench/RESULTS.md": "results.md",
     "bench/RANDOMNESS.md": "randomness.md",
 }

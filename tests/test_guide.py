@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 # pages that consist of other files, of directives, or of links
-NO_CODE = {"index.md", "reference.md", "overview.md", "results.md", "randomness.md", "changelog.md"}
+NO_CODE = {"index.md", "reference.md", "overview.md", "results.md", "randomness.md", "changelog.md", "contributing.md"}
 GUIDES = [page for page in PAGES if page.name not in NO_CODE]
 LINKED = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "bench").glob("*.md"))]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_training_step import assert_same_training
+from oracle import assert_same_training
 
 import cydrop as cd
 from cydrop import functional, reference

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx_session import session
 
 import cydrop as cd
 
@@ -20,25 +21,16 @@ LOSSES = ["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "gauss
 
 def run(model, X, **inputs):
     """The output of the model, which is a path or a ModelProto."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # a warning that training_mode can be overridden
-    source = str(model) if not isinstance(model, onnx.ModelProto) else model.SerializeToString()
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     feeds = {"X": np.asarray(X, dtype=np.float32)} | {name: np.array(value) for name, value in inputs.items()}
-    return session.run(None, feeds)[0]
+    return session(model).run(None, feeds)[0]
 
 
 def samples(net, X, count):
     """Runs of one session with training_mode on, shape (count, n, units)."""
     onnxruntime.set_seed(1234567891)  # the same draws in every run of the tests; of small seeds masks may be related
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    model = cd.onnx.to_model(net, mc=True).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    drawing = session(cd.onnx.to_model(net, mc=True))
     feeds = {"X": np.asarray(X, dtype=np.float32), "training_mode": np.array(True)}
-    return np.stack([session.run(None, feeds)[0] for _ in range(count)])
+    return np.stack([drawing.run(None, feeds)[0] for _ in range(count)])
 
 
 def randomise(net, rng):

@@ -1,6 +1,5 @@
 """The same seed gives the same bits: on any number of threads, with any instruction set, alone or in company."""
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -8,30 +7,9 @@ import threading
 
 import numpy as np
 import pytest
+from digests import digest, trained
 
 import cydrop as cd
-
-HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # the golden hashes are of networks that begin so
-
-
-def digest(net):
-    """SHA-256 of all parameters."""
-    total = hashlib.sha256()
-    for name, array in net.parameters().items():
-        total.update(name.encode() + array.astype("<f4").tobytes())
-    return total.hexdigest()
-
-
-def trained(n_threads, activation="relu", optimizer="adam", rate=0.3, sizes=(300, 200)):
-    rng = np.random.default_rng(0)
-    X = rng.random((700, 90), dtype=np.float32)
-    y = rng.integers(0, 10, 700)
-    layers = [cd.Dropout(0.2)]
-    for size in sizes:
-        layers += [cd.Dense(size, activation=activation, **HE), cd.Dropout(rate)]
-    net = cd.Network([*layers, cd.Dense(10, **HE)], optimizer=optimizer, seed=11, n_threads=n_threads)
-    net.fit(X, y, epochs=3, batch_size=128, verbose=0)
-    return net, X
 
 
 @pytest.mark.parametrize(
@@ -55,7 +33,7 @@ def test_predictions_are_the_same_bits_on_any_number_of_threads_and_any_batch_si
 
 SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
-from test_same_bits import digest, trained
+from digests import digest, trained
 for activation, optimizer in (("relu", "adam"), ("gelu", "sgd"), ("tanh", "adagrad"), ("softplus", "adamw")):
     print(digest(trained(2, activation, optimizer)[0]))
 """
@@ -84,7 +62,7 @@ def test_trained_weights_are_the_golden_bits_with_every_instruction_set(simd):
 BEGIN_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd
-from test_same_bits import digest
+from digests import digest
 print(digest(cd.Network([cd.Dense(300, activation="relu"), cd.Dense(200), cd.Dense(10)], seed=11).build(90)))
 """
 
@@ -99,7 +77,7 @@ def test_first_weights_and_biases_are_the_golden_bits(simd):
 LARGE_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np
-from test_same_bits import HE, digest
+from digests import HE, digest
 rng = np.random.default_rng(0)
 X, y = rng.random((1280, 784), dtype=np.float32), rng.integers(0, 10, 1280)
 for n_threads in (1, 2, 3, 4, 7):
@@ -120,7 +98,7 @@ def test_200_steps_of_784_512_512_10_are_the_golden_bits_on_1_2_3_4_and_7_thread
 KINDS_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np, hashlib
-from test_same_bits import HE, digest
+from digests import HE, digest
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
 for n_threads in (1, 3):
@@ -197,7 +175,7 @@ def test_many_python_threads_predict_with_one_network_at_once():
 def test_a_child_forked_after_training_and_prediction_can_train_and_predict():
     script = f"""
 import os, sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
-from test_same_bits import digest, trained
+from digests import digest, trained
 net, X = trained(2)
 net.predict(X)
 child = os.fork()
