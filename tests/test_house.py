@@ -42,7 +42,6 @@ KNOWN: dict[str, str] = dict.fromkeys(
         "cydrop.callbacks.monitors imports cydrop.files, which does not stand below it",
         "cydrop.layers.base imports cydrop.network, which does not stand below it",
         "cydrop.network imports cydrop.files, which does not stand below it",
-        "cydrop/_core/engine.pyx has more than 500 lines",
         "cydrop/files.py has more than 500 lines",
         "cydrop/network.py has more than 500 lines",
         "cydrop.callbacks.monitors uses _arrays, which it does not define",
