@@ -50,22 +50,24 @@ cdef void normal_block(StreamKey key, uint64_t block, Py_ssize_t first, float* o
     """Numbers first..first+n-1 of a block, first + n <= BLOCK."""
     cdef Lanes lanes
     cdef uint64_t[LANES] words
-    cdef float[2 * LANES] last
-    cdef Py_ssize_t some
+    cdef float[2 * LANES] partly            # wanted
+    cdef Py_ssize_t i = 0, some
     seed_block(&lanes, key, block)
     while first >= 2 * LANES:
         draw(&lanes, words)
         first -= 2 * LANES
-    while n > 0:
-        draw(&lanes, words)
-        some = min(2 * LANES - first, n)
-        if some == 2 * LANES:
-            normals_of_words(words, out)
-        else:
-            normals_of_words(words, last)
-            memcpy(out, last + first, some * sizeof(float))
-        out += some
-        n -= some
+    while i < n:
+        if first == 0:
+            while i + 2 * LANES <= n:
+                draw(&lanes, words)
+                normals_of_words(words, out + i)
+                i += 2 * LANES
+        some = min(2 * LANES - first, n - i)
+        if some > 0:
+            draw(&lanes, words)
+            normals_of_words(words, partly)
+            memcpy(out + i, partly + first, some * sizeof(float))
+            i += some
         first = 0
 
 
