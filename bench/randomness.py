@@ -30,6 +30,7 @@ from cydrop import reference
 from cydrop._base import seeding
 from cydrop._core import dropout, xorshift
 from cydrop._core.engine import key_of
+from cydrop._run.core import core_of
 
 Words = NDArray[np.uint64]
 Test = Callable[["Masks"], float]
@@ -90,7 +91,7 @@ def network(seed: int) -> cd.Network:
 
 def mask_key(built: cd.Network, layer: int, step: int) -> tuple[int, int]:
     """The key that the network's own training uses."""
-    key: tuple[int, int] = key_of(built._plan.mask_draws[layer].source, step)
+    key: tuple[int, int] = key_of(core_of(built).plan.mask_draws[layer].source, step)
     return key
 
 

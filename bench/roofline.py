@@ -30,6 +30,8 @@ import numpy as np
 import peers
 from vs_peers import describe_machine, networks
 
+from cydrop._run.core import core_of
+
 ROUNDS = 7  # the machine and the network are measured in turns, this often: medians
 
 
@@ -77,8 +79,8 @@ def measure(name: str, task: dict[str, Any], threads: int, limits: Any) -> dict[
     X, y = peers.training_data(task)
     network.fit(X, y, epochs=1, batch_size=batch, shuffle=False, verbose=0)
     memory = np.zeros(3 * count(sizes), dtype=np.float32)
-    workspace = network._model.borrow(batch, training=True)
-    network._model.give_back(workspace)  # fit takes it from there
+    workspace = core_of(network).model.borrow(batch, training=True)
+    core_of(network).model.give_back(workspace)  # fit takes it from there
     peaks, bandwidths, rounds = [], [], []
     for _ in range(ROUNDS):
         peaks.append(limits.multiply_adds(threads, 2_000_000))

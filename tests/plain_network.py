@@ -7,11 +7,12 @@ masks of weights are what the twin of the generator draws for the network's seed
 import numpy as np
 
 from cydrop import reference
+from cydrop._run.core import core_of
 
 
 class PlainNetwork:
     def __init__(self, net):
-        plan = net._plan
+        plan = core_of(net).plan
         self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
@@ -19,7 +20,7 @@ class PlainNetwork:
         self.updates = 0
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
         self.columns = {draw.source.column: draw for draw in plan.draws}
-        self.draws = net._engine.draws
+        self.draws = core_of(net).model.ready().draws
 
     def rate(self, source):
         return self.columns[source.column].layer.rate_at(0.0)

@@ -57,7 +57,7 @@ def test_a_subclass_of_a_declaration_keeps_what_it_likes_beside_the_options(tabl
     again = pickle.loads(pickle.dumps(net))
     assert again.layers[2].tag == "x"
     assert again.optimizer.learning_rate.peak == 0.25
-    for name in ("rate", "mode", "mask", "_alone"):
+    for name in ("rate", "mode", "mask"):
         with pytest.raises(AttributeError, match="cannot be changed"):
             setattr(layer, name, 0.1)
 

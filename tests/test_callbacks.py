@@ -18,6 +18,7 @@ from interrupting import interrupted
 
 import cydrop as cd
 from cydrop import callbacks, losses, schedules
+from cydrop._run.core import core_of
 from cydrop.history import lower_is_better
 
 
@@ -127,25 +128,19 @@ def test_a_second_interrupt_does_not_leave_half_of_the_best_epoch(monkeypatch):
     stop.on_epoch_end(told.net, 1, {"val_loss": 1.0})
     for value in told.net.parameters().values():
         value[...] = 2
-    whole, calls = cd.Network._arrays, []
+    core, calls = core_of(told.net), []
+    whole = core.put_back
 
-    def interrupted_once(network):
-        def views():
-            for name, view in whole(network).items():
-                yield name, view
-                if not calls:
-                    calls.append(name)
-                    raise KeyboardInterrupt
+    def interrupted_once(weights):
+        calls.append(weights)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        whole(weights)
 
-        class Views(dict):
-            items = staticmethod(views)
-
-        return Views()
-
-    monkeypatch.setattr(cd.Network, "_arrays", interrupted_once)
+    monkeypatch.setattr(core, "put_back", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         stop.on_train_end(told.net)
-    assert calls == ["0.weight"]
+    assert len(calls) == 2
     assert [float(value.reshape(-1)[0]) for value in told.net.parameters().values()] == [1, 1]
 
 
@@ -423,7 +418,7 @@ def test_a_checkpoint_whose_saving_is_interrupted_behind_the_renaming_knows_what
     save, told = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Told()
     told(save, [3])
     with monkeypatch.context() as patch:
-        patch.setattr("cydrop.files._sync_folder", interrupt)
+        patch.setattr("cydrop._run.files._sync_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
             told(save, [1])
     told.weight[...] = 7
@@ -821,7 +816,7 @@ def test_an_interrupt_leaves_the_last_epoch_in_the_history_whole_or_not_at_all(d
     assert {name: values for name, values in history.metrics.items() if name != "new"} == before
     assert len(history) == 2
     with pytest.raises(KeyboardInterrupt):
-        net._finish_epoch({"loss": 0.5, "accuracy": Interrupting(0.5)})
+        core_of(net).finish_epoch({"loss": 0.5, "accuracy": Interrupting(0.5)})
     numbers = []
     keep = callbacks.LambdaCallback(lambda net, epoch, metrics: numbers.append(epoch))
     net.fit(*data, epochs=1, callbacks=[keep], verbose=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 HUGE = 1e38
 
@@ -66,7 +67,7 @@ def test_a_step_or_pass_that_diverges_changes_nothing_but_the_moments(table, cal
     with pytest.raises(cd.DivergedError):
         getattr(net, call)(X, y)
     assert_same(net, before)
-    assert not any(moment.any() for moment in net._model.moments)
+    assert not any(moment.any() for moment in core_of(net).model.moments)
 
 
 @pytest.mark.parametrize("call", ["train_on_batch", "partial_fit", "fit"])
@@ -90,7 +91,7 @@ def test_infinite_moments_are_a_divergence_too(rng):
     with pytest.raises(cd.DivergedError):
         net.train_on_batch(X, y)  # a gradient of 1e22: the weights stay finite, its square does not
     assert np.isfinite(net.predict(X)).all()
-    assert all(np.isfinite(moment).all() for moment in net._model.moments)
+    assert all(np.isfinite(moment).all() for moment in core_of(net).model.moments)
 
 
 def test_a_checkpoint_is_not_replaced_by_what_diverged(table, tmp_path):
@@ -106,15 +107,14 @@ def test_a_checkpoint_is_not_replaced_by_what_diverged(table, tmp_path):
 
 
 def test_an_interrupt_right_after_a_diverging_step_leaves_finite_weights(table, monkeypatch):
-    from cydrop import network as module
-    from cydrop._run import model
+    from cydrop._run import model, training
 
     class Interrupted(model.Engine):
         def train(self, *arguments):
             super().train(*arguments)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "STRETCH_SECONDS", 0.0)
+    monkeypatch.setattr(training, "STRETCH_SECONDS", 0.0)
     monkeypatch.setattr(model, "Engine", Interrupted)
     net = network(HUGE).build(4)
     before = state(net)
@@ -127,13 +127,13 @@ def test_training_goes_on_after_a_divergence_as_from_the_state_put_back(table):
     X, y = table
     net = network(1e-7, optimizer=cd.Adam(1e-3))
     net.fit(X, y / 1e3, epochs=2, verbose=0)
-    net._clear_moments()
+    core_of(net).clear_moments()
     twin = copy.deepcopy(net)
     good, net.optimizer = net.optimizer, cd.Adam(1e38)
     with pytest.raises(cd.DivergedError):
         net.fit(X, y, epochs=1, verbose=0)
     net.optimizer = good
-    twin._engine.draws = net._engine.draws  # masks are numbered by steps that were begun
+    core_of(twin).model.ready().draws = core_of(net).model.ready().draws  # masks are numbered by steps that were begun
     for one in (net, twin):
         one.fit(X, y / 1e3, epochs=2, verbose=0)
     np.testing.assert_array_equal(net.predict(X), twin.predict(X))
@@ -148,7 +148,7 @@ def test_batch_normalisation_of_one_row_at_a_time_is_refused(rng):
                      lambda net=net: net.train_on_batch(X[:1], y[:1])):  # fmt: skip
             with pytest.raises(ValueError, match="BatchNorm needs batches of at least 2 rows"):
                 call()
-        assert net._model is None
+        assert core_of(net).model is None
         net.fit(X, y, batch_size=4, epochs=1, verbose=0)  # a last batch of one row does no harm
     net.loss = cd.losses.CrossEntropy(r_drop=1.0)  # every row passes twice
     net.train_on_batch(X[:1], y[:1])

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 GOLDEN = Path(__file__).parent / "golden" / "torch_sequential.npz"
 
@@ -173,7 +174,7 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_changes():
     spoilt["5.weight"] = np.array(["a"] * 5)
     spoilt["7.weight"] = np.full((3, 5), 1e300)
     for net in (network("norms"), network("norms").build(6)):
-        before = None if net._plan is None else net.predict(np.ones((2, 6))).tobytes()
+        before = None if core_of(net).plan is None else net.predict(np.ones((2, 6))).tobytes()
         with pytest.raises(ValueError, match="state_dict does not fit the network") as caught:
             cd.exchange.load_state_dict(net, spoilt)
         for problem in (
@@ -185,7 +186,7 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_changes():
             assert problem in str(caught.value)
         assert str(caught.value).count(";") == 8  # seven between the eight, one within a hint
         if before is None:
-            assert net._plan is None
+            assert core_of(net).plan is None
         else:
             assert net.predict(np.ones((2, 6))).tobytes() == before
 
@@ -201,7 +202,7 @@ def test_networks_that_a_state_dict_cannot_build_are_refused():
         net = cd.Network(layers, loss="mse")
         with pytest.raises(ValueError, match=message):
             cd.exchange.load_state_dict(net, state_dict)
-        assert net._plan is None
+        assert core_of(net).plan is None
     with pytest.raises(TypeError, match="state_dict must be a mapping of names to arrays, got list"):
         cd.exchange.load_state_dict(cd.Network([cd.Dense(2)]), [1, 2])
     with pytest.raises(TypeError, match=r"net must be a cydrop\.Network, got 3"):

@@ -24,7 +24,9 @@ import safetensors.numpy
 from interrupting import interrupted
 
 import cydrop as cd
-from cydrop import callbacks, files
+from cydrop import callbacks, saving
+from cydrop._run import files
+from cydrop._run.core import core_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has neither these permissions nor these limits")
 
@@ -216,7 +218,7 @@ def test_what_a_file_cannot_hold_is_refused_before_anything_is_written(tmp_path)
     long = cd.Network([cd.Dense(1), cd.BatchNorm()] * 1500, loss="mse").build(1)
     outside = cd.Network([cd.Dense(2), cd.Dropout(cd.schedules.Linear(0.5, -0.1))])
     old = cd.Network([cd.Dense(2)])
-    old.history = cd.History({"loss": [0.1] * (files.LONGEST_HISTORY + 1)})
+    old.history = cd.History({"loss": [0.1] * (saving.LONGEST_HISTORY + 1)})
     digits = cd.Network([cd.Dense(2), cd.Dropout(0.5, seed=10**5000)])
     for net, message in (
         (long, r"the description of this network of 3000 layers takes [\d,]+ bytes, a file holds 1,000,000"),
@@ -254,6 +256,7 @@ def test_saving_and_loading_take_no_memory_beyond_the_arrays(tmp_path):
     script = """
 import sys
 import cydrop as cd
+from cydrop._run.core import core_of
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
@@ -261,7 +264,7 @@ net = cd.Network([cd.Dense(8)], optimizer="adam", n_threads=1).build(9)
 net.save(sys.argv[1])
 cd.load(sys.argv[1])
 net = cd.Network([cd.Dense(1024), cd.Dense(2048), cd.Dense(8)], optimizer="adam", n_threads=1).build(1024)
-for tensor in net._tensors().values():
+for tensor in core_of(net).model.tensors().values():
     tensor += 1.0
 before = peak()
 net.save(sys.argv[1])
@@ -361,7 +364,7 @@ def with_layers(change):
     def apply(net):
         layers = list(net.layers)
         change(layers)
-        vars(net)["_layers"] = tuple(layers)
+        core_of(net).layers = tuple(layers)
 
     return apply
 
@@ -398,7 +401,7 @@ def test_an_option_that_is_read_as_another_is_named(monkeypatch, tmp_path):
     """Whatever way a reader had to misunderstand: it is asked."""
     rate = cd.schedules.Scaled(cd.schedules.Linear(0.1), 2)
     net = cd.Network([cd.Dense(2, activation="elu"), cd.Dropout(0.5)], loss="huber", optimizer=cd.Adam(rate))
-    understood = files._understood
+    understood = saving._understood
 
     for old, new, message in (
         ('"rate":0.5', '"rate":0.25', r"layers\[1\].rate is 0.5, which would be read as 0.25"),
@@ -417,7 +420,7 @@ def test_an_option_that_is_read_as_another_is_named(monkeypatch, tmp_path):
             assert old in text
             return understood(text.replace(old, new), *rest)
 
-        monkeypatch.setattr(files, "_understood", read)
+        monkeypatch.setattr(saving, "_understood", read)
         if message is None:
             net.save(tmp_path / "n")
         else:
@@ -445,7 +448,7 @@ def test_an_option_that_is_read_as_another_is_named(monkeypatch, tmp_path):
 )
 def test_a_history_of_other_than_numbers_is_refused(metrics, message, tmp_path):
     net = cd.Network([cd.Dense(2)]).build(3)
-    vars(net)["history"] = {} if metrics is None else cd.History(metrics)  # assigning {} is refused
+    core_of(net).history = {} if metrics is None else cd.History(metrics)  # assigning {} is refused
     with pytest.raises(ValueError, match=f"cannot be saved: .*{message}"):
         net.save(tmp_path / "n")
     with pytest.raises(ValueError, match=message):
@@ -505,7 +508,7 @@ def test_numbers_that_no_training_leaves_are_neither_read_nor_written(optimizer,
     with pytest.raises(ValueError, match=f"is not a network that cydrop can load: {message}"):
         cd.load(path)
     path.write_bytes(good)
-    net._tensors()[name].reshape(-1)[-1] = value
+    core_of(net).model.tensors()[name].reshape(-1)[-1] = value
     with pytest.raises(ValueError, match=f"cannot be saved: {message}.*diverged"):
         net.save(path)
     assert path.read_bytes() == good
@@ -515,12 +518,12 @@ def test_the_velocity_of_sgd_may_be_negative_and_the_history_nan(tmp_path, rng):
     net = cd.Network([cd.Dense(3), cd.Dense(1)], loss="mse", optimizer=cd.SGD(0.1, momentum=0.9), seed=0)
     net.fit(rng.random((20, 4)), rng.random(20), epochs=1, verbose=0)
     net.history.metrics["late"] = [float("nan")]
-    assert min(array.min() for name, array in net._tensors().items() if name.startswith("moment2.")) < 0
+    assert min(array.min() for name, array in core_of(net).model.tensors().items() if name.startswith("moment2.")) < 0
     net.save(tmp_path / "n")
     loaded = cd.load(tmp_path / "n")
     assert np.isnan(loaded.history.metrics["late"])
-    for name, array in net._tensors().items():
-        assert loaded._tensors()[name].tobytes() == array.tobytes()
+    for name, array in core_of(net).model.tensors().items():
+        assert core_of(loaded).model.tensors()[name].tobytes() == array.tobytes()
 
 
 # Files that are there -----------------------------------------------------------------------------------------
@@ -541,7 +544,7 @@ def number_in(path):
 
 PROTECTED = """
 import errno, json, os, sys
-import cydrop as cd, cydrop.files
+import cydrop as cd, cydrop._run.files
 folder, root = sys.argv[1], os.getuid() == 0
 net = cd.Network([cd.Dense(3)], seed=0, n_threads=1).build(4)
 def make(name, mode, owner=65534):
@@ -600,8 +603,8 @@ def test_owner_and_group_stay_where_this_user_may_give_them(two, tmp_path, monke
     monkeypatch.setattr(os, "chown", lambda path, *owner: given.append(owner))
     path = tmp_path / "n"
     two[0].save(path)
-    number, there = path.stat().st_ino, files._there
-    monkeypatch.setattr(files, "_there", lambda *a: os.stat_result((*there(*a)[:4], 12345, 54321, *there(*a)[6:])))
+    number, there = path.stat().st_ino, files.writable_at
+    monkeypatch.setattr(files, "writable_at", lambda *a: os.stat_result((*there(*a)[:4], 12345, 54321, *there(*a)[6:])))
     two[1].save(path)
     assert given == [(12345, 54321)]
     assert path.stat().st_ino != number, "it is renamed where that loses nothing"
@@ -616,8 +619,8 @@ def test_a_file_of_somebody_else_is_written_in_place(two, tmp_path, monkeypatch)
     path = tmp_path / "n"
     two[0].save(path)
     path.chmod(0o640)
-    number, there = path.stat().st_ino, files._there
-    monkeypatch.setattr(files, "_there", lambda *a: os.stat_result((*there(*a)[:4], 12345, *there(*a)[5:])))
+    number, there = path.stat().st_ino, files.writable_at
+    monkeypatch.setattr(files, "writable_at", lambda *a: os.stat_result((*there(*a)[:4], 12345, *there(*a)[5:])))
     two[1].save(path)
     assert (path.stat().st_ino, stat.S_IMODE(path.stat().st_mode)) == (number, 0o640)
     assert number_in(path) == 1
@@ -737,10 +740,10 @@ def test_an_interrupt_at_any_instruction_of_saving_loses_no_file(linked, two, tm
         os.link(path, tmp_path / "latest")
     names = sorted(entry.name for entry in tmp_path.iterdir())
     save = callbacks.Checkpoint(path, "loss")
-    writing = {"save", "replaced", "_there", "_made_like", "_overwrite", "_sync_folder"}
+    writing = {"save", "replaced", "writable_at", "_made_like", "_overwrite", "_sync_folder"}
 
     def chosen(code):
-        return code.co_filename == files.__file__ and code.co_name in writing
+        return code.co_filename in (saving.__file__, files.__file__) and code.co_name in writing
 
     kept, seen = 0, set()
     while True:
@@ -782,7 +785,7 @@ def test_the_safetensors_library_reads_the_same_arrays(trained, tmp_path):
     assert all(np.any(array) for array in arrays.values())
     with safetensors.safe_open(path, framework="numpy") as file:
         assert file.metadata()["version"] == cd.__version__
-        assert json.loads(file.metadata()["cydrop"])["format"] == files.FORMAT
+        assert json.loads(file.metadata()["cydrop"])["format"] == saving.FORMAT
 
 
 def test_a_file_that_the_safetensors_library_wrote_anew_goes_on_bit_for_bit(trained, tmp_path):
@@ -963,7 +966,7 @@ def test_an_interrupt_right_behind_the_opening_leaves_no_file(tmp_path, monkeypa
         open(*arguments).close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cydrop.files.open", opened, raising=False)
+    monkeypatch.setattr("cydrop._run.files.open", opened, raising=False)
     with pytest.raises(KeyboardInterrupt):
         cd.Network([cd.Dense(2)]).build(2).save(tmp_path / "net")
     assert list(tmp_path.iterdir()) == []

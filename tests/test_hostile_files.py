@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import files
+from cydrop import saving
+from cydrop._run import files
+from cydrop._run.core import core_of
 
 MUTATIONS = 10_000
 MEMORY = 100_000_000  # bytes that loading may take beyond the size of the file
@@ -195,9 +197,9 @@ def outcome(path):
         if REFUSED not in str(error) or len(str(error)) > 1000:
             raise AssertionError(f"a ValueError that does not explain itself: {error}") from error
         return "refused"
-    if net._plan is not None:  # one that was not built yet may be of any size, as one that is made by hand
-        X = np.zeros((3, net._plan.n_features), dtype=np.float32)
-        assert net.predict(X).shape == (3, net._plan.n_outputs)
+    if core_of(net).plan is not None:  # one that was not built yet may be of any size, as one that is made by hand
+        X = np.zeros((3, core_of(net).plan.n_features), dtype=np.float32)
+        assert net.predict(X).shape == (3, core_of(net).plan.n_outputs)
     net.summary()
     return "loaded"
 
@@ -266,7 +268,7 @@ def dear_files(tmp_path):
     net = cd.Network([cd.ReLU()], loss="mse", seed=0).build(3)
     net.save(tmp_path / "relu")
     relu = (tmp_path / "relu").read_bytes()
-    net.history = cd.History({"loss": [0.1] * files.LONGEST_HISTORY})
+    net.history = cd.History({"loss": [0.1] * saving.LONGEST_HISTORY})
     net.save(tmp_path / "history")
     history = (tmp_path / "history").read_bytes()
     (tmp_path / "history").unlink()
@@ -449,13 +451,13 @@ def test_every_cut_and_every_byte_too_many_is_noticed(raw, tmp_path):
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(tmp_path, monkeypatch):
     path = tmp_path / "net"
     cd.Network([cd.Dense(200)], loss="mse").build(200).save(path)
-    checked = files._checked_tensors
+    checked = files.checked_tensors
 
     def cut(*arguments):
         os.truncate(path, 100_000)
         return checked(*arguments)
 
-    monkeypatch.setattr(files, "_checked_tensors", cut)
+    monkeypatch.setattr(files, "checked_tensors", cut)
     with pytest.raises(ValueError, match=f"{REFUSED}it was cut off while it was read"):
         cd.load(path)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import network
-from cydrop._run import model
+from cydrop._run import model, training
+from cydrop._run.core import core_of
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows cannot send SIGINT to one process alone")
 
@@ -23,6 +23,7 @@ CHILD = """
 import json, os, signal, sys, threading, time
 import numpy as np
 import cydrop as cd
+from cydrop._run.core import core_of
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in a shell's background ignores it
 folder, layers, rows, validation_rows, threads = sys.argv[1], json.loads(sys.argv[2]), *map(int, sys.argv[3:])
@@ -74,7 +75,7 @@ for one in more:
 one, other = (network.predict(X[:50]) for network in more)
 report["goes_on"] = bool((one == other).all() and (one != before).any())
 report["finite"] = bool(np.isfinite(net.predict(X)).all() and np.isfinite(net.evaluate(X, y)["loss"]))
-report["numbered"] = len(net.history) == report["epochs"] + 2 == net._epochs
+report["numbered"] = len(net.history) == report["epochs"] + 2 == core_of(net).epochs
 print(json.dumps(report), flush=True)
 """
 
@@ -142,7 +143,7 @@ class InterruptedEngine(model.Engine):
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_an_interrupted_epoch_leaves_the_state_after_its_last_step(rng, monkeypatch, steps):
     """The same parameters, running statistics and masks, bit for bit, as the steps by hand."""
-    monkeypatch.setattr(network, "STRETCH_SECONDS", 0.0)  # a call of the engine for each batch
+    monkeypatch.setattr(training, "STRETCH_SECONDS", 0.0)  # a call of the engine for each batch
     monkeypatch.setattr(model, "Engine", InterruptedEngine)
     X, y = rng.standard_normal((10, 5)), rng.integers(0, 2, 10)
 
@@ -151,10 +152,10 @@ def test_an_interrupted_epoch_leaves_the_state_after_its_last_step(rng, monkeypa
         return cd.Network(layers, optimizer=cd.SGD(0.1, momentum=0.9), seed=0).build(5)
 
     net, by_hand = make(), make()
-    net._engine.left = steps
+    core_of(net).model.ready().left = steps
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, y, epochs=9, batch_size=4, shuffle=False, verbose=0)
-    net._engine.left = math.inf
+    core_of(net).model.ready().left = math.inf
     for step in range(steps):
         part = slice(4 * (step % 3), 4 * (step % 3) + 4)
         by_hand.train_on_batch(X[part], y[part])

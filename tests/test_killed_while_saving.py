@@ -15,21 +15,23 @@ import numpy as np
 import pytest
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 KILLS = 200
 
 
 def filled(net, number):
     """The network with every number that training changes set to one."""
-    for tensor in net._tensors().values():
+    for tensor in core_of(net).model.tensors().values():
         tensor[...] = number
 
 
 def number_in(path):
     """The number of the network in a file; fails unless all of it is there, from one saving."""
     net = cd.load(path, n_threads=1)
-    (number,) = {float(value) for tensor in net._tensors().values() for value in (tensor.min(), tensor.max())}
-    assert net._epochs == number
+    tensors = core_of(net).model.tensors().values()
+    (number,) = {float(value) for tensor in tensors for value in (tensor.min(), tensor.max())}
+    assert core_of(net).epochs == number
     assert net.predict(np.zeros((2, 256))).shape == (2, 8)
     return number
 
@@ -48,7 +50,7 @@ def killed_savings(folder):
     present = 0
     for number in range(1, KILLS + 1):
         filled(net, number)
-        net._epochs = number
+        core_of(net).epochs = number
         ready, begin = os.pipe()
         child = os.fork()
         if child == 0:

@@ -7,6 +7,7 @@ import pytest
 
 import cydrop as cd
 from cydrop import functional, reference
+from cydrop._run.core import core_of
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_samples_are_the_plain_network_with_the_masks_of_their_keys(stack, rows,
     network = cd.Network(stack, seed=1).build(12)
     X = rng.standard_normal((rows, 12)).astype(np.float32)
     samples = network.predict_mc(X, 3, seed=5, return_samples=True).samples
-    plan, plain = network._plan, PlainNetwork(network)
+    plan, plain = core_of(network).plan, PlainNetwork(network)
     seeds = seeding.words(5, 2 * len(plan.draws)).reshape(-1, 2)
     chunks = -(-rows // 256)
     for chunk in range(chunks):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 
 @pytest.fixture(scope="module")
@@ -560,4 +561,4 @@ def test_batches_of_ever_new_sizes_do_not_fill_the_memory(rng):
     for rows in range(1, 30):
         net.train_on_batch(rng.random((rows, 3)), rng.integers(0, 2, rows))
         net.predict(rng.random((40, 3)), batch_size=rows)
-    assert sum(len(idle) for idle in net._model.idle.values()) <= 4
+    assert sum(len(idle) for idle in core_of(net).model.idle.values()) <= 4

@@ -7,6 +7,7 @@ from oracle import assert_same_training
 import cydrop as cd
 from cydrop import functional, reference
 from cydrop._core import noise as kernel
+from cydrop._run.core import core_of
 
 
 def normals(n, key=(1, 2), n_threads=1, first=0):
@@ -123,8 +124,8 @@ def test_prediction_is_the_identity_and_backward_by_hand_is_the_derivative(layer
     np.testing.assert_array_equal(net.predict(x), x)
     one = net.forward(x, training=True)
     slope = net.backward(np.ones_like(x))
-    draws = net._engine.draws
-    net._engine.draws = draws - 1  # the same numbers again
+    draws = core_of(net).model.ready().draws
+    core_of(net).model.ready().draws = draws - 1  # the same numbers again
     step = np.float32(2.0**-7)
     two = net.forward(x + step, training=True)
     assert not np.isnan(one).any()
@@ -174,7 +175,7 @@ def test_masks_are_those_of_dropout_and_alpha_dropout(rng):
     masks = net.masks()
     assert [mask.shape for mask in masks] == [(6, 4), (6, 3)]
     np.testing.assert_array_equal(net.layers[1].mask, masks[0])
-    net._engine.draws -= 1
+    core_of(net).model.ready().draws -= 1
     np.testing.assert_array_equal(net.forward(X, training=True, masks=masks), drawn)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 
 @pytest.fixture(autouse=True)
@@ -241,7 +242,7 @@ def test_workspaces_of_many_threads_do_not_stay(rng):
     X = rng.standard_normal((300, 20)).astype(np.float32)
     net = make().build(20)
     together(*[lambda: net.predict(X)] * 32)
-    assert sum(len(idle) for idle in net._model.idle.values()) <= 4
+    assert sum(len(idle) for idle in core_of(net).model.idle.values()) <= 4
 
 
 CHILD = """

@@ -8,6 +8,7 @@ from oracle import assert_same_training
 from plain_network import PlainNetwork
 
 import cydrop as cd
+from cydrop._run.core import core_of
 
 
 def data(rng, rows, features, units, loss):
@@ -181,11 +182,11 @@ def test_wide_networks_train_as_in_the_plain_network(rng, rows, features, widths
 def test_the_clock_of_a_workspace_tells_where_the_time_of_training_went(rng):
     X, y = data(rng, 64, 20, 3, "cross_entropy")
     net = cd.Network([cd.Dense(300), cd.ReLU(), cd.Dropout(0.5), cd.Dense(3)], seed=1).build(20)
-    workspace = net._model.borrow(32, training=True)
+    workspace = core_of(net).model.borrow(32, training=True)
     with pytest.raises(RuntimeError, match="not started"):
         workspace.seconds()
     workspace.start_clock()
-    net._model.give_back(workspace)
+    core_of(net).model.give_back(workspace)
     start = time.perf_counter()
     net.fit(X, y, epochs=3, batch_size=32, verbose=0)
     passed = time.perf_counter() - start

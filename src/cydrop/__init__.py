@@ -33,14 +33,13 @@ from cydrop.layers import (
     Tanh,
 )
 from cydrop.monte_carlo import MonteCarlo
-from cydrop.network import Network
+from cydrop.network import Network, load
 from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
     from cydrop import datasets, exchange, functional, onnx, plot, reference
     from cydrop import sklearn as sklearn
-    from cydrop.files import load
 
 __all__ = [
     "ELU",
@@ -90,8 +89,6 @@ def __getattr__(name: str) -> Any:
 
     if name in ("datasets", "exchange", "functional", "onnx", "plot", "reference", "sklearn"):
         return importlib.import_module(f"cydrop.{name}")
-    if name == "load":
-        return importlib.import_module("cydrop.files").load
     raise AttributeError(f"module 'cydrop' has no attribute {name!r}")
 
 

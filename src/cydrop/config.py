@@ -12,6 +12,8 @@ from cydrop._base import threads
 from cydrop._core import cpu
 from cydrop._version import __version__
 
+__all__ = ["show_config"]
+
 
 def show_config() -> dict[str, Any]:
     """Version, instruction set, OpenMP and threads of this installation, as a dict.

@@ -1,5 +1,7 @@
 """What cydrop raises besides ValueError and TypeError."""
 
+__all__ = ["DivergedError"]
+
 
 class DivergedError(ArithmeticError):
     """The training loss, a parameter, a running statistic or a moment of the optimizer became infinite or NaN.

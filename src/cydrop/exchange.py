@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from cydrop import losses, optimizers
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop._run.core import core_of
 from cydrop.layers import KNOWN, Dense, Dropout, Layer, resolve_activation
 from cydrop.layers.norms import UNCOUNTED
 from cydrop.network import Network, check_network
 from cydrop.schedules import Rate
+
+__all__ = ["from_sklearn", "from_torch", "load_state_dict", "to_state_dict", "to_torch"]
 
 LAYERS = {cls.torch_name: cls for cls in KNOWN.values() if cls.torch_name}
 COUNTER = f".{UNCOUNTED}"
@@ -70,8 +73,7 @@ def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
     In PyTorch, `module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})`.
     """
     check_network(net)
-    net._built("a state dict")
-    views = net._arrays()
+    views = core_of(net).made("a state dict").arrays()
     result: OrderedDict[str, NDArray[Any]] = OrderedDict()
     for name, ours in _names(net.layers).items():
         if name.endswith(COUNTER):
@@ -129,7 +131,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
                 problems.append(str(error))
     n_features = _n_features(net, wanted, arrays)
     if n_features is not None:
-        plan = net._checked_plan(n_features)
+        plan = core_of(net).plan_for(n_features)
         shapes = {parameter.name: parameter.shape[::-1] for parameter in [*plan.parameters, *plan.buffers]}
         for name, array in arrays.items():
             if array.shape != shapes[wanted[name]]:
@@ -140,7 +142,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"{what} does not fit the network: {'; '.join(problems)}")
     assert n_features is not None
     net.build(n_features)
-    net._take_over({ours: arrays[name].T for name, ours in wanted.items()})
+    core_of(net).take_over({ours: arrays[name].T for name, ours in wanted.items()})
 
 
 def _names(layers: Sequence[Layer]) -> dict[str, str]:
@@ -155,8 +157,9 @@ def _names(layers: Sequence[Layer]) -> dict[str, str]:
 
 def _n_features(net: Network, wanted: dict[str, str], arrays: dict[str, Floats]) -> int | None:
     """Columns of X: the last axis of the first weight, be it a linear layer's or a normalisation's."""
-    if net._plan is not None:
-        return net._plan.n_features
+    plan = core_of(net).plan
+    if plan is not None:
+        return plan.n_features
     first = arrays.get(next(iter(wanted), ""))
     if first is None:
         return None
@@ -214,7 +217,7 @@ def to_torch(net: Network) -> Any:
         torch = importlib.import_module("torch")
     except ImportError:
         raise ImportError("to_torch needs PyTorch: pip install torch") from None
-    widths = [math.prod(shape) for shape in net._built("to_torch").shapes]
+    widths = [math.prod(shape) for shape in core_of(net).made("to_torch").plan.shapes]
     modules: list[Any] = []
     with torch.random.fork_rng(devices=[]):  # modules draw weights, which are replaced below
         for layer, width in zip(net.layers, widths[:-1], strict=True):

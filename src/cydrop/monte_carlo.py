@@ -1,20 +1,37 @@
-"""Monte Carlo dropout: what is made of many predictions with dropout on."""
+"""Monte Carlo dropout: many predictions with dropout on, and what is made of them.
+
+rows of X, SAMPLE_ROWS at a time (a chunk)
+    what lies before the first layer that draws, once
+    samples, SAMPLED_BATCHES batches at a time (a block) -> Tally, LogLikelihood
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cydrop import losses
-from cydrop._base import checks
+from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop._core import tally as _tally
+from cydrop._run.core import Core
+from cydrop._run.model import Model
+from cydrop._run.plan import Draws
+from cydrop._run.rates import rates_at
 from cydrop._run.rows import Rows
+from cydrop.schedules import Rate
+
+__all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels"]
+
+SAMPLE_ROWS = 256  # rows that are sampled at a time; masks are keyed by the row in a batch, so that this is fixed
+STACKED_ROWS = 128  # samples of few rows are stacked to batches of up to so many rows; fixed for the same reason
+SAMPLED_BATCHES = 16  # batches of samples between two looks at the results
 
 Blocks: TypeAlias = Iterator[tuple[int, int, Floats]]  # first sample, first row, predictions (samples, rows, units)
 
@@ -177,3 +194,111 @@ class LogLikelihood:
 def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """-p log p, 0 at 0."""
     return -p * np.log(np.where(p > 0, p, 1.0))
+
+
+# Drawing ------------------------------------------------------------------------------------------------------
+
+
+def predict_mc(
+    core: Core, X: ArrayLike, samples: Any, seed: seeding.Seed, return_samples: Any, quantiles: ArrayLike | None,
+    drop_connect: Any, rate: Any,
+) -> MonteCarlo:  # fmt: skip
+    """`Network.predict_mc`."""
+    checks.flag("return_samples", return_samples)
+    levels = None if quantiles is None else quantile_levels(quantiles)
+    model, blocks, rows = _sampled(core, X, samples, seed, drop_connect, rate)
+    shape = (len(rows), model.plan.n_outputs)
+    keep = return_samples or levels is not None
+    kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
+    tally = Tally(model.loss, shape, core.n_threads)
+    for first, start, block in blocks:
+        tally.add(first, start, block)
+        if kept is not None:
+            kept[first : first + len(block), start : start + block.shape[1]] = block
+    return tally.result(kept if return_samples else None, kept, levels)
+
+
+def evaluate_mc(
+    core: Core, X: ArrayLike, y: ArrayLike, samples: Any, noise_precision: Any, seed: seeding.Seed, drop_connect: Any,
+    rate: Any,
+) -> dict[str, float]:  # fmt: skip
+    """`Network.evaluate_mc`."""
+    data = core.rows(X, y, None, None)
+    loss = data.loss
+    if noise_precision is not None:
+        noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
+        if LogLikelihood.is_known(loss):
+            raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
+    model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate)
+    if model.loss is not loss:
+        raise RuntimeError("another thread has assigned another loss meanwhile, which y was not checked for")
+    tally = Tally(loss, (len(rows), model.plan.n_outputs), core.n_threads)
+    likelihood = LogLikelihood(loss, data, noise_precision)
+    for first, start, block in blocks:
+        tally.add(first, start, block)
+        likelihood.add(start, block)
+    return likelihood.result(samples) | tally.result(None).errors(loss, data)
+
+
+def _sampled(
+    core: Core, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: Any, rate: Any
+) -> tuple[Model, Blocks, Floats]:
+    """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
+    samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
+    moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
+    wish = None if rate is None else checks.rate("rate", rate)
+    rows = core.inputs(X)
+    model = core.built_for(rows.shape[1])
+    rates = _sampling_rates(wish, core.optimizer.learning_rate, [draw.layer for draw in model.plan.draws])
+    source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
+    return model, _blocks(model, rows, samples, source, moments, rates), rows
+
+
+def _sampling_rates(rate: float | None, learning_rate: Rate, drawing: Sequence[Draws]) -> NDArray[np.float64]:
+    """The rates of Monte Carlo samples, shape (1, layers that draw)."""
+    rates = rates_at([1.0], learning_rate, drawing).drawing
+    if rate is not None:
+        rates[0, [layer.rate_name == "rate" for layer in drawing]] = rate
+    elif not rates.any():
+        rates = rates_at([0.5], learning_rate, drawing).drawing
+        if rates.any():
+            _warn(
+                "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "
+                "middle; give rate= for others"
+            )
+    if not rates.any():
+        what = "all rates are 0" if drawing else "no layer drops or adds noise"
+        drops = any(layer.rate_name == "rate" for layer in drawing)
+        _warn(
+            f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
+            f"certainty{'; give rate= above 0' if drops else ''}"
+        )
+    return rates
+
+
+def _warn(message: str) -> None:
+    """At the line of the user's that called a method of the network."""
+    warnings.warn(message, stacklevel=6)
+
+
+def _blocks(
+    model: Model, rows: Floats, samples: int, source: np.random.SeedSequence, moments: bool, rates: NDArray[np.float64]
+) -> Blocks:
+    plan, engine = model.plan, model.engine
+    seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
+    chunks = -(-len(rows) // SAMPLE_ROWS)
+    # a mask of all rows, or of the weights, belongs to one sample: those cannot be stacked
+    alone = any(op.shared or op.connect is not None for op in plan.ops)
+    workspace = model.borrow(SAMPLE_ROWS, masked=True)
+    engine.use_moments(workspace, moments)
+    for chunk in range(chunks):
+        start = chunk * SAMPLE_ROWS
+        part = rows[start : start + SAMPLE_ROWS]
+        copies = 1 if alone else max(1, STACKED_ROWS // len(part))
+        engine.begin_samples(workspace, part, copies, rates)
+        for first in range(0, samples, SAMPLED_BATCHES * copies):
+            count = min(SAMPLED_BATCHES * copies, samples - first)
+            block = np.empty((count, len(part), plan.n_outputs), dtype=np.float32)
+            engine.samples(workspace, block, first // copies, chunk, chunks, seeds, True)
+            yield first, start, block
+    model.give_back(workspace)

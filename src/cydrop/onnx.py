@@ -23,10 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import files, losses
+from cydrop import losses
 from cydrop._base import checks
+from cydrop._run import files
+from cydrop._run.core import core_of
 from cydrop._version import __version__
 from cydrop.network import Network
+
+__all__ = ["export", "to_model"]
 
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 8  # the one of that opset
@@ -122,7 +126,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     if example is not None and steps is None:
         raise ValueError("example is for pipelines, to show what their first step takes; net is none, or has one step")
     network = last if isinstance(last, Network) else last.network_
-    plan = network._built("an ONNX model")
+    plan = core_of(network).made("an ONNX model").plan
     size = 4 * (plan.arena_size + plan.buffer_size)
     if size > LARGEST:
         raise ValueError(
@@ -253,11 +257,11 @@ class _Graph:
 
     def __init__(self, onnx: Any, net: Network, mc: bool) -> None:
         self.onnx, self.mc = onnx, mc
-        self.arrays = net._arrays()
+        self.arrays = core_of(net).made("an ONNX model").arrays()
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.place = ""  # of the layer at work: names begin with it
-        plan = net._built("an ONNX model")
+        plan = core_of(net).made("an ONNX model").plan
         self.n_outputs = plan.n_outputs
         self.shape = plan.shapes[0]  # of a row that comes into the layer at work
         self.used: Counter[str] = Counter()

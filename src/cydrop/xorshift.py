@@ -13,6 +13,8 @@ from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import xorshift as _core
 
+__all__ = ["Xorshift"]
+
 Size = int | tuple[int, ...] | None
 
 

@@ -49,3 +49,7 @@ cdef inline void copy_floats(float[::1] to, const float[::1] source, int n_threa
 cdef inline void clear_floats(float[::1] x) noexcept nogil:
     if x.shape[0]:
         memset(&x[0], 0, x.shape[0] * sizeof(float))
+
+
+cdef inline float* first_of(float[::1] arena) noexcept nogil:
+    return &arena[0] if arena.shape[0] else NULL

@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena
+from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_of
 from cydrop._core.batch cimport Data, data_of, fetch
 from cydrop._core.dense_op cimport dense_doors, square_weights
 from cydrop._core.float_control cimport exact_floats, restore_floats
@@ -119,13 +119,14 @@ cdef class Engine:
         p.lowest = p.n_ops
         self.work = p.n_parameters
         lower_segments(learner, plan.segments)
+        places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = FAMILIES[given.kind]
             p.ops[i].doors = &DOORS[<int>family]
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)
-            lower_op(&p.ops[i], given, learner, plan.parameters, first_of(buffers))
+            lower_op(&p.ops[i], given, learner, places, first_of(buffers))
             self.work += 8 * p.ops[i].n_out
             learner.limits_norms = learner.limits_norms or p.ops[i].max_norm > 0
             if p.ops[i].weight.data != NULL:
@@ -175,16 +176,20 @@ cdef class Engine:
             finite = (finite_arena(self.parameters, self.program.n_threads) and finite_arena(self.buffers, 1)
                       and finite_arena(self.moment2, self.program.n_threads))
             if not finite:
-                self.replace_state(self.parameters_before, self.buffers_before)
+                self.replace_state(self.parameters_before, self.buffers_before, False)
         return finite
 
-    def put_back(self, const float[::1] parameters, const float[::1] buffers):
-        """Other parameters and running statistics, in one call; moments begin anew."""
-        self.replace_state(parameters, buffers)
+    def put_back(self, const float[::1] parameters, const float[::1] buffers, bint keep_moments):
+        """Other parameters and running statistics, in one call; moments stay or begin anew."""
+        self.replace_state(parameters, buffers, keep_moments)
 
-    cdef void replace_state(self, const float[::1] parameters, const float[::1] buffers) noexcept nogil:
+    cdef void replace_state(
+        self, const float[::1] parameters, const float[::1] buffers, bint keep_moments
+    ) noexcept nogil:
         copy_floats(self.parameters, parameters, 1)
         copy_floats(self.buffers, buffers, 1)
+        if keep_moments:
+            return
         clear_floats(self.moment1)
         clear_floats(self.moment2)
         self.updates = 0
@@ -230,7 +235,7 @@ cdef class Engine:
                 self.draws += 1
                 if not isfinite(one.loss):
                     diverged = True
-                    self.replace_state(self.parameters_before, self.buffers_before)
+                    self.replace_state(self.parameters_before, self.buffers_before, False)
                     break
                 loss += one.loss
                 correct += one.correct
@@ -472,10 +477,6 @@ cdef class Workspace:
         cdef int i
         for i in range(self.room.n_ops):
             self.room.bound[i].given = False
-
-
-cdef inline float* first_of(float[::1] arena) noexcept nogil:
-    return &arena[0] if arena.shape[0] else NULL
 
 
 cdef inline const double* row_of(const double[:, ::1] rates, Py_ssize_t batch) noexcept nogil:

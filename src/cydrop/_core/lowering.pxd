@@ -20,7 +20,7 @@ cdef inline Source source_of(given):
     return source
 
 
-cdef inline int lower_op(Op* op, given, const Learner* learner, list parameters, float* buffers) except -1:
+cdef inline int lower_op(Op* op, given, const Learner* learner, dict parameters, float* buffers) except -1:
     """Fills in what an operation says, all but the kinds."""
     op.n_in, op.n_out = given.n_in, given.n_out
     lower_tensor(&op.weight, given.weight, learner, parameters)
@@ -39,18 +39,16 @@ cdef inline int lower_op(Op* op, given, const Learner* learner, list parameters,
     return 0
 
 
-cdef inline int lower_tensor(Tensor* tensor, Py_ssize_t offset, const Learner* learner, list parameters) except -1:
-    """The parameter that begins at an offset of the arenas, -1: there is none."""
+cdef inline int lower_tensor(Tensor* tensor, Py_ssize_t offset, const Learner* learner, dict parameters) except -1:
+    """The parameter at an offset of the arenas, -1: there is none. `parameters`: its number and its size."""
     cdef Py_ssize_t place
     if offset < 0:
         return 0
     tensor.data, tensor.gradient = learner.parameters + offset, learner.gradients + offset
     tensor.update = &learner.update
-    for place, parameter in enumerate(parameters):
-        if parameter.offset == offset:
-            tensor.size = parameter.size
-            if learner.n_segments > 0:
-                tensor.update = &learner.updates[place]
+    place, tensor.size = parameters[offset]
+    if learner.n_segments > 0:
+        tensor.update = &learner.updates[place]
     return 0
 
 

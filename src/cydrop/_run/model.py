@@ -11,16 +11,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from cydrop._base.arrays import Floats
 from cydrop._core.engine import Engine, Workspace
 from cydrop._core.memory import aligned
 from cydrop._run.plan import Parameter, Plan
+from cydrop._run.state import Weights
 from cydrop.losses import Loss
 from cydrop.optimizers import Optimizer
-
-Snapshot = tuple[Floats, Floats]  # parameters and running statistics
 
 KEPT_KINDS = 4  # kinds and sizes of workspaces that are kept for the next call
 KEPT_EACH = 4  # of each: as many threads as predict at the same time find theirs again
@@ -148,9 +145,10 @@ class Model:
                 tensors |= {f"moment{number}.{name}": view for name, view in self.views(moment).items()}
         return tensors | self.running()
 
-    def like_state(self) -> Snapshot:
-        """Memory for a copy of what predictions depend on."""
-        return np.empty_like(self.parameters), np.empty_like(self.buffers)
+    @property
+    def weights(self) -> Weights:
+        """What predictions depend on, as arenas; not copies."""
+        return Weights(self.parameters, self.buffers)
 
 
 def _engine(

@@ -11,6 +11,7 @@ are the epilogue of a map, an operation without a product. The plan is plain dat
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -153,6 +154,7 @@ class Plan:
     draws: list[Draw] = field(default_factory=list)
     place: int = 0  # of the layer that is put in
     streams: int = 0  # random streams so far
+    counts: Counter[str] = field(default_factory=Counter)  # of operations, by their kind
 
     @classmethod
     def of(cls, layers: Sequence[Lowers], n_features: int) -> Plan:
@@ -174,6 +176,7 @@ class Plan:
 
     def operation(self, kind: str, out_shape: Shape, **options: Any) -> Op:
         """A new operation on what the last one gives."""
+        self.counts[kind] += 1
         self.ops.append(Op(kind, self.shape, out_shape, **options))
         self.shapes[-1] = out_shape
         return self._of_layer(self.ops[-1])
@@ -206,10 +209,6 @@ class Plan:
         self.draws.append(Draw(layer, len(self.ops) - 1, self.place, source, what))
         return source
 
-    def count(self, kind: str) -> int:
-        """How many operations of a kind there are so far."""
-        return sum(op.kind == kind for op in self.ops)
-
     def _of_layer(self, op: Op) -> Op:
         if self.place not in op.layers:
             op.layers.append(self.place)
@@ -232,6 +231,11 @@ class Plan:
     @property
     def buffer_size(self) -> int:
         return _end(self.buffers)
+
+    @property
+    def has_arrays(self) -> bool:
+        """Whether anything depends on the columns that come in: parameters or running statistics."""
+        return bool(self.parameters or self.buffers)
 
     @property
     def segments(self) -> list[tuple[int, int, float, float, float]]:

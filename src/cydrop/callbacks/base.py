@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Callback", "checked", "told"]
 
@@ -55,7 +55,7 @@ class told:
         self._callbacks, self._network, self._epochs = callbacks, network, epochs
         self._begun: list[Callback] = []
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         try:
             for callback in self._callbacks:
                 callback.on_train_begin(self._network, self._epochs)
@@ -63,6 +63,15 @@ class told:
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
+        return self
+
+    def epoch_ended(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Tells all of an epoch; what one adds to its metrics belongs to the epoch, and the next one sees it."""
+        for callback in self._callbacks:
+            recorded = dict(metrics)
+            callback.on_epoch_end(self._network, epoch, metrics)
+            if any(recorded.get(name, self) is not value for name, value in metrics.items()):
+                self._network.history.amend(metrics)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         given, left, all_told = error, iter(self._begun), False

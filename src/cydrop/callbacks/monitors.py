@@ -6,13 +6,15 @@ import math
 import os
 from typing import Any
 
+from cydrop import saving
 from cydrop._base import checks
-from cydrop._base.arrays import Floats
+from cydrop._run.core import core_of
+from cydrop._run.state import Weights
 from cydrop.callbacks.base import Callback
 from cydrop.history import lower_is_better
 from cydrop.schedules import Scaled
 
-__all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau", "copied", "put_back"]
+__all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau"]
 
 
 def _monitored(metrics: dict[str, float], name: str) -> float:
@@ -51,21 +53,11 @@ class _Monitor(Callback):
     def _forget(self) -> None:
         self._waited = 0
         # value, epoch and weights of the best epoch: one tuple, so that no interrupt comes in between
-        self._kept: tuple[float, int, dict[str, Floats] | None] = (self._sign * math.inf, 0, None)
+        self._kept: tuple[float, int, Weights | None] = (self._sign * math.inf, 0, None)
 
     def _improves(self, metrics: dict[str, float]) -> bool:
         value = _monitored(metrics, self._monitor)
         return self._sign * value < self._sign * self._kept[0] - self._min_delta
-
-
-def copied(network: Any) -> dict[str, Floats]:
-    """Copies of what predictions depend on."""
-    return {name: array.copy() for name, array in network._arrays().items()}
-
-
-def put_back(network: Any, copies: dict[str, Floats]) -> None:
-    for name, array in network._arrays().items():
-        array[...] = copies[name]
 
 
 class EarlyStopping(_Monitor):
@@ -129,7 +121,8 @@ class EarlyStopping(_Monitor):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         if self._improves(metrics):
-            self._kept = _monitored(metrics, self._monitor), epoch, copied(network) if self.restore_best else None
+            weights = core_of(network).made("the best epoch").weights.copy() if self.restore_best else None
+            self._kept = _monitored(metrics, self._monitor), epoch, weights
             self._waited = 0
         else:
             self._waited += 1
@@ -141,9 +134,9 @@ class EarlyStopping(_Monitor):
         if state is None:
             return
         try:
-            put_back(network, state)
-        except KeyboardInterrupt:  # a second Ctrl-C: not half of the best epoch and half of the last
-            put_back(network, state)
+            core_of(network).put_back(state)
+        except KeyboardInterrupt:  # a second Ctrl-C that came before it
+            core_of(network).put_back(state)
             raise
         finally:
             self._kept = best, epoch, None
@@ -268,9 +261,7 @@ class Checkpoint(_Monitor):
         self._monitor = monitor
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
-        from cydrop import files  # which knows the network, which knows the callbacks
-
-        files.check(network, self.path)  # what would fail after the first epoch fails before it
+        saving.check(core_of(network).state(), self.path)  # what would fail after the first epoch fails before it
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         if self._monitor is None:

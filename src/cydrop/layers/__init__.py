@@ -6,8 +6,8 @@ from typing import Any
 
 from cydrop._base import checks
 from cydrop._base.packages import offered
+from cydrop.layers import activations, dense, dropout, noise, norms
 from cydrop.layers.activations import *
-from cydrop.layers.activations import ACTIVATIONS, resolve_activation
 from cydrop.layers.base import *
 from cydrop.layers.base import Layer
 from cydrop.layers.dense import *
@@ -15,11 +15,12 @@ from cydrop.layers.dropout import *
 from cydrop.layers.noise import *
 from cydrop.layers.norms import *
 
-_LAYERS = offered(__name__, ["dense", "dropout", "noise", "norms", "activations"])
+__all__ = ["KNOWN", "from_config", *offered(__name__, ["base", "dense", "dropout", "noise", "norms", "activations"])]
 
-__all__ = ["ACTIVATIONS", "KNOWN", "from_config", "resolve_activation", *_LAYERS, *offered(__name__, ["base"])]
-
-KNOWN: dict[str, type[Layer]] = {name: globals()[name] for name in _LAYERS}
+# by the names that files give them
+KNOWN: dict[str, type[Layer]] = {
+    cls.__name__: cls for family in (dense, dropout, noise, norms, activations) for cls in family.LAYERS
+}
 
 
 def from_config(config: dict[str, Any]) -> Layer:

@@ -8,7 +8,20 @@ from typing import Any, Self
 from cydrop._base import checks
 from cydrop.layers.base import Activation
 
-__all__ = ["ELU", "GELU", "SELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softplus", "Tanh"]
+__all__ = [
+    "ACTIVATIONS",
+    "ELU",
+    "GELU",
+    "SELU",
+    "LeakyReLU",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "activation_from_config",
+    "resolve_activation",
+]
 
 LINEAR_FROM = 20.0  # PyTorch's Softplus is the identity above; e^-20 is below the precision of float32 there
 
@@ -112,9 +125,8 @@ class Softplus(Activation):
         return cls()
 
 
-ACTIVATIONS: dict[str, type[Activation]] = {
-    cls.kernel: cls for cls in (ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus)
-}
+LAYERS = (ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus)
+ACTIVATIONS: dict[str, type[Activation]] = {cls.kernel: cls for cls in LAYERS}
 
 
 def resolve_activation(activation: Any) -> Activation | None:
@@ -129,5 +141,5 @@ def resolve_activation(activation: Any) -> Activation | None:
 def activation_from_config(config: dict[str, Any]) -> Activation:
     """The activation that its `config` described."""
     options = dict(config)
-    known = {cls.__name__: cls for cls in ACTIVATIONS.values()}
+    known = {cls.__name__: cls for cls in LAYERS}
     return checks.choice("activation", options.pop("layer", None), known).from_config(options)

@@ -10,20 +10,19 @@ Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: t
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, ClassVar, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop._base.declaration import Declaration
+from cydrop._run import alone
 from cydrop._run.plan import Plan
 from cydrop.optimizers import rate_config, rate_from_config
 from cydrop.schedules import Rate, value_at
 
-__all__ = ["Activation", "Layer", "RandomLayer"]
+__all__ = ["Activation", "Layer", "RandomLayer", "checked_rate"]
 
 
 class Layer(Declaration):
@@ -31,10 +30,6 @@ class Layer(Declaration):
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
-
-    # what a layer ran in last is kept beside its options, in its __dict__: neither belongs to what it declares
-    _alone: Any = None  # the network of one, once the layer was used alone
-    _owner: weakref.ref[Any] | None = None  # the network that last ran this layer in training
 
     def forward(self, x: ArrayLike, training: bool = True) -> Floats:
         """The layer by itself.
@@ -49,22 +44,13 @@ class Layer(Declaration):
         -------
         ndarray of float32; for a layer without weights of the shape of x
         """
-        from cydrop.network import Network  # the declaration knows its users only when used alone
-
         x = checks.floats("x", x)
         if x.ndim == 0:
             raise ValueError("x must have at least one dimension, got a scalar")
         if not x.size:
             raise ValueError(f"x is empty: shape {x.shape}")
         rows = x.reshape(len(x), -1)
-        if self._alone is None:
-            # one step, so that threads that come first at the same time get the same network
-            vars(self).setdefault(
-                "_alone", Network([self], loss="mse", optimizer="sgd", seed=getattr(self, "seed", None))
-            )
-        elif rows.shape[1]:
-            vars(self)["_alone"] = self._alone._of_width(rows.shape[1])
-        y: Floats = self._alone.forward(rows, training=training)
+        y = alone.forward(self, rows, checks.flag("training", training))
         return y.reshape(x.shape) if y.shape == rows.shape else y
 
     def backward(self, dy: ArrayLike) -> Floats:
@@ -79,10 +65,8 @@ class Layer(Declaration):
         RuntimeError
             Without a training `forward` before.
         """
-        if self._alone is None:
-            raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
         dy = checks.floats("dy", dy)
-        dx: Floats = self._alone.backward(dy.reshape(len(dy), -1) if dy.ndim else dy)
+        dx = alone.backward(self, dy.reshape(len(dy), -1) if dy.ndim else dy)
         return dx.reshape(dy.shape) if dx.size == dy.size else dx
 
     # What the rest of the house asks of a layer -----------------------------------------------------------------
@@ -169,9 +153,6 @@ class Layer(Declaration):
         """
         return cls(**{name: getattr(module, name) for name in cls._options})
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_alone", "_owner")}
-
 
 class RandomLayer(Layer):
     """Base of the layers that draw random numbers in training."""
@@ -243,11 +224,3 @@ class Activation(Layer):
 def checked_rate(name: str, rate: Rate) -> Rate:
     """A probability, or a schedule, whose values are checked as they come."""
     return rate if callable(rate) else checks.rate(name, rate)
-
-
-def last_mask(layer: RandomLayer) -> NDArray[np.bool_] | None:
-    network = None if layer._owner is None else layer._owner()
-    if network is None:
-        return None
-    found: NDArray[np.bool_] | None = network._mask_of(layer)
-    return found

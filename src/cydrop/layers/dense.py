@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
-from cydrop.layers.base import Activation, RandomLayer, checked_rate, last_mask
+from cydrop.layers.base import Activation, RandomLayer, checked_rate
 from cydrop.schedules import Rate
 from cydrop.xorshift import Xorshift
 
@@ -153,7 +154,7 @@ class Dense(RandomLayer):
 
     def lower(self, plan: Plan) -> None:
         (fan_in,) = plan.shape
-        number = plan.count("dense")
+        number = plan.counts["dense"]  # of the layers that draw their weights
         op = plan.operation("dense", (self.units,), max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
             "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
@@ -206,3 +207,6 @@ class Dense(RandomLayer):
     @classmethod
     def from_torch(cls, module: Any) -> Self:
         return cls(len(module.weight), bias=module.bias is not None)
+
+
+LAYERS = (Dense,)

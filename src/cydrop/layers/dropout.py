@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding
+from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
-from cydrop.layers.base import RandomLayer, checked_rate, last_mask
+from cydrop.layers.base import RandomLayer, checked_rate
 from cydrop.schedules import Rate
 
 __all__ = ["Dropout"]
@@ -81,3 +82,6 @@ class Dropout(RandomLayer):
     @classmethod
     def from_torch(cls, module: Any) -> Self:
         return cls(float(module.p))
+
+
+LAYERS = (Dropout,)

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding
+from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
-from cydrop.layers.base import RandomLayer, checked_rate, last_mask
+from cydrop.layers.base import RandomLayer, checked_rate
 from cydrop.reference import alpha_affine
 from cydrop.schedules import Rate, value_at
 
-__all__ = ["AlphaDropout", "GaussianDropout", "GaussianNoise"]
+__all__ = ["AlphaDropout", "GaussianDropout", "GaussianNoise", "Noise"]
 
 
 class Noise(RandomLayer):
@@ -149,3 +150,6 @@ class GaussianNoise(Noise):
     def noisy(self, graph: Any, x: str, amount: float) -> str:
         y: str = graph.add("Add", x, graph.normal(x, 0.0, amount))
         return y
+
+
+LAYERS = (AlphaDropout, GaussianDropout, GaussianNoise)

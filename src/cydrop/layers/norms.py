@@ -8,7 +8,7 @@ from cydrop._base import checks
 from cydrop._run.plan import Plan
 from cydrop.layers.base import Layer
 
-__all__ = ["BatchNorm", "LayerNorm"]
+__all__ = ["BatchNorm", "LayerNorm", "Norm"]
 
 UNCOUNTED = "num_batches_tracked"  # of PyTorch's BatchNorm1d; cydrop keeps no such count
 
@@ -120,3 +120,6 @@ class BatchNorm(Norm):
         if module.weight is None or module.running_mean is None or module.momentum is None:
             raise ValueError("cydrop's BatchNorm has affine=True, track_running_stats=True and a number as momentum")
         return cls(momentum=module.momentum, epsilon=module.eps)
+
+
+LAYERS = (LayerNorm, BatchNorm)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cydrop import optimizers
+from cydrop._run.core import core_of
 from cydrop.network import Network
 from cydrop.sklearn._data import Data
 from cydrop.sklearn._parameters import Estimator, Settings
@@ -28,7 +29,7 @@ def set_optimizer(estimator: Estimator, settings: Settings, data: Data, keep_mom
         options["learning_rate"] = inversely_scaled_rate(estimator)
     _change(estimator.network_, type(settings.optimizer)(**options))
     if not keep_moments:
-        estimator.network_._clear_moments()
+        core_of(estimator.network_).clear_moments()
 
 
 def set_rate(network: Network, rate: float) -> None:
@@ -41,5 +42,5 @@ def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
     network.optimizer = optimizer
     rate: Any = optimizer.learning_rate
     if isinstance(optimizer, optimizers.SGD) and rate != before:
-        for velocity in network._moments:
+        for velocity in core_of(network).made("moments").moments:
             velocity *= np.float32(before / rate)

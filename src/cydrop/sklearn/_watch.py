@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from cydrop import layers
-from cydrop._base.arrays import Floats
+from cydrop._run.core import core_of
+from cydrop._run.state import Weights
 from cydrop.callbacks import Callback
-from cydrop.callbacks.monitors import copied, put_back
 from cydrop.network import Network
 from cydrop.sklearn._data import Data
 from cydrop.sklearn._parameters import Estimator, Settings
@@ -40,7 +40,7 @@ class Watch(Callback):
         self.outputs = estimator.n_outputs_ if task.numeric else 1
         self.waited = 0
         self.best_gain = self.best_score = self.gain_of_best = -math.inf
-        self.best: dict[str, Floats] | None = None
+        self.best: Weights | None = None
         self.best_clean_loss = math.inf
         self.clean: Data | None = None  # training rows to look at with dropout off, where the trained loss is noisy
         noisy = any(isinstance(layer, layers.Dropout) for layer in settings.hidden)
@@ -115,9 +115,9 @@ class Watch(Callback):
     def _keep_better(self, network: Network, score: float, gain: float) -> None:
         if (score, gain) > (self.best_score, self.gain_of_best):
             self.best_score, self.gain_of_best = score, gain
-            self.best = copied(network)
+            self.best = core_of(network).made("the best epoch").weights.copy()
         self.best_gain = max(self.best_gain, gain)
 
     def on_train_end(self, network: Network) -> None:
         if self.best is not None:
-            put_back(network, self.best)
+            core_of(network).put_back(self.best)

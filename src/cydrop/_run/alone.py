@@ -1,0 +1,48 @@
+"""A layer used alone: a core of one layer, there is no second implementation."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from cydrop._base import seeding, threads
+from cydrop._base.arrays import Floats
+from cydrop._run.core import Core
+from cydrop._run.prediction import predict
+from cydrop._run.state import State
+from cydrop.history import History
+from cydrop.losses import MSE
+from cydrop.optimizers import SGD
+
+_CORES: weakref.WeakKeyDictionary[Any, Core] = weakref.WeakKeyDictionary()  # of layers that were used alone
+
+
+def forward(layer: Any, X: Floats, training: bool) -> Floats:
+    """y of a layer for X, (rows, columns)."""
+    core = _CORES.get(layer)
+    if core is None:
+        # one step, so that threads that come first at the same time get the same core
+        core = _CORES.setdefault(layer, _core(layer, seeding.words(getattr(layer, "seed", None), 4)))
+    model = core.model
+    if model is not None and X.shape[1] != model.plan.n_features and not model.plan.has_arrays:
+        core = _CORES[layer] = _core(layer, core.root)  # for these columns: it goes on with the random numbers
+        core.built_for(X.shape[1]).engine.draws = model.engine.draws
+    if not training:
+        return predict(core.built_for(core.inputs(X).shape[1]), X, False)
+    with core.turn:
+        model = core.built_for(core.inputs(X).shape[1])
+        return core.passes.forward(model, X, [None] * len(model.plan.mask_draws), core.rates([0.0]).drawing)
+
+
+def backward(layer: Any, dy: Floats) -> Floats:
+    """d loss / d X of the last training `forward`."""
+    core = _CORES.get(layer)
+    if core is None:
+        raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
+    with core.turn:
+        return core.passes.backward(dy)
+
+
+def _core(layer: Any, root: Any) -> Core:
+    words = tuple(int(word) for word in root)
+    return Core(State((layer,), MSE(), SGD(), words, 0, History(), threads.resolve(None), True, None))

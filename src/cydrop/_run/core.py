@@ -1,0 +1,243 @@
+"""The core of a network: what it is made of, the model that this makes, and the order in which threads may change it.
+
+Everything that belongs together is put in force in one step: after an error or an interrupt a core is as before, or
+as it should have become.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from cydrop._base import checks, threads
+from cydrop._base.arrays import Floats
+from cydrop._core import cpu
+from cydrop._run.model import Model
+from cydrop._run.passes import Passes
+from cydrop._run.plan import Draws, Plan
+from cydrop._run.rates import Rates, any_changes, check_rates, rates_at
+from cydrop._run.rows import Rows, checked_rows
+from cydrop._run.state import Built, State, Weights
+from cydrop.losses import Loss
+from cydrop.optimizers import Optimizer
+
+_BUSY = (
+    "another thread is training this network, changing it or saving it; wait for it, or use a copy of the network "
+    "(copy.deepcopy). Only predictions may go on beside a training"
+)
+
+
+class Core:
+    """A network without its face.
+
+    Attributes
+    ----------
+    layers, loss, optimizer, n_threads, history, root, epochs
+        As in `State`.
+    model : Model or None
+        None before the network is built.
+    passes : Passes
+        The last training pass.
+    turn : Turn
+        Held by the thread that trains, changes or saves.
+    """
+
+    def __init__(self, state: State) -> None:
+        """Goes on from a state; tensors that were not read yet are zeros."""
+        self.layers, self.loss, self.optimizer = state.layers, state.loss, state.optimizer
+        self.drawing = _drawing(self.layers)  # raises for what is not a layer
+        self.root, self.epochs, self.history = state.root, state.epochs, state.history
+        self.n_threads, self.threads_of_machine = state.n_threads, state.threads_of_machine
+        self.passes = Passes()
+        self.turn = cpu.Turn(_BUSY)
+        self.model: Model | None = None
+        self._snapshot: Weights | None = None  # memory for the state that a divergence goes back to
+        self._building = threads.ProcessLock(threading.RLock)
+        if state.built is not None:
+            self.model = self._built_from(state.built)
+
+    def _built_from(self, built: Built) -> Model:
+        model = self._empty_model(built.plan or self.plan_for(built.n_features))
+        for name, view in model.tensors().items() if built.tensors is not None else ():
+            view[...] = built.tensors[name]  # type: ignore[index]
+        model.engine.draws = built.draws
+        model.count_updates(built.updates)
+        return model
+
+    def state(self) -> State:
+        """Of views of this core's own arrays."""
+        built = None
+        if self.model is not None:
+            engine, plan = self.model.ready(), self.model.plan
+            built = Built(plan.n_features, engine.draws, engine.updates, self.model.tensors(), plan)
+        return State(
+            self.layers, self.loss, self.optimizer, self.root, self.epochs, self.history, self.n_threads,
+            self.threads_of_machine, built,
+        )  # fmt: skip
+
+    # Building ---------------------------------------------------------------------------------------------
+
+    def plan_for(self, n_features: int) -> Plan:
+        """The plan, that of the model where there is one."""
+        plan = self.plan or Plan.of(self.layers, n_features)
+        self.loss.check_units(plan.n_outputs)
+        return plan
+
+    def built_for(self, n_features: int) -> Model:
+        """The model, made at the first call; threads that come first at the same time wait for one."""
+        if self.model is None:
+            with self._building():
+                if self.model is None:
+                    self.model = self._drawn_model(n_features)  # whole, or not at all
+        model = self.model
+        assert model is not None
+        if n_features != model.plan.n_features:
+            raise ValueError(f"the network was built for {model.plan.n_features} features, got {n_features}")
+        return model
+
+    def _empty_model(self, plan: Plan) -> Model:
+        return Model.of(plan.seed(self.root), self.loss, self.optimizer, self.n_threads)
+
+    def _drawn_model(self, n_features: int) -> Model:
+        model = self._empty_model(self.plan_for(n_features))
+        views = model.arrays()
+        for parameter in (*model.plan.parameters, *model.plan.buffers):
+            parameter.fill(views[parameter.name], self.root)
+        return model
+
+    def made(self, what: str) -> Model:
+        """The model of a network that must have one."""
+        if self.model is None:
+            raise RuntimeError(f"{what} needs a built network: call fit or build(n_features) first")
+        return self.model
+
+    @property
+    def plan(self) -> Plan | None:
+        return None if self.model is None else self.model.plan
+
+    # Changing ---------------------------------------------------------------------------------------------
+
+    def change(
+        self,
+        *,
+        layers: tuple[Any, ...] | None = None,
+        loss: Loss | None = None,
+        n_threads: int | None = None,
+        of_machine: bool | None = None,
+    ) -> None:
+        """Goes on with others of these: with all that depends on them, or after an error or interrupt with none."""
+        with self.turn, self._building():
+            state: dict[str, Any] = {
+                "layers": layers or self.layers,
+                "loss": loss or self.loss,
+                "n_threads": n_threads or self.n_threads,
+                "threads_of_machine": self.threads_of_machine if of_machine is None else of_machine,
+            }
+            state["drawing"] = _drawing(state["layers"])
+            if self.model is not None:
+                plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
+                state["loss"].check_units(plan.n_outputs)
+                state["model"] = self.model.with_plan(plan, state["loss"], state["n_threads"])
+            vars(self).update(state)  # one step
+
+    def change_optimizer(self, optimizer: Optimizer) -> None:
+        """Goes on with another optimizer's settings; one of another kind begins with fresh moments."""
+        with self.turn, self._building():
+            state: dict[str, Any] = {"optimizer": optimizer}
+            if self.model is not None:
+                state["model"] = self.model.with_optimizer(optimizer)
+            before = self.optimizer.learning_rate
+            if len(self.history) and not callable(before) and optimizer.learning_rate != before:
+                self.history.begin("learning_rate", before)
+            vars(self).update(state)  # one step
+
+    def take_over(self, arrays: Mapping[str, Floats]) -> None:
+        """Other parameters and running statistics, by name; moments begin anew. All, or after an interrupt none."""
+        with self.turn:
+            model = self.made("other weights")
+            fresh = model.weights.like()
+            views = {**model.views(fresh.parameters), **model.running(fresh.buffers)}
+            for name, view in views.items():
+                view[...] = arrays[name]
+            model.ready().put_back(*fresh, False)
+
+    def put_back(self, weights: Weights) -> None:
+        """Goes on from the weights of an earlier epoch, with the moments of now."""
+        self.made("earlier weights").ready().put_back(*weights, True)
+
+    def clear_moments(self) -> None:
+        """The optimizer's moments begin anew."""
+        model = self.made("moments")
+        model.ready().put_back(*model.weights, False)
+
+    def snapshot_of(self, model: Model) -> Weights:
+        """Memory for the weights that a divergence goes back to."""
+        if self._snapshot is None:
+            self._snapshot = model.weights.like()
+        return self._snapshot
+
+    def finish_epoch(self, metrics: dict[str, float]) -> None:
+        """Counts an epoch and adds it to the history: both, or after an interrupt neither."""
+        self.epochs += 1
+        try:
+            self.history.append(metrics)
+        except BaseException:
+            self.epochs -= 1
+            raise
+
+    # Rates and rows ---------------------------------------------------------------------------------------
+
+    def rates(self, progress: Sequence[float]) -> Rates:
+        """The rates at these points of training."""
+        return rates_at(progress, self.optimizer.learning_rate, self.drawing)
+
+    def rates_change(self) -> bool:
+        """Whether any rate changes during training."""
+        return any_changes(self.optimizer.learning_rate, self.drawing)
+
+    def check_rates(self) -> None:
+        """Raises for rates that leave their range somewhere in training."""
+        check_rates(self.optimizer.learning_rate, self.drawing)
+
+    def inputs(self, X: ArrayLike) -> Floats:
+        """X of as many columns as the model takes, where there is one."""
+        return checks.matrix("X", X, self.plan.n_features if self.plan else None, self.n_threads)
+
+    def rows(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None) -> Rows:
+        """Rows to train or to be judged on, in batches of so many, None: all at once."""
+        given = self.inputs(X)
+        size = len(given) if batch_size is None else checks.integer("batch_size", batch_size, 1)
+        return checked_rows(self.loss, self.plan_for(given.shape[1]).n_outputs, given, y, sample_weight, size)
+
+    def validation_rows(self, given: Any, n_features: int) -> Rows:
+        """(X, y) or (X, y, sample_weight) beside training rows of so many columns."""
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+            raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
+        X = checks.matrix("validation X", given[0], n_features)
+        weights = given[2] if len(given) == 3 else None
+        units = self.plan_for(n_features).n_outputs
+        return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
+
+    def check_batches(self, data: Rows) -> None:
+        """Raises where a layer learns nothing from batches of so few rows."""
+        for layer in self.layers:
+            layer.check_batch(data.batch_size * (2 if self.loss.pair else 1))
+
+
+class Cored:
+    """Base of what has a core: the face of a network."""
+
+    _core: Core
+
+
+def core_of(network: Cored) -> Core:
+    """For modules that see behind the face of a network."""
+    return network._core
+
+
+def _drawing(layers: Sequence[Any]) -> list[Draws]:
+    """The layers whose rate may change, in the order of every plan."""
+    return [draw.layer for draw in Plan.of(layers, 1).draws]

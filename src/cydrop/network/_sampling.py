@@ -1,0 +1,104 @@
+"""Monte Carlo dropout, as a network offers it."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from cydrop import monte_carlo
+from cydrop._base import seeding
+from cydrop._run.core import Cored, core_of
+from cydrop.monte_carlo import MonteCarlo
+
+
+class Sampling(Cored):
+    """Predictions with dropout on."""
+
+    def predict_mc(
+        self,
+        X: ArrayLike,
+        samples: int = 100,
+        *,
+        seed: seeding.Seed = None,
+        return_samples: bool = False,
+        quantiles: ArrayLike | None = None,
+        drop_connect: str = "masks",
+        rate: float | None = None,
+    ) -> MonteCarlo:
+        """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
+
+        What lies before the first layer that draws is computed once. The threads share the samples; the result has
+        the same bits on any number of them.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+        samples : int >= 1
+        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            Of the masks; the network's own random state is untouched.
+        return_samples : bool
+            Whether `.samples` keeps all predictions, shape (samples, n_samples, units).
+        quantiles : array-like of numbers in [0, 1], or None
+            Which quantiles of the samples `.quantiles` holds. Keeps all samples in memory while it computes.
+        drop_connect : "masks" or "moments"
+            How the weights of `Dense(drop_connect=...)` vary: dropped anew in every sample, or their layer's outputs
+            drawn from normal distributions of the same mean and variance (Wan et al. 2013).
+        rate : float in [0, 1] or None
+            Probability of dropping in all dropout layers, instead of their own. None takes theirs; of those that are
+            schedules the value at the end of training, with which the weights were last trained. Where nothing would
+            drop there (dropout that fades out), the values in the middle of training, and a warning.
+
+        Returns
+        -------
+        MonteCarlo
+            with mean, std and, for classifiers, entropy and mutual_information.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable arguments.
+
+        Warns
+        -----
+        UserWarning
+            Where nothing is drawn, so that all samples are the same and the spread is 0, which is no certainty; and
+            where the rates are those of the middle of training.
+        """
+        return monte_carlo.predict_mc(core_of(self), X, samples, seed, return_samples, quantiles, drop_connect, rate)
+
+    def evaluate_mc(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        samples: int = 100,
+        *,
+        noise_precision: float | None = None,
+        seed: seeding.Seed = None,
+        drop_connect: str = "masks",
+        rate: float | None = None,
+    ) -> dict[str, float]:
+        """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016).
+
+        Parameters
+        ----------
+        X, y
+            As for `fit`.
+        samples : int >= 1
+        noise_precision : float > 0 or None
+            For "mse", "mae" and "huber": the precision (1 / variance, in units of 1 / y^2) of the noise in y, without
+            which there is no likelihood. "gaussian_nll" predicts its own.
+        seed, drop_connect, rate
+            As for `predict_mc`.
+
+        Returns
+        -------
+        dict of str to float
+            "log_likelihood": log of the mean over the samples of p(y | x, sample), in nats, the mean over rows; for
+            regression with noise only. "accuracy" of the mean prediction for classifiers; its "rmse" and "mae" for
+            regression.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable arguments.
+        """
+        return monte_carlo.evaluate_mc(core_of(self), X, y, samples, noise_precision, seed, drop_connect, rate)

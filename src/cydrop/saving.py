@@ -1,0 +1,321 @@
+"""Networks in files: what a file says of a network, which nobody has to trust.
+
+    description    {"format": 2, "layers": [...], "loss": {...}, "optimizer": {...}, "root": [...], "epochs": 3,
+                    "history": ["loss", ...], "built": {"n_features": 64, "draws": 90, "updates": 90}}
+
+The description, JSON in the header of a safetensors file (`cydrop._run.files`), holds the layers, loss and optimizer,
+the seed, the counters that the random numbers depend on, and the names of the history's metrics. Tensors are the
+history, the parameters, the optimizer's moments and the running statistics.
+
+`load` reads the header alone, works out from the description which tensors of which shapes there must be, compares,
+and only then takes memory for them; their bytes are read where they belong.
+
+Nothing is written that could not be read. `save` gives the header that it is about to write to the same functions, and
+compares what they understood with the network; both look at the numbers with one function.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import numbers
+import os
+from dataclasses import asdict, dataclass, replace
+from io import BufferedReader
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop import layers, losses, optimizers, schedules
+from cydrop._base import checks, threads
+from cydrop._base.declaration import Declaration
+from cydrop._run import files
+from cydrop._run.core import Core
+from cydrop._run.files import JSON, LONGEST_HEADER, a_count, a_list, a_word, an_object
+from cydrop._run.plan import Plan
+from cydrop._run.rates import check_rates
+from cydrop._run.state import Built, State
+from cydrop._version import __version__
+from cydrop.history import History
+
+__all__ = ["check", "load", "save"]
+
+FORMAT = 2
+
+# A value of the history is 8 bytes in the file and 40 as a Python float in a list: 48 MB more at most.
+LONGEST_HISTORY = 1_500_000
+
+PIECE = 1 << 16  # values of the history that are read at a time
+DESCRIPTION = ("format", "layers", "loss", "optimizer", "root", "epochs", "history", "built")
+COUNTERS = ("n_features", "draws", "updates")
+REFUSALS = (ValueError, TypeError, ArithmeticError, RecursionError)  # what reading a description may raise
+UNSAVED = "the network cannot be saved: "
+DIVERGED = "training must have diverged; go on from an earlier state, with a lower learning rate or clip_norm"
+
+
+def save(state: State, path: Any) -> None:
+    """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
+    place = files.checked_path(path)
+    header, tensors = _described(state)
+    for name, array in tensors.items():
+        try:
+            _check_values(name, array, state.optimizer)
+        except ValueError as error:
+            raise ValueError(f"{UNSAVED}{error}; {DIVERGED}") from None
+    with files.replaced(place) as file:
+        files.write(file, header, tensors)
+
+
+def check(state: State, path: Any) -> None:
+    """Raises what `save` would raise now, but writes nothing, and does not look at the numbers in the tensors."""
+    path = files.checked_path(path)
+    place = os.path.realpath(path)
+    folder = os.path.dirname(place)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder!r} to write it to", path)
+    files.writable_at(place, path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "this user may not write files to its folder", path)
+    _described(state)
+
+
+# Writing -----------------------------------------------------------------------------------------------------
+
+
+def _described(state: State) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The header, and the tensors in their order: such that `load` reads them as this very network."""
+    try:
+        _check_classes(state)
+        text, tensors = _header_of(state)
+        if len(text) > LONGEST_HEADER:
+            what = f"the description of this network of {len(state.layers)} layers takes {len(text):,} bytes"
+            raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; pickle the network instead")
+        _check_same(state, _understood(text, sum(array.nbytes for array in tensors.values()), state.n_threads))
+    except REFUSALS as error:
+        raise ValueError(f"{UNSAVED}{_reason(error)}") from None
+    return text, tensors
+
+
+def _header_of(state: State) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    tensors = _history_tensors(state.history)  # first: its eight-byte numbers begin at multiples of eight
+    built = None
+    if state.built is not None:
+        built = {name: getattr(state.built, name) for name in COUNTERS}
+        tensors |= state.built.tensors or {}
+    description = {
+        "format": FORMAT,
+        "layers": [layer.config() for layer in state.layers],
+        "loss": state.loss.config(),
+        "optimizer": state.optimizer.config(),
+        "root": [str(word) for word in state.root],  # 64 bits: more than a number of JSON holds elsewhere
+        "epochs": state.epochs,
+        "history": list(state.history.metrics),
+        "built": built,
+    }
+    return files.header_of({"cydrop": JSON.encode(description), "version": __version__}, tensors), tensors
+
+
+def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
+    """The history's values as they lie in a file: lists of numbers, each of which float64 holds exactly."""
+    if not isinstance(history, History) or not isinstance(history.metrics, dict):
+        raise ValueError(f"its history must be a cydrop.History of a dict, got {history!r:.100}")
+    tensors = {}
+    for name, values in history.metrics.items():
+        if not isinstance(name, str):
+            raise ValueError(f"the history's names must be texts, got {name!r:.50} ({type(name).__name__})")
+        what = f"history.metrics[{name!r:.50}]"
+        if not isinstance(values, list | tuple | np.ndarray):
+            raise ValueError(f"{what} must be a list of numbers, one an epoch, got {values!r:.50}")
+        for value in values:
+            if type(value) is not float and not (isinstance(value, numbers.Real | np.bool_) and _is_float(value)):
+                raise ValueError(f"{what} must be numbers that a float can hold, one an epoch, got {value!r:.50}")
+        tensors[f"history.{name}"] = np.array([float(value) for value in values])
+    _check_history(sum(len(values) for values in tensors.values()))
+    return tensors
+
+
+def _is_float(value: Any) -> bool:
+    try:
+        return bool(float(value) == value or value != value)
+    except OverflowError:
+        return False
+
+
+def _known_classes() -> set[type]:
+    return {*layers.KNOWN.values(), *losses.KNOWN.values(), *optimizers.KNOWN.values(), *schedules.KNOWN.values()}
+
+
+def _parts(state: State) -> dict[str, Declaration]:
+    """What a network is made of, each with where it stands."""
+    parts: dict[str, Any] = {f"layers[{place}]": layer for place, layer in enumerate(state.layers)}
+    return parts | {"loss": state.loss, "optimizer": state.optimizer}
+
+
+def _check_classes(state: State) -> None:
+    """A file holds names and options: those of cydrop's own classes."""
+    known = _known_classes()
+
+    def check(where: str, part: Any) -> None:
+        if type(part) not in known:
+            kind = f"{type(part).__module__}.{type(part).__qualname__}"
+            own = "a file holds cydrop's own layers, losses, optimizers and schedules only"
+            raise ValueError(f"{where} is of the class {kind}, but {own}; use one of them, or pickle the network")
+        for name, option in part.options().items():
+            if isinstance(option, Declaration):
+                check(f"{where}.{name}", option)
+
+    for where, part in _parts(state).items():
+        check(where, part)
+
+
+def _check_same(state: State, found: _Found) -> None:
+    """Raises unless what was read is what was to be written."""
+
+    def compare(where: str, mine: Any, read: Any) -> None:
+        if isinstance(mine, Declaration) and type(mine) is type(read):
+            for name, option in mine.options().items():
+                compare(f"{where}.{name}", option, getattr(read, name))
+        elif mine != read:
+            raise ValueError(f"{where} is {mine!r:.100}, which would be read as {read!r:.100}")
+
+    mine, read = _parts(state), _parts(found.state)
+    compare("the list of parts", list(mine), list(read))
+    for where, part in mine.items():
+        compare(where, part, read[where])
+    if state.built is not None and found.state.built is not None:
+        own, other = (_operations(built.plan) for built in (state.built, found.state.built))
+        if own != other:
+            raise ValueError("its layers are not those that it was built with; make a new network of them")
+    compare("what is built", state.built and state.built[:3], found.state.built and found.state.built[:3])
+    compare("the seed", state.root, found.state.root)
+    compare("the number of epochs", state.epochs, found.state.epochs)
+    compare("the history", list(state.history.metrics), list(found.state.history.metrics))
+
+
+def _operations(plan: Plan | None) -> list[dict[str, Any]]:
+    """The plan's operations as plain data, without the seeds of their masks."""
+    operations = [asdict(op) for op in plan.ops] if plan is not None else []
+    for operation in operations:
+        for source in operation.values():
+            if isinstance(source, dict):
+                source.pop("seed")
+    return operations
+
+
+def _check_values(name: str, array: NDArray[Any], optimizer: optimizers.Optimizer) -> None:
+    """Raises for numbers that no training leaves: neither written nor read. Takes no memory."""
+    if name.startswith("history.") or not array.size:
+        return
+    with np.errstate(invalid="ignore"):  # of NaN, which the least and the largest then are
+        low, high = float(array.min()), float(array.max())
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ValueError(f"tensor {name!r} has values that are NaN or infinite")
+    # SGD keeps its velocity there, the others a mean or sum of squares
+    squares = name.startswith("moment2.") and not isinstance(optimizer, optimizers.SGD)
+    if low < 0 and (squares or name.endswith(".running_variance")):
+        raise ValueError(f"tensor {name!r} must not be negative, got {low:g}")
+
+
+# Reading -----------------------------------------------------------------------------------------------------
+
+
+def load(path: Any, n_threads: int | None) -> Core:
+    """The core of a network that `save` wrote."""
+    threads.resolve(n_threads)  # a wrong argument is no fault of the file
+    place = files.checked_path(path)
+    with open(place, "rb") as file:
+        try:
+            return _read(file, n_threads)
+        except REFUSALS as error:
+            raise ValueError(f"{place} is not a network that cydrop can load: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
+
+
+@dataclass
+class _Found:
+    """What a header says."""
+
+    state: State  # without tensors, and with a history of names alone
+    order: list[tuple[str, int]]  # names and sizes of the tensors as they lie after the header
+
+
+def _read(file: BufferedReader, n_threads: int | None) -> Core:
+    text, n_bytes = files.read_header(file)
+    found = _understood(text, n_bytes, n_threads)
+    history = found.state.history.metrics
+    core = Core(found.state)
+    views = {} if core.model is None else core.model.tensors()
+    for name, length in found.order:
+        if name in views:
+            _check_values(name, files.fill(file, views[name]), core.optimizer)
+        for start in range(0, 0 if name in views else length, PIECE):
+            values = files.fill(file, np.empty(min(PIECE, length - start)))
+            history[name.removeprefix("history.")] += values.tolist()
+    return core
+
+
+def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
+    """What a header says, with so many bytes after it, as far as it can be known without reading those."""
+    if not text.startswith(b"{"):
+        raise ValueError("its header does not begin with '{', as that of a safetensors file does")
+    header: dict[str, Any] = files.parsed(text.decode())
+    description = _description(header.pop("__metadata__", None))
+    state, shapes = _state(description, n_threads), {}
+    if state.built is not None:
+        plan = Plan.of(state.layers, state.built.n_features)
+        state = replace(state, built=state.built._replace(plan=plan))
+        state.loss.check_units(plan.n_outputs)
+        prefixes = ["", *(f"moment{i}." for i, used in enumerate(state.optimizer.used_moments(), 1) if used)]
+        shapes = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
+        shapes |= {p.name: p.shape for p in plan.buffers}
+    lists = {f"history.{name}" for name in state.history.metrics}
+    order = files.checked_tensors(header, shapes, lists, n_bytes)
+    _check_history(sum(size for name, size in order if name in lists))
+    return _Found(state, order)
+
+
+def _description(metadata: Any) -> dict[str, Any]:
+    """What the metadata says of the network, if this version of cydrop understands it."""
+    if metadata is None or (isinstance(metadata, dict) and "cydrop" not in metadata):
+        raise ValueError("it holds tensors but no description of a network; cydrop.exchange takes others' weights")
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are not texts")
+    description = files.parsed(metadata["cydrop"])
+    form = description.get("format") if isinstance(description, dict) else None
+    if type(form) is not int or form != FORMAT:
+        writer = metadata.get("version", "before 0.1.0")
+        this = f"this cydrop {__version__} reads format {FORMAT}"
+        raise ValueError(f"it has format {form!r:.20}, {this}: load it with the one that wrote it, cydrop {writer:.20}")
+    return an_object("description", description, DESCRIPTION)
+
+
+def _state(description: dict[str, Any], n_threads: int | None) -> State:
+    """The network as described, without its tensors."""
+    made = tuple(layers.from_config(an_object("layer", config)) for config in a_list("layers", description["layers"]))
+    if not made:
+        raise ValueError("layers is empty: a network needs at least one layer")
+    loss = losses.from_config(an_object("loss", description["loss"]))
+    optimizer = optimizers.from_config(an_object("optimizer", description["optimizer"]))
+    check_rates(optimizer.learning_rate, [draw.layer for draw in Plan.of(made, 1).draws])
+    root = tuple(a_word(word) for word in a_list("seed", description["root"], 4))
+    epochs = a_count(description["epochs"])
+    names = a_list("history", description["history"])
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("its history is not a list of names")
+    built = None
+    if description["built"] is not None:
+        counts = an_object("built", description["built"], COUNTERS)
+        n_features, draws, updates = (a_count(counts[name]) for name in COUNTERS)
+        built = Built(checks.integer("n_features", n_features, 1), draws, updates, None)
+    history = History({name: list[float]() for name in names})
+    return State(made, loss, optimizer, root, epochs, history, threads.resolve(n_threads), n_threads is None, built)
+
+
+def _check_history(values: int) -> None:
+    if values > LONGEST_HISTORY:
+        advice = "before saving begin a new one: network.history = cydrop.History()"
+        raise ValueError(f"the history has {values:,} values, a file holds {LONGEST_HISTORY:,}; {advice}")
