@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import cydrop as cd
-from cydrop import exchange, files  # noqa: F401 - imported before anything is broken off
+from cydrop import exchange, saving  # noqa: F401 - imported before anything is broken off
 
 SOURCE = str(Path(cd.__file__).parent)
 if os.name == "posix":

@@ -24,6 +24,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import cydrop as cd
+from cydrop._run.core import core_of
+from cydrop._run.training import Trainer
 from cydrop.callbacks import CSVLogger, EarlyStopping, LambdaCallback
 from cydrop.sklearn import MLPClassifier, MLPRegressor, _training
 from cydrop.sklearn._data import Data
@@ -466,11 +468,11 @@ def test_partial_fit_follows_parameters_that_change(table):
     assert model.network_.optimizer.weight_decay == pytest.approx(0.06)
     model.partial_fit(X[:60], y[:60])  # the penalty is shared by the rows of this batch, not by those of the first
     assert model.network_.optimizer.weight_decay == pytest.approx(0.01)
-    moments = model.network_._moments[0].copy()
+    moments = core_of(model.network_).model.moments[0].copy()
     model.set_params(learning_rate_init=1e-9, alpha=0.0).partial_fit(X[:60], y[:60])
     assert model.network_.optimizer.learning_rate == 1e-9
     assert model.network_.optimizer.weight_decay == 0.0
-    assert np.corrcoef(moments, model.network_._moments[0])[0, 1] > 0.5  # they were kept
+    assert np.corrcoef(moments, core_of(model.network_).model.moments[0])[0, 1] > 0.5  # they were kept
     model.set_params(solver="sgd", learning_rate_init=0.1, learning_rate="invscaling").partial_fit(X[:60], y[:60])
     assert model.network_.optimizer.learning_rate == pytest.approx(0.1 / (model.t_ + 1) ** 0.5)
     with pytest.raises(ValueError, match="another network than the fitted one"):
@@ -630,8 +632,8 @@ def test_an_interrupt_leaves_a_fitted_estimator(digits, monkeypatch):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    original = cd.Network._train_epoch
-    monkeypatch.setattr(cd.Network, "_train_epoch", epoch)
+    original = Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", epoch)
     model = MLPClassifier(random_state=0)
     with pytest.warns(UserWarning, match="interrupted"):
         model.fit(X, y)
@@ -1079,7 +1081,7 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocked())
 import numpy as np, cydrop as cd
-from cydrop import callbacks, datasets, files, functional, losses, optimizers, reference, schedules
+from cydrop import callbacks, datasets, functional, losses, optimizers, reference, schedules
 net = cd.Network([cd.Dense(4, activation="relu"), cd.Dropout(0.5), cd.Dense(2)], seed=0)
 X = np.eye(4); y = [0, 1, 0, 1]
 net.fit(X, y, epochs=2, validation_data=(X, y), callbacks=[callbacks.EarlyStopping()], verbose=0)
