@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -356,13 +356,18 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(name: str, value: Any, known: Mapping[str, T]) -> T:
-    """The entry of `known` that a string names."""
+def one_of(name: str, value: Any, known: Collection[str]) -> str:
+    """The string itself, if it is among those that are known."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r} ({type(value).__name__})")
     if value not in known:
         raise ValueError(f"{name}={value!r} is not known; known are {', '.join(map(repr, known))}")
-    return known[value]
+    return value
+
+
+def choice(name: str, value: Any, known: Mapping[str, T]) -> T:
+    """The entry of `known` that a string names."""
+    return known[one_of(name, value, known)]
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
