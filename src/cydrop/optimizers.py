@@ -9,10 +9,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from cydrop import schedules
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
-from cydrop.schedules import Rate
+from cydrop.schedules import Rate, rate_config, rate_from_config
+
+__all__ = [  # noqa: RUF022 (in the order of the reference pages)
+    "SGD",
+    "RMSprop",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "KNOWN",
+    "from_config",
+    "resolve",
+]
 
 
 class Optimizer(Declaration):
@@ -62,19 +73,6 @@ class Optimizer(Declaration):
         """Name and options, as saved in a file."""
         rate = rate_config("learning_rate", self.learning_rate)
         return {"optimizer": type(self).__name__} | self.options() | {"learning_rate": rate}
-
-
-def rate_config(name: str, rate: Rate) -> Any:
-    """A number or a schedule in a form that JSON can hold."""
-    if isinstance(rate, schedules.Schedule):
-        return rate.config()
-    if callable(rate):
-        raise ValueError(f"{name} is a function of your own, which a file cannot hold; use one of cydrop.schedules")
-    return rate
-
-
-def rate_from_config(value: Any) -> Rate:
-    return schedules.from_config(value) if isinstance(value, dict) else value
 
 
 class SGD(Optimizer):
