@@ -7,10 +7,13 @@ gradient (AdamW: shrinks the weight instead); as in PyTorch it applies to all pa
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self, TypeAlias
 
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
+from cydrop._core.kinds import kind_of
+from cydrop._core.optimizers import KINDS
 from cydrop.schedules import Rate, rate_config, rate_from_config
 
 __all__ = [  # noqa: RUF022 (in the order of the reference pages)
@@ -25,11 +28,13 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "resolve",
 ]
 
+KernelOptions: TypeAlias = tuple[int, float, float, float, float, bool, float | None]
 
-class Optimizer(Declaration):
+
+class Optimizer(Declaration, ABC):
     """Base of the optimizers."""
 
-    code: ClassVar[int]
+    code: ClassVar[int]  # its number in the kernels
     moments: ClassVar[tuple[bool, bool]]  # which of the two moment arenas are used
     learning_rate: Rate
     weight_decay: float
@@ -47,9 +52,20 @@ class Optimizer(Declaration):
             else checks.number("clip_norm", clip_norm, 0.0, low_open=True, single=True),
         )
 
+    @abstractmethod
+    def kernel_options(self) -> KernelOptions:
+        """Its options as the compiled update takes them, besides the learning rate: kind, beta1, beta2, epsilon,
+        weight_decay, nesterov and clip_norm, 0 or False what it does not have."""
+
+    def _kernel_options(
+        self, beta1: float = 0.0, beta2: float = 0.0, epsilon: float = 0.0, nesterov: bool = False
+    ) -> KernelOptions:
+        """These with what all optimizers have."""
+        return self.code, beta1, beta2, epsilon, self.weight_decay, nesterov, self.clip_norm
+
     def decays(self) -> tuple[float, float]:
         """Decay rates of the first and of the second moment; momentum counts as the first."""
-        return 0.0, 0.0
+        return self.kernel_options()[1:3]
 
     def used_moments(self) -> tuple[bool, bool]:
         """Whether the first and the second moment are used with these options."""
@@ -88,7 +104,7 @@ class SGD(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 0
+    code = kind_of(KINDS, "sgd")
     moments = (False, True)
     _options = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
     momentum: float
@@ -110,8 +126,8 @@ class SGD(Optimizer):
         if nesterov and momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0")
 
-    def decays(self) -> tuple[float, float]:
-        return self.momentum, 0.0
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(beta1=self.momentum, nesterov=self.nesterov)
 
     def used_moments(self) -> tuple[bool, bool]:
         return (False, self.momentum > 0)
@@ -129,7 +145,7 @@ class RMSprop(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 1
+    code = kind_of(KINDS, "rmsprop")
     moments = (False, True)
     _options = ("learning_rate", "rho", "epsilon", "weight_decay", "clip_norm")
     rho: float
@@ -149,8 +165,8 @@ class RMSprop(Optimizer):
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
-    def decays(self) -> tuple[float, float]:
-        return 0.0, self.rho
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(beta2=self.rho, epsilon=self.epsilon)
 
 
 class Adagrad(Optimizer):
@@ -164,7 +180,7 @@ class Adagrad(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 2
+    code = kind_of(KINDS, "adagrad")
     moments = (False, True)
     _options = ("learning_rate", "epsilon", "weight_decay", "clip_norm")
     epsilon: float
@@ -179,6 +195,9 @@ class Adagrad(Optimizer):
         self._declare_common(learning_rate, weight_decay, clip_norm)
         self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(epsilon=self.epsilon)
+
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), with bias correction; weight_decay is added to the gradient.
@@ -192,7 +211,7 @@ class Adam(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 3
+    code = kind_of(KINDS, "adam")
     moments = (True, True)
     _options = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
     beta1: float
@@ -215,8 +234,8 @@ class Adam(Optimizer):
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
-    def decays(self) -> tuple[float, float]:
-        return self.beta1, self.beta2
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(self.beta1, self.beta2, self.epsilon)
 
 
 class AdamW(Adam):
@@ -230,7 +249,7 @@ class AdamW(Adam):
         0.01 unless given, as in PyTorch.
     """
 
-    code = 4
+    code = kind_of(KINDS, "adamw")
 
     def __init__(
         self,
