@@ -36,6 +36,7 @@ class Optimizer(Declaration, ABC):
 
     code: ClassVar[int]  # its number in the kernels
     moments: ClassVar[tuple[bool, bool]]  # which of the two moment arenas are used
+    velocity: ClassVar[bool] = False  # whether the second one is a velocity, not a mean or sum of squares
     learning_rate: Rate
     weight_decay: float
     clip_norm: float | None
@@ -106,6 +107,7 @@ class SGD(Optimizer):
 
     code = kind_of(KINDS, "sgd")
     moments = (False, True)
+    velocity = True
     _options = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
     momentum: float
     nesterov: bool

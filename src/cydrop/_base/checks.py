@@ -195,14 +195,12 @@ def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1
     return result
 
 
-def labels_or_probabilities(
-    name: str, value: Any, rows: int, classes: int
-) -> tuple[NDArray[np.int32] | None, Floats | None]:
-    """What cross-entropy takes: labels, or class probabilities of shape (rows, classes). The other one is None."""
+def labels_or_probabilities(name: str, value: Any, rows: int, classes: int) -> NDArray[np.int32] | Floats:
+    """What cross-entropy takes: labels of shape (rows,), or class probabilities of shape (rows, classes)."""
     given = array(name, value)
     if given.ndim == 2 and given.shape[1] == classes and classes > 1:
-        return None, probabilities(name, given, rows)
-    return labels(name, given, rows, classes), None
+        return probabilities(name, given, rows)
+    return labels(name, given, rows, classes)
 
 
 def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[np.int32]:
