@@ -52,10 +52,7 @@ class PlainNetwork:
 
     def loss_of(self, z, y, sample_weight=None):
         """(loss, gradient)"""
-        options = {
-            "cross_entropy": {"label_smoothing": getattr(self.loss, "label_smoothing", 0.0)},
-            "huber": {"delta": getattr(self.loss, "delta", 1.0)},
-        }.get(self.loss.name, {})
+        options = {name: value for name, value in self.loss.options().items() if name != "r_drop"}  # of one pass
         function = getattr(reference, self.loss.name)
         return function(z, y, sample_weight=sample_weight, return_grad=True, **options)
 
@@ -64,15 +61,10 @@ class PlainNetwork:
         optimizer = self.optimizer
         self.updates += 1
         factor = reference.clip_factor(list(self.gradients.values()), optimizer.clip_norm)
-        names = {"SGD": ["momentum", "nesterov"], "RMSprop": ["rho", "epsilon"], "Adagrad": ["epsilon"]}
-        used = names.get(type(optimizer).__name__, ["beta1", "beta2", "epsilon"])
-        options = {name: getattr(optimizer, name) for name in [*used, "weight_decay"]}
+        options = {name: value for name, value in optimizer.options().items() if name != "clip_norm"}
         update = getattr(reference, type(optimizer).__name__.lower())
         for name, w in self.parameters.items():
-            w, m, v = update(
-                w, self.gradients[name] * factor, *self.moments[name], self.updates,
-                learning_rate=optimizer.learning_rate, **options,
-            )  # fmt: skip
+            w, m, v = update(w, self.gradients[name] * factor, *self.moments[name], self.updates, **options)
             self.parameters[name], self.moments[name] = w, (m, v)
         for op in self.ops:
             if op.max_norm > 0:

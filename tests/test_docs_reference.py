@@ -40,8 +40,8 @@ INSIDE = {
 PLUMBING = {
     "callbacks": {"checked", "for_verbose", "is_terminal", "told"},
     "losses": {"from_config", "resolve"},
-    "optimizers": {"from_config", "rate_config", "rate_from_config", "resolve"},
-    "schedules": {"from_config", "value_at"},
+    "optimizers": {"from_config", "resolve"},
+    "schedules": {"from_config", "rate_config", "rate_from_config", "value_at"},
 }
 
 # what has no "Parameters" section, and why

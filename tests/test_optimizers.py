@@ -65,11 +65,10 @@ class Parameters:
 
     def update(self, g, clip=1.0, n_threads=1, segments=NO_SEGMENTS):
         self.t += 1
-        o = self.optimizer
+        kind, *options, _ = self.optimizer.kernel_options()
         core.update(
-            o.code, self.w, g, self.m, self.v, self.t, o.learning_rate, *o.decays(),
-            getattr(o, "epsilon", 0.0), o.weight_decay, getattr(o, "nesterov", False), clip, segments, n_threads,
-        )  # fmt: skip
+            kind, self.w, g, self.m, self.v, self.t, self.optimizer.learning_rate, *options, clip, segments, n_threads
+        )
 
     def bits(self):
         return self.w.tobytes(), self.m.tobytes(), self.v.tobytes()

@@ -33,6 +33,7 @@ from cydrop.schedules import Rate
 __all__ = ["from_sklearn", "from_torch", "load_state_dict", "to_state_dict", "to_torch"]
 
 LAYERS = {cls.torch_name: cls for cls in KNOWN.values() if cls.torch_name}
+LINKS = {name: cls for cls in losses.KNOWN.values() for name in cls.torch_links}
 COUNTER = f".{UNCOUNTED}"
 
 _SKLEARN_ACTIVATIONS = {"identity": None, "relu": "relu", "tanh": "tanh", "logistic": "sigmoid"}
@@ -318,14 +319,12 @@ def _layer(module: Any, loss: losses.Loss, *, first: bool, last: bool) -> Layer 
         if not first or (module.start_dim, module.end_dim) != (1, -1):
             raise ValueError("cydrop has no such layer; at the beginning, Flatten() is left out")
         return None
-    if kind in ("Softmax", "LogSoftmax"):
-        if not last or not isinstance(loss, losses.CrossEntropy) or module.dim not in (None, 1, -1):
-            raise ValueError("cydrop has it at the end only and over dim=1, as the link of loss='cross_entropy'")
+    if last and loss.is_link(module):
         return None
-    if kind == "Sigmoid" and last and isinstance(loss, losses.BinaryCrossEntropy):
-        return None
-    if kind == "Sigmoid" and last and isinstance(loss, losses.CrossEntropy):
-        raise ValueError("at the end it does not go with loss='cross_entropy'; is it loss='binary_cross_entropy'?")
+    if kind in LINKS and kind not in LAYERS:
+        raise ValueError(f"cydrop has it at the end only and over dim=1, as the link of loss={LINKS[kind].name!r}")
+    if kind in LINKS and last and loss.torch_links:
+        raise ValueError(f"at the end it does not go with loss={loss.name!r}; is it loss={LINKS[kind].name!r}?")
     if kind not in LAYERS:
         raise ValueError(f"cydrop has no such layer; known are {', '.join(LAYERS)}")
     return LAYERS[kind].from_torch(module)

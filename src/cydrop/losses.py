@@ -6,10 +6,17 @@ Each takes raw outputs z (before its link), shape (n_samples, units).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
+from cydrop._core.kinds import kind_of
+from cydrop._core.losses import KINDS
 
 __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "Loss",
@@ -24,12 +31,20 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "resolve",
 ]
 
+Array: TypeAlias = NDArray[Any]
+Doubles: TypeAlias = NDArray[np.float64]
 
-class Loss(Declaration):
-    """Base of the losses."""
+SMALLEST = 1e-300  # probabilities and variances below count as this, where a logarithm or a division follows
+
+
+class Loss(Declaration, ABC):
+    """Base of the losses. A loss says what it is once, in its class."""
 
     name: ClassVar[str]
-    code: ClassVar[int]
+    code: ClassVar[int]  # its number in the kernels
+    binary: ClassVar[bool] = False  # whether every output is the probability that its target is 1
+    has_density: ClassVar[bool] = True  # whether predictions say how likely y is, without a precision of the noise
+    torch_links: ClassVar[tuple[str, ...]] = ()  # the modules of PyTorch that are its link
     sklearn_name: ClassVar[str | None] = None  # what scikit-learn's regressors call it
     sklearn_factor: ClassVar[float] = 1.0  # scikit-learn's loss of one output over this one
 
@@ -62,6 +77,114 @@ class Loss(Declaration):
             Units of the last layer.
         """
 
+    def checked(self, name: str, y: Any, rows: int, units: int) -> Array:
+        """A copy of y as the compiled loss takes it: labels, int32 in one dimension, or targets or class probabilities,
+        float32 in two.
+
+        Parameters
+        ----------
+        name : str
+            Of the argument, for errors.
+        y : array-like
+        rows : int
+            Of X.
+        units : int
+            Of the last layer.
+        """
+        return checks.targets(name, y, rows, self.columns(units), binary=self.binary)
+
+    # How well predictions meet y --------------------------------------------------------------------------------
+
+    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+        """The metric that the compiled loss counts in passing, if it does.
+
+        Parameters
+        ----------
+        hits : int
+            What it counted.
+        rows : int
+        targets : int
+            Those that the metrics see.
+        """
+        return {}
+
+    @abstractmethod
+    def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
+        """The metrics of predictions.
+
+        Parameters
+        ----------
+        p : ndarray, shape (n, units)
+            After the link; of means and variances the means will do.
+        y : ndarray
+            As `checked` returned it.
+        counted : ndarray of bool or None
+            Which targets the metrics see. None: all.
+        """
+
+    # What is made of Monte Carlo samples, in float64 ------------------------------------------------------------
+
+    def moments(self, mean: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:
+        """Mean and variance of y, as far as the network knows them.
+
+        Parameters
+        ----------
+        mean, variance : ndarray, shape (n, units)
+            Of the samples.
+        """
+        return mean, variance
+
+    def entropy(self, p: Doubles) -> Doubles | None:
+        """Entropy of predictions in nats, of each row or, where they are `binary`, of each element. None: they are no
+        probabilities.
+
+        Parameters
+        ----------
+        p : ndarray, shape (n, units)
+        """
+        return None
+
+    @abstractmethod
+    def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
+        """log p(y | sample), shape (samples, n).
+
+        Parameters
+        ----------
+        p : ndarray, shape (samples, n, units)
+            Predictions.
+        y : ndarray
+            As `checked` returned it.
+        precision : float or None
+            Of the noise in y; needed where the loss has no density of its own (`has_density`).
+        """
+
+    # In other programs ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+        """Adds the link to an ONNX graph.
+
+        Parameters
+        ----------
+        graph : the graph that cydrop.onnx writes
+        z : str
+            Name of the raw outputs.
+
+        Returns
+        -------
+        list
+            The outputs of the graph: what `Network.predict` returns.
+        """
+
+    def is_link(self, module: Any) -> bool:
+        """Whether a module of PyTorch at the end of a network is the link.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        """
+        return type(module).__name__ in self.torch_links
+
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
         return {"loss": self.name} | self.options()
@@ -86,7 +209,8 @@ class CrossEntropy(Loss):
     """
 
     name = "cross_entropy"
-    code = 0
+    code = kind_of(KINDS, name)
+    torch_links = ("Softmax", "LogSoftmax")
     _options = ("label_smoothing", "r_drop")
     label_smoothing: float
     r_drop: float
@@ -115,6 +239,30 @@ class CrossEntropy(Loss):
                 "for one output with labels 0 and 1 use loss='binary_cross_entropy'"
             )
 
+    def checked(self, name: str, y: Any, rows: int, units: int) -> Array:
+        return checks.labels_or_probabilities(name, y, rows, units)
+
+    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+        return {"accuracy": hits / rows}
+
+    def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
+        likeliest = y if y.ndim == 1 else y.argmax(axis=1)  # of equal ones the first
+        return {"accuracy": float(np.mean(p.argmax(axis=1) == likeliest))}
+
+    def entropy(self, p: Doubles) -> Doubles:
+        return np.asarray(_plogp(p).sum(axis=1))
+
+    def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
+        if y.ndim == 1:
+            return _log(p[:, np.arange(len(y)), y])
+        return np.asarray((y * _log(p)).sum(axis=2))
+
+    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+        return [graph.output(graph.add("Softmax", z, axis=1, output="probabilities"), graph.n_outputs)]
+
+    def is_link(self, module: Any) -> bool:
+        return super().is_link(module) and module.dim in (None, 1, -1)
+
 
 class BinaryCrossEntropy(Loss):
     """Sigmoid cross-entropy of independent targets, the mean over all elements, in nats. Link: sigmoid.
@@ -123,27 +271,67 @@ class BinaryCrossEntropy(Loss):
     """
 
     name = "binary_cross_entropy"
-    code = 1
+    code = kind_of(KINDS, name)
+    binary = True
+    torch_links = ("Sigmoid",)
+
+    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+        return {"accuracy": hits / targets if targets else math.nan}
+
+    def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
+        right = (p > 0.5) == (y > 0.5)
+        right = right if counted is None else right[counted]
+        return self.hit_rate(int(right.sum()), len(y), right.size)
+
+    def entropy(self, p: Doubles) -> Doubles:
+        return _plogp(p) + _plogp(1.0 - p)
+
+    def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
+        y = y.astype(np.float64)
+        return np.asarray((y * _log(p) + (1.0 - y) * _log(1.0 - p)).sum(axis=2))
+
+    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+        return [graph.output(graph.add("Sigmoid", z, output="probabilities"), graph.n_outputs)]
 
 
-class MSE(Loss):
+class _Regression(Loss):
+    """Base of the losses whose outputs are the numbers that y holds."""
+
+    has_density = False
+
+    def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
+        error = p[:, : y.shape[1]].astype(np.float64) - y
+        if counted is not None:
+            error = error[counted] if counted.any() else np.full(1, np.nan)
+        return {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+
+    def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
+        if precision is None:
+            raise ValueError(f"with {self.name} y has a density only where the precision of its noise is given")
+        return _normal_log_density(p, y, np.full(p.shape, precision))
+
+    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+        return [graph.output(graph.add("Identity", z, output="values"), graph.n_outputs)]
+
+
+class MSE(_Regression):
     """Squared error, the mean over all elements. Link: none."""
 
     name = "mse"
-    code = 2
+    code = kind_of(KINDS, name)
     sklearn_name = "squared_error"
     sklearn_factor = 0.5
 
 
-class MAE(Loss):
+class MAE(_Regression):
     """Absolute error, the mean over all elements. Link: none."""
 
     name = "mae"
-    code = 3
+    code = kind_of(KINDS, name)
     sklearn_name = "absolute_error"
 
 
-class Huber(Loss):
+class Huber(_Regression):
     """Huber's loss (1964): squared (halved) within delta, linear beyond, the mean over all elements. Link: none.
 
     Parameters
@@ -152,7 +340,7 @@ class Huber(Loss):
     """
 
     name = "huber"
-    code = 4
+    code = kind_of(KINDS, name)
     sklearn_name = "huber"
     _options = ("delta",)
     delta: float
@@ -165,7 +353,7 @@ class Huber(Loss):
         return self.delta
 
 
-class GaussianNLL(Loss):
+class GaussianNLL(_Regression):
     """Negative log-likelihood of a normal distribution whose mean and log-variance are predicted, in nats, the
     mean over all targets (Nix and Weigend 1994).
 
@@ -174,7 +362,8 @@ class GaussianNLL(Loss):
     """
 
     name = "gaussian_nll"
-    code = 5
+    code = kind_of(KINDS, name)
+    has_density = True
 
     def columns(self, units: int) -> int:
         return units // 2
@@ -184,6 +373,34 @@ class GaussianNLL(Loss):
             raise ValueError(
                 f"gaussian_nll needs a last layer with two units a target (means, then log-variances), got {units}"
             )
+
+    def moments(self, mean: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:
+        half = mean.shape[1] // 2  # in all: the variance of the means, plus the mean of the variances
+        return mean[:, :half], variance[:, :half] + mean[:, half:]
+
+    def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
+        half = p.shape[2] // 2
+        return _normal_log_density(p[:, :, :half], y, 1.0 / np.maximum(p[:, :, half:], SMALLEST))
+
+    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+        means, logs = graph.split(z, "means", "log_variances")
+        variances = graph.add("Min", graph.add("Exp", logs), graph.constant("largest", np.finfo(np.float32).max))
+        return [graph.output(graph.add("Concat", means, variances, axis=1, output="values"), graph.n_outputs)]
+
+
+def _plogp(p: Doubles) -> Doubles:
+    """-p log p, 0 at 0."""
+    return -p * np.log(np.where(p > 0, p, 1.0))
+
+
+def _log(p: Doubles) -> Doubles:
+    return np.asarray(np.log(np.maximum(p, SMALLEST)))
+
+
+def _normal_log_density(mean: Doubles, y: Array, precision: Doubles) -> Doubles:
+    """Of a row's targets together."""
+    densities = np.log(precision) - math.log(2 * math.pi) - precision * (y - mean) ** 2
+    return np.asarray(densities.sum(axis=2) / 2)
 
 
 KNOWN: dict[str, type[Loss]] = {

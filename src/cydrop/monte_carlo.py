@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -79,11 +79,7 @@ class MonteCarlo:
         dict of str to float
             "accuracy" for classifiers, "rmse" and "mae" for regression.
         """
-        if isinstance(loss, losses.CrossEntropy):
-            return {"accuracy": float(np.mean(self.mean.argmax(axis=1) == data.likeliest()))}
-        if isinstance(loss, losses.BinaryCrossEntropy):
-            return {"accuracy": float(np.mean((self.mean > 0.5) == (data.targets > 0.5)))}
-        return data.errors(self.mean)
+        return loss.metrics(self.mean, data.y, data.counted)
 
 
 def quantile_levels(quantiles: ArrayLike) -> NDArray[np.float64]:
@@ -100,37 +96,24 @@ class Tally:
     def __init__(self, loss: losses.Loss, shape: tuple[int, int], n_threads: int) -> None:
         self.loss, self.count, self.n_threads = loss, 0, n_threads
         self.mean, self.squares = np.zeros(shape), np.zeros(shape)
-        self.binary = isinstance(loss, losses.BinaryCrossEntropy)
-        wanted = self.binary or isinstance(loss, losses.CrossEntropy)
-        self.entropies = np.zeros((shape[0] if wanted else 0, shape[1] if self.binary else 1))
+        of_one_row = loss.entropy(np.zeros((1, shape[1])))
+        self.entropies = np.zeros((0, 1) if of_one_row is None else (shape[0], of_one_row.size))
 
     def add(self, first: int, start: int, block: Floats) -> None:
         """Samples number first, first + 1, ... of the rows from `start` on; each row's samples come in order."""
         rows = slice(start, start + block.shape[1])
-        _tally.tally(
-            block, first, self.mean[rows], self.squares[rows], self.entropies[rows], self.binary, self.n_threads
-        )
+        sums = self.mean[rows], self.squares[rows], self.entropies[rows]
+        _tally.tally(block, first, *sums, self.loss.binary, self.n_threads)
         self.count = max(self.count, first + len(block))
-
-    def _entropy(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]] | None:
-        if isinstance(self.loss, losses.CrossEntropy):
-            return lambda p: _plogp(p).sum(axis=1)
-        if self.binary:
-            return lambda p: _plogp(p) + _plogp(1.0 - p)
-        return None
 
     def result(
         self, samples: Floats | None, kept: Floats | None = None, levels: NDArray[np.float64] | None = None
     ) -> MonteCarlo:
         """What was tallied; quantiles of `kept` at the levels, if any."""
-        variance, mean = self.squares / self.count, self.mean
-        if isinstance(self.loss, losses.GaussianNLL):
-            half = mean.shape[1] // 2
-            mean, variance = mean[:, :half], variance[:, :half] + mean[:, half:]
+        mean, variance = self.loss.moments(self.mean, self.squares / self.count)
         entropy, information, quantiles = None, None, None
-        measure = self._entropy()
-        if measure is not None:
-            total = measure(mean)
+        total = self.loss.entropy(mean)
+        if total is not None:
             entropy = total.astype(np.float32)
             average = self.entropies.reshape(total.shape) / self.count
             information = np.maximum(total - average, 0.0).astype(np.float32)
@@ -149,51 +132,20 @@ class LogLikelihood:
 
     def __init__(self, loss: losses.Loss, data: Rows, noise_precision: float | None) -> None:
         self.loss, self.data, self.precision = loss, data, noise_precision
-        self.known = noise_precision is not None or self.is_known(loss)
+        self.known = noise_precision is not None or loss.has_density
         self.total = np.full(len(data.X), -np.inf)
-
-    @staticmethod
-    def is_known(loss: losses.Loss) -> bool:
-        """Whether the loss itself says how likely a target is."""
-        return isinstance(loss, losses.CrossEntropy | losses.BinaryCrossEntropy | losses.GaussianNLL)
 
     def add(self, start: int, block: Floats) -> None:
         """Predictions of some samples for the rows from `start` on."""
         if self.known:
             rows = slice(start, start + block.shape[1])
-            logs = self._log_density(block.astype(np.float64), rows)
+            logs = self.loss.log_density(block.astype(np.float64), self.data.y[rows], self.precision)
             top = logs.max(axis=0)
             some = top + np.log(np.exp(logs - top).sum(axis=0))
             self.total[rows] = np.logaddexp(self.total[rows], some)
 
-    def _log_density(self, p: NDArray[np.float64], rows: slice) -> NDArray[np.float64]:
-        """log p(y | sample), shape (samples, rows)."""
-        if isinstance(self.loss, losses.CrossEntropy):
-            if not len(self.data.labels):
-                return np.asarray((self.data.targets[rows] * np.log(np.maximum(p, 1e-300))).sum(axis=2))
-            label = self.data.labels[rows]
-            chosen: NDArray[np.float64] = np.log(np.maximum(p[:, np.arange(p.shape[1]), label], 1e-300))
-            return chosen
-        y = self.data.targets[rows].astype(np.float64)
-        if isinstance(self.loss, losses.BinaryCrossEntropy):
-            right, wrong = np.log(np.maximum(p, 1e-300)), np.log(np.maximum(1.0 - p, 1e-300))
-            return np.asarray((y * right + (1.0 - y) * wrong).sum(axis=2))
-        if isinstance(self.loss, losses.GaussianNLL):
-            half = p.shape[2] // 2
-            p, precision = p[:, :, :half], 1.0 / np.maximum(p[:, :, half:], 1e-300)
-        else:
-            assert self.precision is not None
-            precision = np.full(p.shape, self.precision)
-        densities = np.log(precision) - math.log(2 * math.pi) - precision * (y - p) ** 2
-        return np.asarray(densities.sum(axis=2) / 2)
-
     def result(self, samples: int) -> dict[str, float]:
         return {"log_likelihood": float(np.mean(self.total - math.log(samples)))} if self.known else {}
-
-
-def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """-p log p, 0 at 0."""
-    return -p * np.log(np.where(p > 0, p, 1.0))
 
 
 # Drawing ------------------------------------------------------------------------------------------------------
@@ -227,7 +179,7 @@ def evaluate_mc(
     loss = data.loss
     if noise_precision is not None:
         noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
-        if LogLikelihood.is_known(loss):
+        if loss.has_density:
             raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
     model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate)
     if model.loss is not loss:

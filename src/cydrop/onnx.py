@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cydrop import losses
 from cydrop._base import checks
 from cydrop._run import files
 from cydrop._run.core import core_of
@@ -147,7 +146,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
         graph.place, graph.shape = str(place), plan.shapes[place]
         value = layer.to_onnx(graph, value)
     graph.place = "link"
-    outputs = graph.link(network.loss, value) if last is network else graph.answer(last, value)
+    outputs = network.loss.to_onnx(graph, value) if last is network else graph.answer(last, value)
 
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
@@ -278,6 +277,12 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
+    def split(self, x: str, *names: str) -> list[str]:
+        """The columns of x in equal parts."""
+        parts = [self.name(name) for name in names]
+        self.nodes.append(self.onnx.helper.make_node("Split", [x], parts, name=self.name("Split"), axis=1))
+        return parts
+
     def constant(self, what: str, value: ArrayLike) -> str:
         """A float32 array, or a number."""
         name = self.name(what)
@@ -315,23 +320,6 @@ class _Graph:
         return self.add("RandomNormalLike", like, mean=mean, scale=deviation)
 
     # The end --------------------------------------------------------------------------------------------------
-
-    def link(self, loss: losses.Loss, z: str) -> list[Any]:
-        """From raw outputs to what `Network.predict` returns."""
-        if isinstance(loss, losses.CrossEntropy):
-            self.add("Softmax", z, axis=1, output="probabilities")
-            return [self.output("probabilities", self.n_outputs)]
-        if isinstance(loss, losses.BinaryCrossEntropy):
-            self.add("Sigmoid", z, output="probabilities")
-            return [self.output("probabilities", self.n_outputs)]
-        if isinstance(loss, losses.GaussianNLL):
-            means, logs = self.name("means"), self.name("log_variances")
-            self.nodes.append(self.onnx.helper.make_node("Split", [z], [means, logs], name=self.name("Split"), axis=1))
-            variances = self.add("Min", self.add("Exp", logs), self.constant("largest", np.finfo(np.float32).max))
-            self.add("Concat", means, variances, axis=1, output="values")
-        else:
-            self.add("Identity", z, output="values")
-        return [self.output("values", self.n_outputs)]
 
     def answer(self, estimator: Any, z: str) -> list[Any]:
         """From raw outputs to what the estimator's `predict` and `predict_proba` return."""

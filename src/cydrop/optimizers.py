@@ -7,19 +7,36 @@ gradient (AdamW: shrinks the weight instead); as in PyTorch it applies to all pa
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self, TypeAlias
 
-from cydrop import schedules
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
-from cydrop.schedules import Rate
+from cydrop._core.kinds import kind_of
+from cydrop._core.optimizers import KINDS
+from cydrop.schedules import Rate, rate_config, rate_from_config
+
+__all__ = [  # noqa: RUF022 (in the order of the reference pages)
+    "SGD",
+    "RMSprop",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "KNOWN",
+    "from_config",
+    "resolve",
+]
+
+KernelOptions: TypeAlias = tuple[int, float, float, float, float, bool, float | None]
 
 
-class Optimizer(Declaration):
+class Optimizer(Declaration, ABC):
     """Base of the optimizers."""
 
-    code: ClassVar[int]
+    code: ClassVar[int]  # its number in the kernels
     moments: ClassVar[tuple[bool, bool]]  # which of the two moment arenas are used
+    velocity: ClassVar[bool] = False  # whether the second one is a velocity, not a mean or sum of squares
     learning_rate: Rate
     weight_decay: float
     clip_norm: float | None
@@ -36,9 +53,20 @@ class Optimizer(Declaration):
             else checks.number("clip_norm", clip_norm, 0.0, low_open=True, single=True),
         )
 
+    @abstractmethod
+    def kernel_options(self) -> KernelOptions:
+        """Its options as the compiled update takes them, besides the learning rate: kind, beta1, beta2, epsilon,
+        weight_decay, nesterov and clip_norm, 0 or False what it does not have."""
+
+    def _kernel_options(
+        self, beta1: float = 0.0, beta2: float = 0.0, epsilon: float = 0.0, nesterov: bool = False
+    ) -> KernelOptions:
+        """These with what all optimizers have."""
+        return self.code, beta1, beta2, epsilon, self.weight_decay, nesterov, self.clip_norm
+
     def decays(self) -> tuple[float, float]:
         """Decay rates of the first and of the second moment; momentum counts as the first."""
-        return 0.0, 0.0
+        return self.kernel_options()[1:3]
 
     def used_moments(self) -> tuple[bool, bool]:
         """Whether the first and the second moment are used with these options."""
@@ -64,19 +92,6 @@ class Optimizer(Declaration):
         return {"optimizer": type(self).__name__} | self.options() | {"learning_rate": rate}
 
 
-def rate_config(name: str, rate: Rate) -> Any:
-    """A number or a schedule in a form that JSON can hold."""
-    if isinstance(rate, schedules.Schedule):
-        return rate.config()
-    if callable(rate):
-        raise ValueError(f"{name} is a function of your own, which a file cannot hold; use one of cydrop.schedules")
-    return rate
-
-
-def rate_from_config(value: Any) -> Rate:
-    return schedules.from_config(value) if isinstance(value, dict) else value
-
-
 class SGD(Optimizer):
     """Stochastic gradient descent: v = momentum v + g; w -= learning_rate v (Nesterov: g + momentum v).
 
@@ -90,8 +105,9 @@ class SGD(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 0
+    code = kind_of(KINDS, "sgd")
     moments = (False, True)
+    velocity = True
     _options = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
     momentum: float
     nesterov: bool
@@ -112,8 +128,8 @@ class SGD(Optimizer):
         if nesterov and momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0")
 
-    def decays(self) -> tuple[float, float]:
-        return self.momentum, 0.0
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(beta1=self.momentum, nesterov=self.nesterov)
 
     def used_moments(self) -> tuple[bool, bool]:
         return (False, self.momentum > 0)
@@ -131,7 +147,7 @@ class RMSprop(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 1
+    code = kind_of(KINDS, "rmsprop")
     moments = (False, True)
     _options = ("learning_rate", "rho", "epsilon", "weight_decay", "clip_norm")
     rho: float
@@ -151,8 +167,8 @@ class RMSprop(Optimizer):
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
-    def decays(self) -> tuple[float, float]:
-        return 0.0, self.rho
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(beta2=self.rho, epsilon=self.epsilon)
 
 
 class Adagrad(Optimizer):
@@ -166,7 +182,7 @@ class Adagrad(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 2
+    code = kind_of(KINDS, "adagrad")
     moments = (False, True)
     _options = ("learning_rate", "epsilon", "weight_decay", "clip_norm")
     epsilon: float
@@ -181,6 +197,9 @@ class Adagrad(Optimizer):
         self._declare_common(learning_rate, weight_decay, clip_norm)
         self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(epsilon=self.epsilon)
+
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba 2015), with bias correction; weight_decay is added to the gradient.
@@ -194,7 +213,7 @@ class Adam(Optimizer):
     clip_norm : float > 0 or None
     """
 
-    code = 3
+    code = kind_of(KINDS, "adam")
     moments = (True, True)
     _options = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
     beta1: float
@@ -217,8 +236,8 @@ class Adam(Optimizer):
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
 
-    def decays(self) -> tuple[float, float]:
-        return self.beta1, self.beta2
+    def kernel_options(self) -> KernelOptions:
+        return self._kernel_options(self.beta1, self.beta2, self.epsilon)
 
 
 class AdamW(Adam):
@@ -232,7 +251,7 @@ class AdamW(Adam):
         0.01 unless given, as in PyTorch.
     """
 
-    code = 4
+    code = kind_of(KINDS, "adamw")
 
     def __init__(
         self,

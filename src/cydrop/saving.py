@@ -211,8 +211,7 @@ def _check_values(name: str, array: NDArray[Any], optimizer: optimizers.Optimize
         low, high = float(array.min()), float(array.max())
     if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError(f"tensor {name!r} has values that are NaN or infinite")
-    # SGD keeps its velocity there, the others a mean or sum of squares
-    squares = name.startswith("moment2.") and not isinstance(optimizer, optimizers.SGD)
+    squares = name.startswith("moment2.") and not optimizer.velocity
     if low < 0 and (squares or name.endswith(".running_variance")):
         raise ValueError(f"tensor {name!r} must not be negative, got {low:g}")
 

@@ -14,6 +14,25 @@ from typing import Any, TypeAlias
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
 
+__all__ = [  # noqa: RUF022 (in the order of the reference pages)
+    "Schedule",
+    "Constant",
+    "Linear",
+    "Step",
+    "Exponential",
+    "Cosine",
+    "FlatCos",
+    "Curriculum",
+    "OneCycle",
+    "Scaled",
+    "KNOWN",
+    "Rate",
+    "from_config",
+    "rate_config",
+    "rate_from_config",
+    "value_at",
+]
+
 
 class Schedule(Declaration, ABC):
     """A function of progress with a name and options."""
@@ -267,6 +286,20 @@ def from_config(config: dict[str, Any]) -> Schedule:
     if "base" in options:
         options["base"] = from_config(options["base"])
     return checks.choice("schedule", options.pop("schedule", None), KNOWN)(**options)
+
+
+def rate_config(name: str, rate: Rate) -> Any:
+    """A number or a schedule in a form that JSON can hold."""
+    if isinstance(rate, Schedule):
+        return rate.config()
+    if callable(rate):
+        raise ValueError(f"{name} is a function of your own, which a file cannot hold; use one of cydrop.schedules")
+    return rate
+
+
+def rate_from_config(value: Any) -> Rate:
+    """The number or schedule that `rate_config` described."""
+    return from_config(value) if isinstance(value, dict) else value
 
 
 def value_at(name: str, rate: Rate, progress: float, low: float = 0.0, high: float = math.inf) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -195,14 +195,12 @@ def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1
     return result
 
 
-def labels_or_probabilities(
-    name: str, value: Any, rows: int, classes: int
-) -> tuple[NDArray[np.int32] | None, Floats | None]:
-    """What cross-entropy takes: labels, or class probabilities of shape (rows, classes). The other one is None."""
+def labels_or_probabilities(name: str, value: Any, rows: int, classes: int) -> NDArray[np.int32] | Floats:
+    """What cross-entropy takes: labels of shape (rows,), or class probabilities of shape (rows, classes)."""
     given = array(name, value)
     if given.ndim == 2 and given.shape[1] == classes and classes > 1:
-        return None, probabilities(name, given, rows)
-    return labels(name, given, rows, classes), None
+        return probabilities(name, given, rows)
+    return labels(name, given, rows, classes)
 
 
 def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[np.int32]:
@@ -356,13 +354,18 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(name: str, value: Any, known: Mapping[str, T]) -> T:
-    """The entry of `known` that a string names."""
+def one_of(name: str, value: Any, known: Collection[str]) -> str:
+    """The string itself, if it is among those that are known."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r} ({type(value).__name__})")
     if value not in known:
         raise ValueError(f"{name}={value!r} is not known; known are {', '.join(map(repr, known))}")
-    return known[value]
+    return value
+
+
+def choice(name: str, value: Any, known: Mapping[str, T]) -> T:
+    """The entry of `known` that a string names."""
+    return known[one_of(name, value, known)]
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

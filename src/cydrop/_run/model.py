@@ -89,18 +89,8 @@ class Model:
 
     def count_updates(self, updates: int) -> None:
         """Puts the optimizer in force, as one that has made so many updates."""
-        optimizer = self.optimizer
-        self.engine.set_optimizer(
-            (optimizer, self.moments),
-            updates,
-            *self.moments,
-            optimizer.code,
-            *optimizer.decays(),
-            getattr(optimizer, "epsilon", 0.0),
-            optimizer.weight_decay,
-            getattr(optimizer, "nesterov", False),
-            optimizer.clip_norm,
-        )
+        force, (first, second) = (self.optimizer, self.moments), self.moments
+        self.engine.set_optimizer(force, updates, first, second, *self.optimizer.kernel_options())
 
     @property
     def passes(self) -> int:

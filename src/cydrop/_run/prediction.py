@@ -8,7 +8,6 @@ from cydrop._base.arrays import Floats
 from cydrop._core import losses
 from cydrop._run.model import Model
 from cydrop._run.rows import NO_MATRIX, Rows
-from cydrop.losses import BinaryCrossEntropy, CrossEntropy
 
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
 PREDICT_ROWS = 252  # rows of a prediction batch, 21 tiles of 12: their activations stay in the cache
@@ -33,12 +32,9 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None) 
 def evaluate(model: Model, data: Rows, n_threads: int) -> dict[str, float]:
     """The loss and the metrics."""
     z = predict(model, data.X, False)
-    rows = len(z)
-    loss, hits = losses.loss(
-        data.loss.code, data.loss.option, z, data.labels, data.targets, data.weights, NO_MATRIX,
-        np.empty(rows), np.empty(rows, dtype=np.int32), n_threads,
-    )  # fmt: skip
-    metrics = {"loss": loss} | data.hit_rate(hits)
-    if not isinstance(data.loss, CrossEntropy | BinaryCrossEntropy):
-        metrics |= data.errors(z[:, : data.targets.shape[1]])
-    return metrics
+    loss, hits = data.loss_and_hits(z, NO_MATRIX, n_threads)
+    metrics = data.hit_rate(hits)
+    if not metrics:  # nothing was counted: it takes the predictions
+        losses.link(data.loss.code, z, n_threads)
+        metrics = data.metrics(z)
+    return {"loss": loss} | metrics

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop import losses
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
+from cydrop._core import losses as kernels
 
 NO_LABELS = np.empty(0, dtype=np.int32)
 NO_FLOATS = np.empty(0, dtype=np.float32)
@@ -61,30 +62,31 @@ class Rows:
         return Rows(self.loss, X, self.labels[part], self.targets[part], weights, size, self.each)
 
     @property
+    def y(self) -> NDArray[Any]:
+        """The labels, or the targets."""
+        return self.labels if len(self.labels) else self.targets
+
+    @property
     def counted(self) -> NDArray[np.bool_] | None:
         """Which targets the metrics see, of the shape of the targets: those whose own weight is not 0. None: all."""
         return self.weights.reshape(self.targets.shape) > 0 if self.each else None
 
     def hit_rate(self, hits: int) -> dict[str, float]:
         """The accuracy of classifiers: the share that was hit of the rows or, for binary targets, of these."""
-        if isinstance(self.loss, losses.CrossEntropy):
-            return {"accuracy": hits / len(self.X)}
-        if isinstance(self.loss, losses.BinaryCrossEntropy):
-            count = self.targets.size if self.counted is None else int(self.counted.sum())
-            return {"accuracy": hits / count if count else math.nan}
-        return {}
-
-    def likeliest(self) -> NDArray[Any]:
-        """The label of each row; of class probabilities the most probable one, of equal ones the first."""
-        return self.labels if len(self.labels) else self.targets.argmax(axis=1)
-
-    def errors(self, predicted: NDArray[Any]) -> dict[str, float]:
-        """The errors (rmse, mae) of predictions of the shape of the targets, in float64."""
-        error = predicted.astype(np.float64) - self.targets
         counted = self.counted
-        if counted is not None:
-            error = error[counted] if counted.any() else np.full(1, np.nan)
-        return {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        return self.loss.hit_rate(hits, len(self.X), self.targets.size if counted is None else int(counted.sum()))
+
+    def metrics(self, p: NDArray[Any]) -> dict[str, float]:
+        """The metrics of predictions, after the loss's link."""
+        return self.loss.metrics(p, self.y, self.counted)
+
+    def loss_and_hits(self, z: Floats, grad: Floats, n_threads: int) -> tuple[float, int]:
+        """The mean loss of raw outputs, one pass of each row, and what it counts; the gradient, if not empty, is
+        filled."""
+        return kernels.loss(
+            self.loss.code, self.loss.option, z, self.labels, self.targets, self.weights, grad,
+            np.empty(len(z)), np.empty(len(z), dtype=np.int32), n_threads,
+        )  # fmt: skip
 
 
 def checked_rows(
@@ -97,16 +99,10 @@ def checked_rows(
     prefix: str = "",
 ) -> Rows:
     """Rows for a loss and a last layer of `units` units; `prefix` begins the arguments' names in errors."""
-    labels, targets, weights = NO_LABELS, NO_MATRIX, NO_FLOATS
     loss.check_units(units)
-    if isinstance(loss, losses.CrossEntropy):
-        found, probabilities = checks.labels_or_probabilities(f"{prefix}y", y, len(X), units)
-        labels = labels if found is None else found
-        targets = targets if probabilities is None else probabilities
-    else:
-        binary = isinstance(loss, losses.BinaryCrossEntropy)
-        targets = checks.targets(f"{prefix}y", y, len(X), loss.columns(units), binary=binary)
-    each = False
+    own = loss.checked(f"{prefix}y", y, len(X), units)
+    labels, targets = (own, NO_MATRIX) if own.ndim == 1 else (NO_LABELS, own)
+    weights, each = NO_FLOATS, False
     if sample_weight is not None:
         weights = checks.weights(f"{prefix}sample_weight", sample_weight, len(X), loss.columns(units))
         each = weights.ndim == 2

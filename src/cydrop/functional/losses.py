@@ -202,8 +202,5 @@ def _loss(
         raise ValueError(f"{name} is empty: shape {z.shape}; the mean of no rows is not defined")
     data = checked_rows(loss, units, z, y, sample_weight, rows)
     grad = np.empty(z.shape, dtype=np.float32) if return_grad else NO_MATRIX
-    value, _ = kernels.loss(
-        loss.code, loss.option, z, data.labels, data.targets, data.weights, grad, np.empty(rows),
-        np.empty(rows, dtype=np.int32), threads.resolve(n_threads),
-    )  # fmt: skip
+    value, _ = data.loss_and_hits(z, grad, threads.resolve(n_threads))
     return (value, grad) if return_grad else value

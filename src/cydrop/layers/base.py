@@ -19,8 +19,7 @@ from cydrop._base.arrays import Floats
 from cydrop._base.declaration import Declaration
 from cydrop._run import alone
 from cydrop._run.plan import Plan
-from cydrop.optimizers import rate_config, rate_from_config
-from cydrop.schedules import Rate, value_at
+from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
 __all__ = ["Activation", "Layer", "RandomLayer", "checked_rate"]
 

@@ -88,8 +88,8 @@ class Dense(RandomLayer):
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
     ) -> None:
-        checks.choice("weight_init", weight_init, INITIALIZATIONS)
-        checks.choice("bias_init", bias_init, BIAS_INITIALIZATIONS)
+        checks.one_of("weight_init", weight_init, INITIALIZATIONS)
+        checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
         self._declare(
             units=checks.integer("units", units, 1, checks.MOST_UNITS),
             activation=resolve_activation(activation),

@@ -42,9 +42,9 @@ class Dropout(RandomLayer):
         self, rate: Rate = 0.5, *, mode: str = "inverted", shared: str | None = None, seed: seeding.Seed = None
     ) -> None:
         rate = checked_rate("rate", rate)
-        checks.choice("mode", mode, {"inverted": 0, "vanilla": 0})
+        checks.one_of("mode", mode, ("inverted", "vanilla"))
         if shared is not None:
-            checks.choice("shared", shared, {"batch": 0})
+            checks.one_of("shared", shared, ("batch",))
         self._declare(rate=rate, mode=mode, shared=shared, seed=seeding.as_int(seed))
 
     @property

@@ -84,8 +84,8 @@ class Sampling(Cored):
             As for `fit`.
         samples : int >= 1
         noise_precision : float > 0 or None
-            For "mse", "mae" and "huber": the precision (1 / variance, in units of 1 / y^2) of the noise in y, without
-            which there is no likelihood. "gaussian_nll" predicts its own.
+            For regression, such as with "mse": the precision (1 / variance, in units of 1 / y^2) of the noise in y,
+            without which there is no likelihood. "gaussian_nll" predicts its own.
         seed, drop_connect, rate
             As for `predict_mc`.
 

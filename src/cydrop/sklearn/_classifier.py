@@ -268,7 +268,7 @@ class Classification(Task):
         if given is None:
             return 1.0
         if isinstance(given, str):
-            checks.choice("class_weight", given, {"balanced": 0})
+            checks.one_of("class_weight", given, ("balanced",))
             return np.prod([_balanced(column, weight) for column in y.reshape(len(y), -1).T], axis=0)
         if self.estimator._several:
             found = np.asarray(compute_sample_weight(given, y))

@@ -61,8 +61,8 @@ def checked(estimator: Estimator, incremental: bool) -> Settings:
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
     sizes = [checks.integer("hidden_layer_sizes", size, 1) for size in sizes]
-    checks.choice("solver", estimator.solver, {"adam": 0, "sgd": 0, "lbfgs": 0})
-    checks.choice("learning_rate", estimator.learning_rate, {"constant": 0, "invscaling": 0, "adaptive": 0})
+    checks.one_of("solver", estimator.solver, ("adam", "sgd", "lbfgs"))
+    checks.one_of("learning_rate", estimator.learning_rate, ("constant", "invscaling", "adaptive"))
     checks.number("alpha", estimator.alpha, 0.0)
     checks.number("power_t", estimator.power_t, 0.0)
     checks.integer("max_fun", estimator.max_fun, 1)
@@ -98,7 +98,7 @@ def _hidden_layers(estimator: Estimator, sizes: list[int]) -> tuple[list[layers.
         raise ValueError(
             "solver='lbfgs' needs a loss that is the same in every call: dropout and max_norm are for 'adam' and 'sgd'"
         )
-    checks.choice("dropout_mode", estimator.dropout_mode, {"inverted": 0, "vanilla": 0})
+    checks.one_of("dropout_mode", estimator.dropout_mode, ("inverted", "vanilla"))
     stack: list[layers.Layer] = []
     for units, rate in zip([None, *sizes], rates, strict=True):
         if units is not None:

@@ -41,6 +41,6 @@ def _change(network: Network, optimizer: optimizers.Optimizer) -> None:
     before: Any = network.optimizer.learning_rate
     network.optimizer = optimizer
     rate: Any = optimizer.learning_rate
-    if isinstance(optimizer, optimizers.SGD) and rate != before:
+    if optimizer.velocity and rate != before:
         for velocity in core_of(network).made("moments").moments:
             velocity *= np.float32(before / rate)
