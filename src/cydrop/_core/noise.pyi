@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+KINDS: dict[str, int]
+
 def normals(out: NDArray[np.float32], k0: int, k1: int, n_threads: int, first: int = 0) -> None: ...
 def gaussian(
     x: NDArray[np.float32],

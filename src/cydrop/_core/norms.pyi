@@ -1,6 +1,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+KINDS: dict[str, int]
+
 def forward(
     batch: bool,
     epsilon: float,
