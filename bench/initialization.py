@@ -80,10 +80,12 @@ def main() -> None:
     results: dict[float, dict[str, NDArray[Any]]] = {0.1: {}, 0.0: {}}
     for table in chosen:
         for rate, errors in results.items():
-            errors[table.name] = np.array([
-                [error(table, name, rate, seed, given.epochs, given.rows) for seed in range(given.seeds)]
-                for name in BEGINNINGS
-            ])
+            errors[table.name] = np.array(
+                [
+                    [error(table, name, rate, seed, given.epochs, given.rows) for seed in range(given.seeds)]
+                    for name in BEGINNINGS
+                ]
+            )
             middle = [statistics.mean(row) for row in errors[table.name]]
             print(f"    {table.name:<27}{rate:<6g}" + "".join(f"{value:9.3f}" for value in middle), flush=True)
     for rate, errors in results.items():

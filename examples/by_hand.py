@@ -51,9 +51,7 @@ def initial_parameters(rng: np.random.Generator) -> Arrays:
     return parameters
 
 
-def training_forward(
-    parameters: Arrays, x: np.ndarray, masks: Arrays, mode: str
-) -> tuple[np.ndarray, Arrays]:
+def training_forward(parameters: Arrays, x: np.ndarray, masks: Arrays, mode: str) -> tuple[np.ndarray, Arrays]:
     """The logits, and what the backward pass will need of the way there."""
     w1, b1, w2, b2, w3, b3 = parameters
     d0 = dropout(x, RATES[0], mode=mode, mask=masks[0])  # biases are never dropped, only what units say
@@ -137,9 +135,7 @@ def show_agreement(inverted: Arrays) -> None:
     a, b = predict(inverted, X, "inverted"), predict(vanilla, X, "vanilla")
     in_prediction = np.abs(a - b).max() / np.abs(a).max()
     print("\nthe same network in both spellings, vanilla weights = inverted weights / (1 - p):")
-    print(
-        f"largest relative difference of logits: training {in_training:.1e}, prediction {in_prediction:.1e}"
-    )
+    print(f"largest relative difference of logits: training {in_training:.1e}, prediction {in_prediction:.1e}")
     if max(in_training, in_prediction) > TOLERANCE:
         raise SystemExit(f"the spellings disagree by more than {TOLERANCE:g}")
     print(f"they agree within {TOLERANCE:g}")
@@ -147,9 +143,7 @@ def show_agreement(inverted: Arrays) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A network with dropout, trained by hand.")
-    parser.add_argument(
-        "--epochs", type=int, default=100, metavar="N", help="passes over the images, default 100"
-    )
+    parser.add_argument("--epochs", type=int, default=100, metavar="N", help="passes over the images, default 100")
     epochs = parser.parse_args().epochs
     inverted = train("inverted", epochs)
     train("vanilla", epochs)

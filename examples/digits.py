@@ -215,13 +215,9 @@ def choose(epochs: int | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Digits with and without dropout.")
-    parser.add_argument(
-        "--seeds", type=int, default=5, metavar="N", help="trainings of each network, default 5"
-    )
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings of each network, default 5")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the chosen numbers of epochs")
-    parser.add_argument(
-        "--plot", default="digits.png", metavar="FILE", help="learning curves, default digits.png"
-    )
+    parser.add_argument("--plot", default="digits.png", metavar="FILE", help="learning curves, default digits.png")
     parser.add_argument("--choose", action="store_true", help="choose the settings anew, on the training set")
     options = parser.parse_args()
     if options.choose:

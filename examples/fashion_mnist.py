@@ -152,12 +152,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Images in IDX files, learned with and without dropout.")
     parser.add_argument("folder", help="holds train-images-idx3-ubyte.gz and the three other files")
     parser.add_argument("--names", action="store_true", help="use the class names of Fashion-MNIST")
-    parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="trainings of each network, default 3"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=40, metavar="N", help="passes over the images, default 40"
-    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each network, default 3")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="passes over the images, default 40")
     parser.add_argument(
         "--rates",
         type=float,
@@ -167,9 +163,7 @@ def main() -> None:
         help="input and hidden, default 0.1 0.2",
     )
     parser.add_argument("--validate", action="store_true", help="judge by a sixth of the training images")
-    parser.add_argument(
-        "--plot", default="fashion_mnist.png", metavar="FILE", help="default fashion_mnist.png"
-    )
+    parser.add_argument("--plot", default="fashion_mnist.png", metavar="FILE", help="default fashion_mnist.png")
     options = parser.parse_args()
 
     try:
@@ -183,9 +177,7 @@ def main() -> None:
         judged, end = "validation", len(X) - len(X) // 6
         X, y, X_test, y_test = X[:end], y[:end], X[end:], y[end:]
     names = FASHION if options.names else [str(number) for number in range(max(y.max(), y_test.max()) + 1)]
-    print(
-        f"{len(X):,} training and {len(X_test):,} {judged} images, {X.shape[1]} pixels, {len(names)} classes"
-    )
+    print(f"{len(X):,} training and {len(X_test):,} {judged} images, {X.shape[1]} pixels, {len(names)} classes")
 
     settings = {"without dropout": (0.0, 0.0), "with dropout": options.rates}
     runs: dict[str, list[Run]] = {name: [] for name in settings}

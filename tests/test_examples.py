@@ -92,9 +92,7 @@ def test_digits_prints_a_line_a_training_and_the_table(tmp_path):
 
 def test_digits_lists_the_most_confused_pairs(tmp_path):
     text = finished("digits.py", "--seeds", 1, "--epochs", 1, "--plot", "curves.png", cwd=tmp_path)
-    pairs = re.findall(
-        r"^  (\d) and (\d): (\d+)  \(\1 taken for \2 (\d+), \2 for \1 (\d+)\)$", text, re.MULTILINE
-    )
+    pairs = re.findall(r"^  (\d) and (\d): (\d+)  \(\1 taken for \2 (\d+), \2 for \1 (\d+)\)$", text, re.MULTILINE)
     assert len(pairs) == 5
     totals = [int(total) for _, _, total, _, _ in pairs]
     assert totals == sorted(totals, reverse=True)
@@ -186,9 +184,7 @@ def test_by_hand_both_spellings_learn_and_agree(tmp_path):
         losses, accuracies = np.array([line.split() for line in rows.splitlines()], dtype=float)[:, 1:].T
         assert losses[-1] < losses[0]
         assert accuracies[-1] > 0.7
-    (differences,) = re.findall(
-        r"difference of logits: training (\S+), prediction (\S+)$", text, re.MULTILINE
-    )
+    (differences,) = re.findall(r"difference of logits: training (\S+), prediction (\S+)$", text, re.MULTILINE)
     (tolerance,) = re.findall(r"^they agree within (\S+)$", text, re.MULTILINE)
     assert max(map(float, differences)) <= float(tolerance) == 1e-5
     assert list(tmp_path.iterdir()) == []

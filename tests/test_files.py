@@ -233,7 +233,7 @@ def test_what_a_file_cannot_hold_is_refused_before_anything_is_written(tmp_path)
 def test_the_history_comes_back_exactly_with_nan_and_odd_names(tmp_path):
     net = cd.Network([cd.Dense(2)], seed=0)
     odd = [float("nan"), -0.0, float("inf")]
-    net.history = cd.History({"loss": [0.1, 1 / 3, 5e-324], "zu früh \"ü\"": odd, "": []})
+    net.history = cd.History({"loss": [0.1, 1 / 3, 5e-324], 'zu früh "ü"': odd, "": []})
     net.save(tmp_path / "n")
     metrics = cd.load(tmp_path / "n").history.metrics
     assert list(metrics) == list(net.history.metrics)

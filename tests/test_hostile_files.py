@@ -403,7 +403,10 @@ OTHERS = {
     "three bytes": (b"abc", "it has only 3 bytes"),
     "text": (b"a model, in words\n" * 9, "it is cut off, or not of safetensors"),
     "length beyond the end": (with_header(b"{}")[:-1], "it would have a header of 2 bytes: it is cut off"),
-    "header longer than any": (with_header(b"{" + b" " * files.LONGEST_HEADER + b"}"), "reads headers of up to 1,000,000"),
+    "header longer than any": (
+        with_header(b"{" + b" " * files.LONGEST_HEADER + b"}"),
+        "reads headers of up to 1,000,000",
+    ),
     "no object": (with_header(b"[]"), "does not begin with '{'"),
     "space before": (with_header(b" {}"), "does not begin with '{'"),
     "empty header": (with_header(b""), "does not begin with '{'"),

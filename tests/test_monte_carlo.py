@@ -286,9 +286,7 @@ def test_the_clean_loss_is_the_loss_with_dropout_off(rng):
     assert history.metrics["clean_loss"][-1] == net.evaluate(X, y)["loss"]
     assert history.metrics["clean_accuracy"][-1] == net.evaluate(X, y)["accuracy"]
     assert history.metrics["clean_loss"][-1] < history.metrics["loss"][-1]
-    assert "clean_loss" not in net.fit(X, y, epochs=1, verbose=0).metrics or np.isnan(
-        history.metrics["clean_loss"][-1]
-    )
+    assert "clean_loss" not in net.fit(X, y, epochs=1, verbose=0).metrics or np.isnan(history.metrics["clean_loss"][-1])
 
 
 def test_curriculum_rises_to_its_end():

@@ -111,9 +111,7 @@ LAYERS = [
 @pytest.mark.parametrize("optimizer", [cd.SGD(0.1), cd.SGD(0.1, clip_norm=0.1)], ids=["fused", "clipped"])
 def test_training_with_noise_is_the_plain_networks(layer, optimizer, rng):
     again = type(layer)(layer.rate_value)
-    net = cd.Network(
-        [again, cd.Dense(21), cd.Tanh(), layer, cd.Dropout(0.3), cd.Dense(3)], optimizer=optimizer, seed=2
-    )
+    net = cd.Network([again, cd.Dense(21), cd.Tanh(), layer, cd.Dropout(0.3), cd.Dense(3)], optimizer=optimizer, seed=2)
     assert_same_training(net, rng.standard_normal((19, 11)), rng.integers(0, 3, 19))
 
 

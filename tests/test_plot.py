@@ -154,9 +154,7 @@ def monte_carlo():
 def edges(band):
     """Position -> (low, high) of a filled band."""
     corners = band.get_paths()[0].vertices
-    return {
-        x: (corners[corners[:, 0] == x, 1].min(), corners[corners[:, 0] == x, 1].max()) for x in set(corners[:, 0])
-    }
+    return {x: (corners[corners[:, 0] == x, 1].min(), corners[corners[:, 0] == x, 1].max()) for x in set(corners[:, 0])}
 
 
 def test_bands_lie_around_the_sorted_mean():

@@ -175,15 +175,11 @@ def test_vanilla_dropout_only_masks_in_training(batch, rng, keep):
     x, grad = batch
     mask = rng.random(x.shape) < keep
     given = {"mode": "vanilla", "mask": mask}
-    np.testing.assert_array_equal(
-        functional.dropout(x, 1 - keep, **given), np.float32(vanilla_train(x, mask))
-    )
+    np.testing.assert_array_equal(functional.dropout(x, 1 - keep, **given), np.float32(vanilla_train(x, mask)))
     dx = functional.dropout_backward(grad, mask, 1 - keep, mode="vanilla")
     np.testing.assert_array_equal(dx, np.float32(grad * mask))
     net = network_of_one(keep, "vanilla")
-    np.testing.assert_array_equal(
-        net.forward(x, training=True, masks=[mask]), np.float32(vanilla_train(x, mask))
-    )
+    np.testing.assert_array_equal(net.forward(x, training=True, masks=[mask]), np.float32(vanilla_train(x, mask)))
     np.testing.assert_array_equal(net.backward(grad), np.float32(grad * mask))
 
 

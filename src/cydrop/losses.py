@@ -211,12 +211,12 @@ class CrossEntropy(Loss):
     name = "cross_entropy"
     code = kind_of(KINDS, name)
     torch_links = ("Softmax", "LogSoftmax")
-    _options = ("label_smoothing", "r_drop")
+    option_names = ("label_smoothing", "r_drop")
     label_smoothing: float
     r_drop: float
 
     def __init__(self, label_smoothing: float = 0.0, r_drop: float = 0.0) -> None:
-        self._declare(
+        self.declare(
             label_smoothing=checks.number("label_smoothing", label_smoothing, 0.0, 1.0, high_open=True),
             r_drop=checks.number("r_drop", r_drop, 0.0, single=True),
         )
@@ -342,11 +342,11 @@ class Huber(_Regression):
     name = "huber"
     code = kind_of(KINDS, name)
     sklearn_name = "huber"
-    _options = ("delta",)
+    option_names = ("delta",)
     delta: float
 
     def __init__(self, delta: float = 1.0) -> None:
-        self._declare(delta=checks.number("delta", delta, 0.0, low_open=True, single=True))
+        self.declare(delta=checks.number("delta", delta, 0.0, low_open=True, single=True))
 
     @property
     def option(self) -> float:

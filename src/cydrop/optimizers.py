@@ -43,7 +43,7 @@ class Optimizer(Declaration, ABC):
 
     def _declare_common(self, learning_rate: Rate, weight_decay: float, clip_norm: float | None) -> None:
         """Checks and sets what all optimizers have."""
-        self._declare(
+        self.declare(
             learning_rate=learning_rate
             if callable(learning_rate)
             else checks.number("learning_rate", learning_rate, 0.0, single=True),
@@ -108,7 +108,7 @@ class SGD(Optimizer):
     code = kind_of(KINDS, "sgd")
     moments = (False, True)
     velocity = True
-    _options = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
+    option_names = ("learning_rate", "momentum", "nesterov", "weight_decay", "clip_norm")
     momentum: float
     nesterov: bool
 
@@ -121,7 +121,7 @@ class SGD(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
-        self._declare(
+        self.declare(
             momentum=checks.number("momentum", momentum, 0.0, 1.0, high_open=True),
             nesterov=checks.flag("nesterov", nesterov),
         )
@@ -149,7 +149,7 @@ class RMSprop(Optimizer):
 
     code = kind_of(KINDS, "rmsprop")
     moments = (False, True)
-    _options = ("learning_rate", "rho", "epsilon", "weight_decay", "clip_norm")
+    option_names = ("learning_rate", "rho", "epsilon", "weight_decay", "clip_norm")
     rho: float
     epsilon: float
 
@@ -162,7 +162,7 @@ class RMSprop(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
-        self._declare(
+        self.declare(
             rho=checks.number("rho", rho, 0.0, 1.0, high_open=True),
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
@@ -184,7 +184,7 @@ class Adagrad(Optimizer):
 
     code = kind_of(KINDS, "adagrad")
     moments = (False, True)
-    _options = ("learning_rate", "epsilon", "weight_decay", "clip_norm")
+    option_names = ("learning_rate", "epsilon", "weight_decay", "clip_norm")
     epsilon: float
 
     def __init__(
@@ -195,7 +195,7 @@ class Adagrad(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
-        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
+        self.declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
     def kernel_options(self) -> KernelOptions:
         return self._kernel_options(epsilon=self.epsilon)
@@ -215,7 +215,7 @@ class Adam(Optimizer):
 
     code = kind_of(KINDS, "adam")
     moments = (True, True)
-    _options = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
+    option_names = ("learning_rate", "beta1", "beta2", "epsilon", "weight_decay", "clip_norm")
     beta1: float
     beta2: float
     epsilon: float
@@ -230,7 +230,7 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
-        self._declare(
+        self.declare(
             beta1=checks.number("beta1", beta1, 0.0, 1.0, high_open=True),
             beta2=checks.number("beta2", beta2, 0.0, 1.0, high_open=True),
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),

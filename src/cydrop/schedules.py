@@ -54,11 +54,11 @@ class Constant(Schedule):
     value : float
     """
 
-    _options = ("value",)
+    option_names = ("value",)
     value: float
 
     def __init__(self, value: float) -> None:
-        self._declare(value=checks.number("value", value))
+        self.declare(value=checks.number("value", value))
 
     def __call__(self, progress: float) -> float:
         return self.value
@@ -75,13 +75,13 @@ class Linear(Schedule):
         The progress at which `end` is reached; 0 or less: at once.
     """
 
-    _options = ("start", "end", "until")
+    option_names = ("start", "end", "until")
     start: float
     end: float
     until: float
 
     def __init__(self, start: float, end: float = 0.0, until: float = 1.0) -> None:
-        self._declare(
+        self.declare(
             start=checks.number("start", start), end=checks.number("end", end), until=checks.number("until", until)
         )
 
@@ -101,13 +101,13 @@ class Step(Schedule):
         The progress at which it happens.
     """
 
-    _options = ("start", "end", "at")
+    option_names = ("start", "end", "at")
     start: float
     end: float
     at: float
 
     def __init__(self, start: float, end: float = 0.0, at: float = 0.5) -> None:
-        self._declare(start=checks.number("start", start), end=checks.number("end", end), at=checks.number("at", at))
+        self.declare(start=checks.number("start", start), end=checks.number("end", end), at=checks.number("at", at))
 
     def __call__(self, progress: float) -> float:
         return self.start if progress < self.at else self.end
@@ -122,12 +122,12 @@ class Exponential(Schedule):
         The values at progress 0 and 1.
     """
 
-    _options = ("start", "end")
+    option_names = ("start", "end")
     start: float
     end: float
 
     def __init__(self, start: float, end: float) -> None:
-        self._declare(
+        self.declare(
             start=checks.number("start", start, 0.0, low_open=True), end=checks.number("end", end, 0.0, low_open=True)
         )
 
@@ -144,12 +144,12 @@ class Cosine(Schedule):
         The values at progress 0 and 1.
     """
 
-    _options = ("start", "end")
+    option_names = ("start", "end")
     start: float
     end: float
 
     def __init__(self, start: float, end: float = 0.0) -> None:
-        self._declare(start=checks.number("start", start), end=checks.number("end", end))
+        self.declare(start=checks.number("start", start), end=checks.number("end", end))
 
     def __call__(self, progress: float) -> float:
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * progress))
@@ -166,13 +166,13 @@ class FlatCos(Schedule):
         The progress at which the wave begins.
     """
 
-    _options = ("start", "end", "flat")
+    option_names = ("start", "end", "flat")
     start: float
     end: float
     flat: float
 
     def __init__(self, start: float, end: float = 0.0, flat: float = 0.5) -> None:
-        self._declare(
+        self.declare(
             start=checks.number("start", start), end=checks.number("end", end), flat=checks.number("flat", flat)
         )
 
@@ -195,12 +195,12 @@ class Curriculum(Schedule):
         How steeply: at progress 1 / gamma the value is .63 `end`.
     """
 
-    _options = ("end", "gamma")
+    option_names = ("end", "gamma")
     end: float
     gamma: float
 
     def __init__(self, end: float, gamma: float = 10.0) -> None:
-        self._declare(end=checks.number("end", end), gamma=checks.number("gamma", gamma, 0.0, low_open=True))
+        self.declare(end=checks.number("end", end), gamma=checks.number("gamma", gamma, 0.0, low_open=True))
 
     def __call__(self, progress: float) -> float:
         return self.end * -math.expm1(-self.gamma * progress)
@@ -220,14 +220,14 @@ class OneCycle(Schedule):
         The progress at which `peak` is reached.
     """
 
-    _options = ("peak", "divide", "final_divide", "warm_up")
+    option_names = ("peak", "divide", "final_divide", "warm_up")
     peak: float
     divide: float
     final_divide: float
     warm_up: float
 
     def __init__(self, peak: float, divide: float = 25.0, final_divide: float = 1e4, warm_up: float = 0.3) -> None:
-        self._declare(
+        self.declare(
             peak=checks.number("peak", peak),
             divide=checks.number("divide", divide, 0.0, low_open=True),
             final_divide=checks.number("final_divide", final_divide, 0.0, low_open=True),
@@ -250,7 +250,7 @@ class Scaled(Schedule):
     factor : float
     """
 
-    _options = ("base", "factor")
+    option_names = ("base", "factor")
     base: Callable[[float], float]
     factor: float
 
@@ -260,7 +260,7 @@ class Scaled(Schedule):
         factor = checks.number("factor", factor)
         if isinstance(base, Scaled):
             factor, base = base.factor * factor, base.base
-        self._declare(base=base, factor=factor)
+        self.declare(base=base, factor=factor)
 
     def __call__(self, progress: float) -> float:
         return self.factor * self.base(progress)

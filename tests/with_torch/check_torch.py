@@ -1,6 +1,6 @@
 """Weights from and to PyTorch itself. Not collected by default, since PyTorch is no requirement of the tests:
 
-    python -m pytest tests/with_torch/check_torch.py
+python -m pytest tests/with_torch/check_torch.py
 """
 
 import numpy as np

@@ -41,12 +41,12 @@ class LeakyReLU(Activation):
     """
 
     kernel, torch_name, onnx_name = "leaky_relu", "LeakyReLU", "LeakyRelu"
-    _options = ("negative_slope",)
+    option_names = ("negative_slope",)
     negative_slope: float
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         slope = checks.number("negative_slope", negative_slope, single=True)
-        self._declare(negative_slope=slope, alpha=slope)
+        self.declare(negative_slope=slope, alpha=slope)
 
 
 class ELU(Activation):
@@ -58,10 +58,10 @@ class ELU(Activation):
     """
 
     kernel, torch_name, onnx_name = "elu", "ELU", "Elu"
-    _options = ("alpha",)
+    option_names = ("alpha",)
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self._declare(alpha=checks.number("alpha", alpha, single=True))
+        self.declare(alpha=checks.number("alpha", alpha, single=True))
 
 
 class SELU(Activation):

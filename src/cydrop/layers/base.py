@@ -150,7 +150,7 @@ class Layer(Declaration):
         ----------
         module : torch.nn.Module
         """
-        return cls(**{name: getattr(module, name) for name in cls._options})
+        return cls(**{name: getattr(module, name) for name in cls.option_names})
 
 
 class RandomLayer(Layer):
@@ -216,7 +216,7 @@ class Activation(Layer):
         op.activation, op.alpha = self.kernel, self.alpha
 
     def to_onnx(self, graph: Any, x: str) -> str:
-        y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self._options else {}))
+        y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self.option_names else {}))
         return y
 
 

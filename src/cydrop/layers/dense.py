@@ -66,7 +66,7 @@ class Dense(RandomLayer):
         of the same mean and variance.
     """
 
-    _options = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
+    option_names = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
     rate_name = "drop_connect"
     seed = None  # of the masks: the network's
     units: int
@@ -90,7 +90,7 @@ class Dense(RandomLayer):
     ) -> None:
         checks.one_of("weight_init", weight_init, INITIALIZATIONS)
         checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
-        self._declare(
+        self.declare(
             units=checks.integer("units", units, 1, checks.MOST_UNITS),
             activation=resolve_activation(activation),
             bias=checks.flag("bias", bias),

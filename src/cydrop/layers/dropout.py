@@ -33,7 +33,7 @@ class Dropout(RandomLayer):
         A seed of this layer's own for the masks; None takes the network's.
     """
 
-    _options = ("rate", "mode", "shared", "seed")
+    option_names = ("rate", "mode", "shared", "seed")
     rate: Rate
     mode: str
     shared: str | None
@@ -45,7 +45,7 @@ class Dropout(RandomLayer):
         checks.one_of("mode", mode, ("inverted", "vanilla"))
         if shared is not None:
             checks.one_of("shared", shared, ("batch",))
-        self._declare(rate=rate, mode=mode, shared=shared, seed=seeding.as_int(seed))
+        self.declare(rate=rate, mode=mode, shared=shared, seed=seeding.as_int(seed))
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:

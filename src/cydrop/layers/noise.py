@@ -63,12 +63,12 @@ class AlphaDropout(Noise):
     """
 
     kernel, what = "alpha", "units"
-    _options = ("rate", "seed")
+    option_names = ("rate", "seed")
     rate: Rate
 
     def __init__(self, rate: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
         rate = checked_rate("rate", rate)
-        self._declare(rate=rate, seed=seeding.as_int(seed))
+        self.declare(rate=rate, seed=seeding.as_int(seed))
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -105,12 +105,12 @@ class GaussianDropout(Noise):
     """
 
     kernel = "multiply"
-    _options = ("rate", "seed")
+    option_names = ("rate", "seed")
     rate: Rate
 
     def __init__(self, rate: Rate = 0.5, *, seed: seeding.Seed = None) -> None:
         rate = checked_rate("rate", rate)
-        self._declare(rate=rate, seed=seeding.as_int(seed))
+        self.declare(rate=rate, seed=seeding.as_int(seed))
 
     def noisy(self, graph: Any, x: str, amount: float) -> str:
         y: str = graph.add("Mul", x, graph.normal(x, 1.0, math.sqrt(amount / (1 - amount))))
@@ -129,13 +129,13 @@ class GaussianNoise(Noise):
     """
 
     kernel = "add"
-    _options = ("std", "seed")
+    option_names = ("std", "seed")
     rate_name = "std"
     std: Rate
 
     def __init__(self, std: Rate = 0.1, *, seed: seeding.Seed = None) -> None:
         std = std if callable(std) else checks.number("std", std, 0.0, single=True)
-        self._declare(std=std, seed=seeding.as_int(seed))
+        self.declare(std=std, seed=seeding.as_int(seed))
 
     def rate_at(self, progress: float) -> float:
         """The standard deviation in force.

@@ -38,10 +38,10 @@ class LayerNorm(Norm):
         Added to the variance.
     """
 
-    _options = ("epsilon",)
+    option_names = ("epsilon",)
 
     def __init__(self, *, epsilon: float = 1e-5) -> None:
-        self._declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
+        self.declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
 
     def to_onnx(self, graph: Any, x: str) -> str:
         weights = graph.parameter("weight"), graph.parameter("bias")
@@ -77,11 +77,11 @@ class BatchNorm(Norm):
         Added to the variance.
     """
 
-    _options = ("momentum", "epsilon")
+    option_names = ("momentum", "epsilon")
     momentum: float
 
     def __init__(self, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        self._declare(
+        self.declare(
             momentum=checks.number("momentum", momentum, 0.0, 1.0),
             epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
         )
