@@ -193,14 +193,24 @@ class Plan:
         self, name: str, shape: Shape, initial: Initial, branch: tuple[int, ...] = (), factors: Factors = PLAIN
     ) -> int:
         """Room for a parameter of this layer: its offset."""
+        self._refuse_twice(name, self.parameters)
         offset = _end(self.parameters)
         self.parameters.append(Parameter(f"{self.place}.{name}", shape, offset, initial, branch, factors))
         return offset
 
     def buffer(self, name: str, shape: Shape, initial: Initial) -> int:
         """Room for what is kept but not trained: its offset."""
+        self._refuse_twice(name, self.buffers)
         self.buffers.append(Parameter(f"{self.place}.{name}", shape, _end(self.buffers), initial))
         return self.buffers[-1].offset
+
+    def _refuse_twice(self, name: str, arena: list[Parameter]) -> None:
+        """Names are a layer's place and its own word: a layer of several parts needs several words."""
+        for parameter in reversed(arena):
+            if not parameter.name.startswith(f"{self.place}."):
+                return
+            if parameter.name == f"{self.place}.{name}":
+                raise ValueError(f"layers[{self.place}] has two arrays that are called {name!r}")
 
     def draw(self, layer: Draws, what: str) -> Source:
         """A random stream for this layer's draws, and a column of rates."""
