@@ -26,7 +26,7 @@ from cydrop.schedules import Rate
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
 
 Shape: TypeAlias = tuple[int, ...]
-Initial: TypeAlias = float | Callable[[np.random.SeedSequence], Floats]
+Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
 Factors: TypeAlias = tuple[float, float, float]
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
