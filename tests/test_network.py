@@ -580,3 +580,20 @@ def test_a_layer_that_does_not_say_what_it_computes_is_refused():
 
     with pytest.raises(TypeError, match=r"Silent does not say what it computes: it needs a method lower\(plan\)"):
         cd.Network([Silent()])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("convolution", {}, "'convolution' is none of the kinds dense, map, noise, norm"),
+        ("noise", {"variant": "pink"}, "'pink' is none of the kinds multiply, add, alpha"),
+        ("map", {"activation": "swish"}, "'swish' is none of the kinds identity, relu"),
+    ],
+)
+def test_what_the_engine_does_not_know_is_refused(kind, options, message):
+    class Unknown(cd.layers.Layer):
+        def lower(self, plan):
+            plan.operation(kind, plan.shape, **options)
+
+    with pytest.raises(ValueError, match=message):
+        cd.Network([Unknown()]).build(5)

@@ -76,6 +76,7 @@ class Op:
     in_shape: Shape
     out_shape: Shape
     variant: str = ""
+    has_epilogue: bool = False  # whether an activation and a dropout may follow within the operation
     weight: int = -1
     bias: int = -1
     activation: str = "identity"  # name of f
@@ -98,11 +99,6 @@ class Op:
     @property
     def n_out(self) -> int:
         return math.prod(self.out_shape)
-
-    @property
-    def has_epilogue(self) -> bool:
-        """Whether an activation and a dropout may follow within the operation."""
-        return self.kind in ("dense", "map")
 
 
 @dataclass(eq=False)
@@ -186,7 +182,7 @@ class Plan:
         last = self.ops[-1] if self.ops else None
         free = last is not None and last.has_epilogue and last.noise is None
         if last is None or not free or (activation and last.activation != "identity"):
-            return self.operation("map", self.shape)
+            return self.operation("map", self.shape, has_epilogue=True)
         return self._of_layer(last)
 
     def parameter(
