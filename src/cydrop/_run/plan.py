@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -222,11 +223,13 @@ class Plan:
 
     # What builds a network from it ------------------------------------------------------------------------
 
-    @property
+    # asked for at every call, of a plan that is whole: worked out once
+
+    @cached_property
     def n_features(self) -> int:
         return math.prod(self.shapes[0])
 
-    @property
+    @cached_property
     def n_outputs(self) -> int:
         return math.prod(self.shape)
 
@@ -250,7 +253,12 @@ class Plan:
             return []
         return [(parameter.offset, parameter.size, *parameter.factors) for parameter in self.parameters]
 
-    @property
+    @cached_property
+    def vanilla_draws(self) -> list[Draw]:
+        """The draws of dropout that scales in prediction."""
+        return [draw for draw in self.draws if self.ops[draw.op].vanilla]
+
+    @cached_property
     def mask_draws(self) -> list[Draw]:
         """The draws of masks of units, in order."""
         return [draw for draw in self.draws if draw.what == "units"]
