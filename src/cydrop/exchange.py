@@ -209,8 +209,8 @@ def to_torch(net: Network) -> Any:
     RuntimeError
         For a network that is not built.
     ValueError
-        For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", Gaussian noise of either
-        kind, and Dense with max_norm or drop_connect.
+        For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", noise but alpha
+        dropout, and Dense with max_norm or drop_connect.
     """
     state_dict = to_state_dict(net)
     _check_torch_has(net.layers)

@@ -1,6 +1,7 @@
 """Gaussian noise and alpha dropout: drawing, and the passes over a row that the engine calls."""
 
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 
 from cydrop._core.dropout cimport select_row
 from cydrop._core.xorshift cimport StreamKey
@@ -36,6 +37,18 @@ cdef inline void add_row(const float* x, const float* noise, float deviation, fl
     cdef Py_ssize_t j
     for j in range(n):
         y[j] = x[j] + deviation * noise[j]
+
+
+cdef inline void normals_row(
+    int variant, const float* x, const float* noise, float deviation, float* y, Py_ssize_t n
+) noexcept nogil:
+    """What a variant makes of normal numbers; y may be x. A deviation below 0 stands for an infinite one: all zeros."""
+    if deviation < <float>0.0:
+        memset(y, 0, n * sizeof(float))
+    elif variant == ADD:
+        add_row(x, noise, deviation, y, n)
+    elif variant == MULTIPLY:
+        multiply_row(x, noise, deviation, y, n)
 
 
 cdef inline void alpha_row(

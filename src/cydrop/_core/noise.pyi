@@ -4,12 +4,12 @@ from numpy.typing import NDArray
 KINDS: dict[str, int]
 
 def normals(out: NDArray[np.float32], k0: int, k1: int, n_threads: int, first: int = 0) -> None: ...
-def gaussian(
+def normal_noise(
+    variant: int,
     x: NDArray[np.float32],
     noise: NDArray[np.float32],
     out: NDArray[np.float32],
     deviation: float,
-    multiplicative: bool,
     n_threads: int,
 ) -> None: ...
 def alpha_dropout(

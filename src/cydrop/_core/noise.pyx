@@ -116,24 +116,21 @@ def normals(float[::1] out, uint64_t k0, uint64_t k1, int n_threads, Py_ssize_t 
             restore_floats(control)
 
 
-def gaussian(
+def normal_noise(
+    int variant,                # of KINDS
     const float[::1] x,         # IN
     const float[::1] noise,     # IN, standard normal
     float[::1] out,             # OUT, may be x
     float deviation,
-    bint multiplicative,
     int n_threads,
 ):
-    """out = x (1 + deviation noise), or x + deviation noise"""
+    """out = x (1 + deviation noise), or what else the variant makes of normal numbers."""
     cdef Py_ssize_t n = x.shape[0], i
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
         for i in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
-            if multiplicative:
-                multiply_row(&x[i], &noise[i], deviation, &out[i], min(<Py_ssize_t>BLOCK, n - i))
-            else:
-                add_row(&x[i], &noise[i], deviation, &out[i], min(<Py_ssize_t>BLOCK, n - i))
+            normals_row(variant, &x[i], &noise[i], deviation, &out[i], min(<Py_ssize_t>BLOCK, n - i))
         restore_floats(control)
 
 

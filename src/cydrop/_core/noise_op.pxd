@@ -8,7 +8,7 @@ from cydrop._core.matrix cimport Matrix
 from cydrop._core.drawing cimport draw_units, key_of, rate_of
 from cydrop._core.dropout cimport select_row
 from cydrop._core.map_op cimport lay_out_mask, through_epilogue
-from cydrop._core.noise cimport ADD, ALPHA, MULTIPLY, add_row, alpha_affine, alpha_row, draw_normals, multiply_row
+from cydrop._core.noise cimport ADD, ALPHA, MULTIPLY, alpha_affine, alpha_row, draw_normals, normals_row
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, take
 from cydrop._core.serial cimport SERIAL_COPY
 
@@ -50,16 +50,12 @@ cdef inline void noise_row(
     if b.quiet or (backward and variant == ADD):
         if x != y:
             memcpy(y, x, n * sizeof(float))
-    elif variant == ADD:
-        add_row(x, b.noise + r * n, b.deviation, y, n)
-    elif variant == MULTIPLY and b.deviation < <float>0.0:
-        memset(y, 0, n * sizeof(float))
-    elif variant == MULTIPLY:
-        multiply_row(x, b.noise + r * n, b.deviation, y, n)
     elif variant == ALPHA and backward:
         select_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine.scale, y, n)
     elif variant == ALPHA:
         alpha_row(b.mask, b.epilogue.mask_first + r * n, x, b.affine, y, n)
+    else:
+        normals_row(variant, x, b.noise + r * n, b.deviation, y, n)
 
 
 cdef inline void noise_pass(

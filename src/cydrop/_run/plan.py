@@ -66,11 +66,11 @@ class Source:
 class Op:
     """One operation on rows of shape `in_shape`. Offsets are places in an arena, -1: there is none.
 
-    kind        computes                                  variants
+    kind        computes                                  variants: KINDS of
     "dense"     y = drop(f(x W + b))
     "map"       y = drop(f(x))
-    "noise"     x and what it draws                       "multiply", "add", "alpha"
-    "norm"      weight (x - mean) / deviation + bias      "rows", "batch"
+    "noise"     x and what it draws                       _core.noise
+    "norm"      weight (x - mean) / deviation + bias      _core.norms
     """
 
     kind: str

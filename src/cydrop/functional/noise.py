@@ -50,7 +50,7 @@ def gaussian_dropout(
     """
     rate = checks.rate("rate", rate)
     deviation = math.sqrt(rate / (1 - rate)) if rate < 1 else math.inf
-    return _noisy(x, deviation, True, training, noise, seed, return_noise, n_threads)
+    return _noisy("multiply", x, deviation, training, noise, seed, return_noise, n_threads)
 
 
 def gaussian_noise(
@@ -79,11 +79,11 @@ def gaussian_noise(
         For a negative std, noise of another shape, and unusable arrays.
     """
     std = checks.number("std", std, 0.0, single=True)
-    return _noisy(x, std, False, training, noise, seed, return_noise, n_threads)
+    return _noisy("add", x, std, training, noise, seed, return_noise, n_threads)
 
 
 def _noisy(
-    x: ArrayLike, deviation: float, multiplicative: bool, training: bool, noise: ArrayLike | None, seed: seeding.Seed,
+    variant: str, x: ArrayLike, deviation: float, training: bool, noise: ArrayLike | None, seed: seeding.Seed,
     return_noise: bool, n_threads: int,
 ) -> Any:  # fmt: skip
     count = threads.resolve(n_threads)
@@ -101,7 +101,7 @@ def _noisy(
     if not training or deviation == 0:
         y[...] = x
     elif used:
-        kernels.gaussian(x.reshape(-1), e.reshape(-1), y.reshape(-1), deviation, multiplicative, count)
+        kernels.normal_noise(kernels.KINDS[variant], x.reshape(-1), e.reshape(-1), y.reshape(-1), deviation, count)
     return (y, e) if return_noise else y
 
 

@@ -20,7 +20,7 @@ __all__ = ["AlphaDropout", "GaussianDropout", "GaussianNoise", "Noise"]
 class Noise(RandomLayer):
     """Base of what changes every element at random in training, and nothing in prediction."""
 
-    kernel: ClassVar[str]  # how the compiled pass uses what is drawn
+    kernel: ClassVar[str]  # the variant: what the compiled pass makes of what is drawn
     what: ClassVar[str] = "normals"  # is drawn
 
     def lower(self, plan: Plan) -> None:
