@@ -16,6 +16,8 @@ class PlainNetwork:
         self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
+        kinds = ("learning_rate", "epsilon", "weight_decay")
+        self.factors = {p.name: dict(zip(kinds, p.factors, strict=True)) for p in plan.parameters}
         self.gradients = {}
         self.updates = 0
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
@@ -64,7 +66,8 @@ class PlainNetwork:
         options = {name: value for name, value in optimizer.options().items() if name != "clip_norm"}
         update = getattr(reference, type(optimizer).__name__.lower())
         for name, w in self.parameters.items():
-            w, m, v = update(w, self.gradients[name] * factor, *self.moments[name], self.updates, **options)
+            own = options | {key: options[key] * by for key, by in self.factors[name].items() if key in options}
+            w, m, v = update(w, self.gradients[name] * factor, *self.moments[name], self.updates, **own)
             self.parameters[name], self.moments[name] = w, (m, v)
         for op in self.ops:
             if op.max_norm > 0:

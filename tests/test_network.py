@@ -562,3 +562,38 @@ def test_batches_of_ever_new_sizes_do_not_fill_the_memory(rng):
         net.train_on_batch(rng.random((rows, 3)), rng.integers(0, 2, rows))
         net.predict(rng.random((40, 3)), batch_size=rows)
     assert sum(len(idle) for idle in core_of(net).model.idle.values()) <= 4
+
+
+def test_a_layer_of_several_parts_needs_several_names_for_its_arrays():
+    class Twice(cd.layers.Layer):
+        def lower(self, plan):
+            cd.Dense(4).lower(plan)
+            cd.Dense(3).lower(plan)
+
+    with pytest.raises(ValueError, match=r"layers\[1\] has two arrays that are called 'weight'"):
+        cd.Network([cd.Dense(2), Twice()]).build(5)
+
+
+def test_a_layer_that_does_not_say_what_it_computes_is_refused():
+    class Silent(cd.layers.Layer):
+        pass
+
+    with pytest.raises(TypeError, match=r"Silent does not say what it computes: it needs a method lower\(plan\)"):
+        cd.Network([Silent()])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("convolution", {}, "'convolution' is none of the kinds dense, map, noise, norm"),
+        ("noise", {"variant": "pink"}, "'pink' is none of the kinds multiply, add, alpha"),
+        ("map", {"activation": "swish"}, "'swish' is none of the kinds identity, relu"),
+    ],
+)
+def test_what_the_engine_does_not_know_is_refused(kind, options, message):
+    class Unknown(cd.layers.Layer):
+        def lower(self, plan):
+            plan.operation(kind, plan.shape, **options)
+
+    with pytest.raises(ValueError, match=message):
+        cd.Network([Unknown()]).build(5)

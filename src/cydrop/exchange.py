@@ -209,8 +209,8 @@ def to_torch(net: Network) -> Any:
     RuntimeError
         For a network that is not built.
     ValueError
-        For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", GaussianDropout,
-        GaussianNoise, and Dense with max_norm or drop_connect.
+        For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", Gaussian noise of either
+        kind, and Dense with max_norm or drop_connect.
     """
     state_dict = to_state_dict(net)
     _check_torch_has(net.layers)
@@ -248,8 +248,8 @@ def from_torch(
 ) -> Network:
     """A network with the layers and the weights of a `torch.nn.Sequential`.
 
-    The modules may be Linear, ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Dropout, AlphaDropout,
-    BatchNorm1d and LayerNorm over the last axis, also in nested Sequentials; Identity, and Flatten at the start
+    The modules may be Linear, Dropout, AlphaDropout, BatchNorm1d, the normalisation of rows over the last axis, and the
+    activations that cydrop has under the same names, also in nested Sequentials; Identity, and Flatten at the start
     (X is 2-D already), are left out. ::
 
         net = cd.exchange.from_torch(module, loss="cross_entropy")

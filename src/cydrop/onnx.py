@@ -31,7 +31,7 @@ from cydrop.network import Network
 
 __all__ = ["export", "to_model"]
 
-OPSET = 17  # the first with LayerNormalization
+OPSET = 17  # the first with a node for normalised rows
 IR_VERSION = 8  # the one of that opset
 LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB, and the nodes need some as well
 

@@ -120,7 +120,7 @@ cdef class Engine:
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         for i in range(p.n_ops):
             given = plan.ops[i]
-            family, variants = FAMILIES[given.kind]
+            family, variants = kind_of(FAMILIES, given.kind)
             p.ops[i].doors = &DOORS[<int>family]
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)

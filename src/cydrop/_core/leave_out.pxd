@@ -15,7 +15,7 @@ from cydrop._core.map_op cimport keeps_z
 from cydrop._core.operation cimport Bound, Op
 
 cdef enum:
-    SMALL = 12288               # parameters below which gathering costs more than it saves
+    GATHERED = 12288            # parameters below which gathering costs more than it saves
 
 
 cdef inline void mark_what_leaves_out(Op* ops, int n_ops, Py_ssize_t n_parameters) noexcept nogil:
@@ -24,7 +24,7 @@ cdef inline void mark_what_leaves_out(Op* ops, int n_ops, Py_ssize_t n_parameter
     for i in range(n_ops - 1):
         ops[i].leaves_out = (ops[i].shared and ops[i].doors.has_epilogue and ops[i + 1].doors.has_product
                              and ops[i].connect.column < 0 and ops[i + 1].connect.column < 0
-                             and n_parameters > SMALL)
+                             and n_parameters > GATHERED)
         ops[i + 1].reads_kept = ops[i].leaves_out
 
 

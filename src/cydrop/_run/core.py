@@ -204,7 +204,8 @@ class Core:
 
     def inputs(self, X: ArrayLike) -> Floats:
         """X of as many columns as the model takes, where there is one."""
-        return checks.matrix("X", X, self.plan.n_features if self.plan else None, self.n_threads)
+        model = self.model
+        return checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads)
 
     def rows(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None) -> Rows:
         """Rows to train or to be judged on, in batches of so many, None: all at once."""

@@ -24,6 +24,7 @@ Mask = NDArray[np.bool_]
 
 # whose training pass a layer was in last; a layer keeps nothing itself
 _LAST: weakref.WeakKeyDictionary[Any, weakref.ref[Passes]] = weakref.WeakKeyDictionary()
+_claims: list[object] = [None]  # the name of those whose layers were claimed last: they need not be claimed again
 
 
 class _Pass(NamedTuple):
@@ -50,6 +51,7 @@ class Passes:
     def __init__(self) -> None:
         self._last: _Pass | None = None
         self._tape: _Tape | None = None
+        self._name = object()
 
     def forward(self, model: Model, X: Floats, given: Sequence[Mask | None], rates: NDArray[np.float64]) -> Floats:
         """Raw outputs with dropout on; masks that are given are used instead of drawn ones."""
@@ -82,9 +84,12 @@ class Passes:
 
     def remember(self, model: Model, rows: int, given: Sequence[Mask | None], rates: list[float]) -> None:
         """The training pass that was made just now was of so many rows, at these rates."""
-        self._last = _Pass(model, model.engine.draws - 1, rows, given, rates)
+        before, self._last = self._last, _Pass(model, model.engine.draws - 1, rows, given, rates)
+        if _claims[0] is self._name and before is not None and before.model is model:
+            return
         for draw in model.plan.draws:
             _LAST[draw.layer] = weakref.ref(self)
+        _claims[0] = self._name
 
     def masks(self) -> list[Mask]:
         """The masks of the units in the last training pass, one per dropout layer."""

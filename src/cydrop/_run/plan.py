@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ from cydrop.schedules import Rate
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
 
 Shape: TypeAlias = tuple[int, ...]
-Initial: TypeAlias = float | Callable[[np.random.SeedSequence], Floats]
+Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
 Factors: TypeAlias = tuple[float, float, float]
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
@@ -76,6 +77,7 @@ class Op:
     in_shape: Shape
     out_shape: Shape
     variant: str = ""
+    has_epilogue: bool = False  # whether an activation and a dropout may follow within the operation
     weight: int = -1
     bias: int = -1
     activation: str = "identity"  # name of f
@@ -98,11 +100,6 @@ class Op:
     @property
     def n_out(self) -> int:
         return math.prod(self.out_shape)
-
-    @property
-    def has_epilogue(self) -> bool:
-        """Whether an activation and a dropout may follow within the operation."""
-        return self.kind in ("dense", "map")
 
 
 @dataclass(eq=False)
@@ -186,21 +183,31 @@ class Plan:
         last = self.ops[-1] if self.ops else None
         free = last is not None and last.has_epilogue and last.noise is None
         if last is None or not free or (activation and last.activation != "identity"):
-            return self.operation("map", self.shape)
+            return self.operation("map", self.shape, has_epilogue=True)
         return self._of_layer(last)
 
     def parameter(
         self, name: str, shape: Shape, initial: Initial, branch: tuple[int, ...] = (), factors: Factors = PLAIN
     ) -> int:
         """Room for a parameter of this layer: its offset."""
+        self._refuse_twice(name, self.parameters)
         offset = _end(self.parameters)
         self.parameters.append(Parameter(f"{self.place}.{name}", shape, offset, initial, branch, factors))
         return offset
 
     def buffer(self, name: str, shape: Shape, initial: Initial) -> int:
         """Room for what is kept but not trained: its offset."""
+        self._refuse_twice(name, self.buffers)
         self.buffers.append(Parameter(f"{self.place}.{name}", shape, _end(self.buffers), initial))
         return self.buffers[-1].offset
+
+    def _refuse_twice(self, name: str, arena: list[Parameter]) -> None:
+        """Names are a layer's place and its own word: a layer of several parts needs several words."""
+        for parameter in reversed(arena):
+            if not parameter.name.startswith(f"{self.place}."):
+                return
+            if parameter.name == f"{self.place}.{name}":
+                raise ValueError(f"layers[{self.place}] has two arrays that are called {name!r}")
 
     def draw(self, layer: Draws, what: str) -> Source:
         """A random stream for this layer's draws, and a column of rates."""
@@ -216,11 +223,13 @@ class Plan:
 
     # What builds a network from it ------------------------------------------------------------------------
 
-    @property
+    # asked for at every call, of a plan that is whole: worked out once
+
+    @cached_property
     def n_features(self) -> int:
         return math.prod(self.shapes[0])
 
-    @property
+    @cached_property
     def n_outputs(self) -> int:
         return math.prod(self.shape)
 
@@ -244,7 +253,12 @@ class Plan:
             return []
         return [(parameter.offset, parameter.size, *parameter.factors) for parameter in self.parameters]
 
-    @property
+    @cached_property
+    def vanilla_draws(self) -> list[Draw]:
+        """The draws of dropout that scales in prediction."""
+        return [draw for draw in self.draws if self.ops[draw.op].vanilla]
+
+    @cached_property
     def mask_draws(self) -> list[Draw]:
         """The draws of masks of units, in order."""
         return [draw for draw in self.draws if draw.what == "units"]

@@ -19,9 +19,8 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None) 
     rows = min(batch_size, len(X)) if batch_size is not None else FEW_ROWS if len(X) <= FEW_ROWS else PREDICT_ROWS
     out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
     workspace = model.borrow(rows)
-    for draw in model.plan.draws:  # vanilla dropout multiplies by 1 - rate; a scheduled rate by the one at its end
-        if model.plan.ops[draw.op].vanilla:
-            workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
+    for draw in model.plan.vanilla_draws:  # multiplies by 1 - rate, a scheduled one by that at its end
+        workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
     row = 0
     while row < len(X):
         row = model.engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)

@@ -6,7 +6,6 @@ import math
 import os
 from typing import Any
 
-from cydrop import saving
 from cydrop._base import checks
 from cydrop._run.core import core_of
 from cydrop._run.state import Weights
@@ -261,6 +260,8 @@ class Checkpoint(_Monitor):
         self._monitor = monitor
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
+        from cydrop import saving
+
         saving.check(core_of(network).state(), self.path)  # what would fail after the first epoch fails before it
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:

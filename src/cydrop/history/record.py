@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cydrop.history import curves
 from cydrop.history.direction import best_epoch, lower_is_better
 
 __all__ = ["History"]
@@ -146,6 +145,8 @@ class History:
         ImportError
             Without matplotlib (`pip install "cydrop[plot]"`).
         """
+        from cydrop.history import curves
+
         curves.check("history", self.metrics, metric)
         return curves.draw({"": self.metrics}, metric, ax)
 

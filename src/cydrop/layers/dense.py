@@ -155,7 +155,7 @@ class Dense(RandomLayer):
     def lower(self, plan: Plan) -> None:
         (fan_in,) = plan.shape
         number = plan.counts["dense"]  # of the layers that draw their weights
-        op = plan.operation("dense", (self.units,), max_norm=self.max_norm or 0.0)
+        op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
             "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
         )

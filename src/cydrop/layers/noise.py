@@ -12,7 +12,6 @@ from cydrop._base import checks, seeding
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.base import RandomLayer, checked_rate
-from cydrop.reference import alpha_affine
 from cydrop.schedules import Rate, value_at
 
 __all__ = ["AlphaDropout", "GaussianDropout", "GaussianNoise", "Noise"]
@@ -76,6 +75,8 @@ class AlphaDropout(Noise):
         return last_mask(self)
 
     def noisy(self, graph: Any, x: str, amount: float) -> str:
+        from cydrop.reference import alpha_affine
+
         a, b, low = alpha_affine(amount)
         kept = graph.add("Add", graph.add("Mul", x, graph.constant("a", a)), graph.constant("b", b))
         dropped = graph.constant("dropped", a * low + b)

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from cydrop import losses, optimizers, saving
+from cydrop import losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import cpu
@@ -310,6 +310,8 @@ class Network(Parts, Sampling, ByHand):
         OSError
             When the file cannot be written; it is named.
         """
+        from cydrop import saving  # what not every program needs is imported when it is first used
+
         with self._core.turn:
             saving.save(self._core.state(), path)
 
@@ -355,6 +357,8 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     OSError
         When it cannot be read.
     """
+    from cydrop import saving
+
     network = Network.__new__(Network)
     network._begin(saving.load(path, n_threads))
     return network

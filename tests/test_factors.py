@@ -1,0 +1,86 @@
+"""Factors of learning rate, epsilon and weight decay that a layer gives its parameters: the plan's segments."""
+
+import pytest
+from oracle import assert_same_training
+
+import cydrop as cd
+from cydrop._run.core import core_of
+
+
+class Slower(cd.Dense):
+    """A dense layer whose weight and bias learn in ways of their own."""
+
+    def lower(self, plan):
+        super().lower(plan)
+        weight, bias = plan.parameters[-2:]
+        weight.factors, bias.factors = (0.5, 4.0, 0.25), (2.0, 0.5, 0.0)
+
+
+OPTIMIZERS = [
+    cd.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.05),
+    cd.SGD(0.1),
+    cd.RMSprop(1e-2, epsilon=1e-3, weight_decay=0.1),
+    cd.Adagrad(0.05, epsilon=1e-3, weight_decay=0.1),
+    cd.Adam(1e-2, epsilon=1e-3, weight_decay=0.1),
+    cd.AdamW(1e-2, epsilon=1e-3, weight_decay=0.2),
+]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("units", [24, 700])  # one pass over the arenas, or inside the gradient's product
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+def test_factors_multiply_the_options_for_one_parameter(rng, optimizer, units, clip_norm):
+    optimizer = type(optimizer)(**(optimizer.options() | {"clip_norm": clip_norm}))
+    net = cd.Network(
+        [Slower(units), cd.Tanh(), cd.Dropout(0.4), cd.LayerNorm(), cd.Dense(3)], optimizer=optimizer, seed=1
+    )
+    X, y = rng.standard_normal((19, 21)), rng.integers(0, 3, 19)
+    assert_same_training(net, X, y, rtol=2e-5 if isinstance(optimizer, cd.SGD) else 2e-3)
+
+
+@pytest.mark.parametrize("units", [24, 700])
+def test_units_that_are_left_out_take_their_factors_too(rng, units):
+    layers = [Slower(units), cd.ReLU(), cd.Dropout(0.6, shared="batch"), Slower(40), cd.Dense(3)]
+    net = cd.Network(layers, optimizer=cd.SGD(0.1, weight_decay=0.05), seed=1)
+    assert_same_training(net, rng.standard_normal((19, 21)), rng.integers(0, 3, 19))
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_a_factor_of_0_keeps_a_parameter_where_it_is(rng, n_threads):
+    class Frozen(cd.Dense):
+        def lower(self, plan):
+            super().lower(plan)
+            plan.parameters[-2].factors = (0.0, 1.0, 1.0)
+
+    net = cd.Network([Frozen(700), cd.ReLU(), cd.Dense(3)], optimizer="adamw", seed=1, n_threads=n_threads).build(21)
+    before = {name: array.copy() for name, array in net.parameters().items()}
+    net.fit(rng.standard_normal((60, 21)), rng.integers(0, 3, 60), epochs=2, verbose=0)
+    moved = {name: bool((array != before[name]).any()) for name, array in net.parameters().items()}
+    assert moved == {"0.weight": False, "0.bias": True, "2.weight": True, "2.bias": True}
+
+
+def test_segments_are_there_only_where_a_factor_is_not_1():
+    plain, slower = (cd.Network([dense(5), cd.Dense(3)]).build(4) for dense in (cd.Dense, Slower))
+    assert core_of(plain).plan.segments == []
+    assert core_of(slower).plan.segments == [
+        (0, 20, 0.5, 4.0, 0.25), (32, 5, 2.0, 0.5, 0.0), (48, 15, 1.0, 1.0, 1.0), (64, 3, 1.0, 1.0, 1.0)
+    ]  # fmt: skip
+
+
+def test_a_bias_alone_may_differ(rng):
+    """Where all others have factors of 1, they get the bits of a network without any."""
+
+    class Bias(cd.Dense):
+        def lower(self, plan):
+            super().lower(plan)
+            plan.parameters[-1].factors = (3.0, 1.0, 1.0)
+
+    X, y = rng.standard_normal((60, 21)), rng.integers(0, 3, 60)
+    found = []
+    for last in (cd.Dense(3), Bias(3)):
+        net = cd.Network([cd.Dense(700), cd.ReLU(), last], optimizer=cd.SGD(0.1), seed=1)
+        net.train_on_batch(X, y)
+        found.append({name: array.copy() for name, array in net.parameters().items()})
+    plain, other = found
+    assert all((plain[name] == other[name]).all() for name in plain if name != "2.bias")
+    assert (plain["2.bias"] != other["2.bias"]).all()
