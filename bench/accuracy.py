@@ -3,8 +3,8 @@
     python bench/accuracy.py [--points N]
 
 Each function is compared with float64 at N float32 arguments, spread evenly over a range. An ulp is the distance
-of the float32 numbers next to the true value. Where a function runs to 0 beside larger terms (GELU, SiLU far on the
-left) its relative error grows, so that the largest absolute error is shown as well.
+of the float32 numbers next to the true value. Where a function goes to 0 while its terms stay large (GELU, SiLU far on
+the left) its relative error grows, so the largest absolute error is shown as well.
 """
 
 import argparse

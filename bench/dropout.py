@@ -6,7 +6,7 @@ shared   a training step with Dropout(0.5, shared="batch"), whose dropped units 
          dropout: 784-1024-1024-1024-10 with 128 rows and 784-4096-4096-10 with 256, for three optimizers. The last
          column is the part of the multiply-adds that is left.
 mc       100 Monte Carlo samples of 10,000 rows through 784-512-512-10 against 100 plain predictions, with dropout
-         behind each hidden layer, and with input dropout as well; the same loop in PyTorch, where it is installed.
+         after each hidden layer, and with input dropout as well; the same loop in PyTorch, where it is installed.
 
 Medians of alternating turns; all on the threads that the machine grants.
 """
@@ -82,7 +82,7 @@ def torch_loop(X, first):
 
 
 def monte_carlo(turns):
-    print("\n100 samples of 10,000 rows, 784-512-512-10, dropout .5 behind each hidden layer")
+    print("\n100 samples of 10,000 rows, 784-512-512-10, dropout .5 after each hidden layer")
     print(f"{'':<26}{'predict_mc, s':>15}{'100 predict, s':>16}{'ratio':>8}{'PyTorch, s':>13}{'times':>8}")
     X = np.random.default_rng(0).random((10_000, 784), dtype=np.float32)
     for label, first in (("hidden layers", None), ("and .2 of the input", 0.2)):

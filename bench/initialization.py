@@ -1,12 +1,12 @@
-"""First weights and biases: which of them a plain network on tables should begin with.
+"""Initial weights and biases: which of them a plain network on tables should start with.
 
     python bench/initialization.py FOLDER [FOLDER ...] [--seeds N] [--epochs N] [--rows N] [--only NAME ...]
 
 The folders hold tables (see bench/tables.py). A network of two hidden layers of 128 ReLU units trains with Adam
-(learning rate 0.001, batches of 128), with dropout 0.1 behind the hidden layers and without. Each seed draws a new
+(learning rate 0.001, batches of 128), with dropout 0.1 after the hidden layers and without. Each seed draws a new
 split into training and test rows, the same for all initialisations. A line is a set with the error of its test rows
 after the last epoch (per cent of wrong classes, or the root of the mean squared error in standard deviations of the
-target), its mean over the seeds and, behind "±", the standard error; then come the mean ranks, and the geometric mean
+target), its mean over the seeds and, after "±", the standard error; then come the mean ranks, and the geometric mean
 over the sets (all, those with classes, the regressions) of the error's ratio to that of the first column, with the
 standard error over the sets.
 """

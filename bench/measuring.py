@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 Call = Callable[[], Any]
-Times = dict[str, list[float]]  # label -> seconds a call, one a turn
+Times = dict[str, list[float]]  # label -> seconds per call, one for each turn
 
 TURN = 2e-3  # seconds: short calls are repeated within a turn until they take about this long
 LONGEST = 12.0  # seconds: no more turns after this long, once there are five

@@ -2,7 +2,7 @@
 
     python bench/memory.py [--rows N] [--batch N]
 
-Needed: parameters x (weights + the optimizer's two moments), the activations and slopes of one batch, and the data.
+Needed: parameters x (weights + the optimizer's two moments), the activations and gradients of one batch, and the data.
 The peak is that of this process's resident memory (VmHWM), less what it had before the network was made.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     parameters = sum(array.size for array in network.parameters().values())
     activations = arguments.batch * (sum(SIZES) + 2 * max(SIZES))
     needed = 4 * (3 * parameters + activations) + X.nbytes + y.nbytes
-    print(f"parameters {parameters:,}; weights and moments {12 * parameters / 1e6:.1f} MB, activations and slopes "
+    print(f"parameters {parameters:,}; weights and moments {12 * parameters / 1e6:.1f} MB, activations and gradients "
           f"{4 * activations / 1e6:.1f} MB, data {(X.nbytes + y.nbytes) / 1e6:.1f} MB")  # fmt: skip
     print(f"needed {needed / 1e6:.1f} MB, peak {peak / 1e6:.1f} MB: {peak / needed:.3f} x; without the copy of the "
           f"weights that DivergedError goes back to: {(peak - 4 * parameters) / needed:.3f} x")  # fmt: skip

@@ -1,10 +1,10 @@
-"""The test error on permutation-invariant MNIST, beside the one that the dropout paper published.
+"""The test error on permutation-invariant MNIST, next to the one that the dropout paper published.
 
     python bench/mnist.py DATA [--epochs N] [--seeds N] [--threads N]
 
 DATA is a folder with the four IDX files of MNIST, gzipped or not. The network is the paper's (Srivastava et al. 2014,
 table 2): 784-1024-1024-1024-10, ReLU, dropout 0.2 of the input and 0.5 of the hidden layers, max-norm in all layers.
-It trains on all 60,000 rows. The test set is used once a seed, after the last epoch.
+It trains on all 60,000 rows. The test set is used once per seed, after the last epoch.
 
 The recipe was chosen by validation: training on the first 50,000 rows, judging by the last 10,000 of the training
 set, never by the test set. There were eight tries of 20 epochs with one seed each, all with batches of 128:
@@ -20,7 +20,7 @@ set, never by the test set. There were eight tries of 20 epochs with one seed ea
     Adam          0.001 Cosine     3         inverted   1.67 %
 
 The best five differ by no more than chance explains. The taken one has the paper's momentum, max-norm and kind of
-dropout (vanilla: no scaling in training, so that max-norm 2 bounds as much as 1 behind an inverted dropout of 0.5).
+dropout (vanilla: no scaling in training, so that max-norm 2 bounds as much as 1 after an inverted dropout of 0.5).
 The number of epochs was not searched: it is what the time allowed. The paper trained for a million updates, which is
 some 2,100 epochs of this batch size.
 """
@@ -71,7 +71,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", metavar="DATA", help="holds train-images-idx3-ubyte.gz and the three other files")
     parser.add_argument("--epochs", type=int, default=150, metavar="N", help="default 150")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings, with seeds 0, 1, ...; default 3")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs, seeds 0, 1, ...; default 3")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="default: what the machine grants")
     arguments = parser.parse_args()
     if arguments.epochs < 1 or arguments.seeds < 1:

@@ -104,26 +104,26 @@ def numpy_training(task: dict[str, Any], threads: int) -> Call:
                 z *= mask
                 masks.append(mask)
             activations.append(z)
-        slope = activations.pop()
-        if slope.shape[1] == 1:
-            slope -= target
-            slope *= np.float32(2 / len(x))
+        dz = activations.pop()
+        if dz.shape[1] == 1:
+            dz -= target
+            dz *= np.float32(2 / len(x))
         else:
-            slope -= slope.max(axis=1, keepdims=True)
-            np.exp(slope, out=slope)
-            slope /= slope.sum(axis=1, keepdims=True)
-            slope[np.arange(len(x)), target] -= one
-            slope /= np.float32(len(x))
+            dz -= dz.max(axis=1, keepdims=True)
+            np.exp(dz, out=dz)
+            dz /= dz.sum(axis=1, keepdims=True)
+            dz[np.arange(len(x)), target] -= one
+            dz /= np.float32(len(x))
         state["step"] += 1
         first, second = 1 - BETA1 ** state["step"], 1 - BETA2 ** state["step"]
         rate = np.float32(LEARNING_RATE * np.sqrt(second) / first)
         for number in reversed(range(len(parameters))):
             weight, bias = parameters[number]
-            gradients = activations[number].T @ slope, slope.sum(axis=0)
+            gradients = activations[number].T @ dz, dz.sum(axis=0)
             if number:
-                slope = slope @ weight.T
-                slope *= masks[number - 1]
-                slope *= activations[number] > 0
+                dz = dz @ weight.T
+                dz *= masks[number - 1]
+                dz *= activations[number] > 0
             for p, g, (m, v) in zip((weight, bias), gradients, moments[number], strict=True):
                 m *= np.float32(BETA1)
                 m += np.float32(1 - BETA1) * g
@@ -391,7 +391,7 @@ PEERS: dict[str, dict[str, Callable[[dict[str, Any], int], Call]]] = {
     "training": {
         "cydrop": cydrop_training,
         "JAX, scan": jax_scan_training,
-        "JAX, a call a step": jax_training,
+        "JAX, one call per step": jax_training,
         "PyTorch": torch_training,
         "NumPy": numpy_training,
         "scikit-learn, no dropout": sklearn_training,
@@ -415,6 +415,6 @@ SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # hold NumPy's products bac
 
 
 def environment(threads: int) -> dict[str, str]:
-    """For a process that shall use that many threads."""
+    """For a process that should use this many threads."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return {name: value for name, value in os.environ.items() if name not in SLOWING} | limits

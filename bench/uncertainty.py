@@ -1,4 +1,4 @@
-"""Monte Carlo dropout on the UCI regression sets: error and log-likelihood beside the published figures.
+"""Monte Carlo dropout on the UCI regression sets: error and log-likelihood next to the published figures.
 
     python bench/uncertainty.py DATA [SET ...] [--processes N] [--json FILE]
 

@@ -4,7 +4,7 @@
 
 What is compared, and how:
 
-* NumPy gets its usual recipes *and* the fastest versions we could write: one random byte or bit an element,
+* NumPy gets its usual recipes *and* the fastest versions we could write: one random byte or bit per element,
   lookup tables, chunks that stay in the cache, no allocations. Every candidate is a function in against_numpy/; each
   is checked first, and the fastest on this machine is chosen at run time and named. Know a faster one? Add it.
 * The two usual dropout recipes return what they allocate; only the others fill a given `out`.

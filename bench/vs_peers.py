@@ -120,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def work(job: dict[str, Any]) -> None:
-    """Reads numbers of calls, a line each, and answers with seconds a call."""
+    """Reads numbers of calls, one per line, and answers with seconds per call."""
     call = peers.PEERS[job["kind"]][job["peer"]](job["task"], job["threads"])
     unit = job["task"]["unit"]
     call(unit)

@@ -1,4 +1,4 @@
-"""Draws the plots of docs/dropout.md: real trainings, a few minutes in all.
+"""Draws the plots of docs/dropout.md: real training runs, a few minutes in all.
 
     pip install "cydrop[plot]"
     python docs/dropout_plots.py [FOLDER]
@@ -24,7 +24,7 @@ HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # what the pictures wer
 
 
 def digits(rows=600):
-    """Few training digits, so that a network can learn them by heart, and the test digits."""
+    """Few training digits, which a network can learn by heart, and the test digits."""
     X, y, X_test, y_test = cd.datasets.load_optdigits()
     chosen = np.random.default_rng(0).permutation(len(X))[:rows]
     return X[chosen], y[chosen], X_test, y_test
@@ -39,7 +39,7 @@ def network(rate, seed, rate_in=0.0):
 
 
 def mean_histories(rate, epochs, rate_in=0.0):
-    """The metrics of SEEDS trainings, each of shape (seeds, epochs)."""
+    """The metrics of SEEDS training runs, each of shape (seeds, epochs)."""
     X, y, X_test, y_test = digits()
     histories = [
         network(rate, seed, rate_in)

@@ -14,7 +14,7 @@ and it is trained on the digits in both spellings of dropout, with rate p, the p
     "inverted"  training: y = x * mask / (1 - p)    prediction: y = x
 
 Both make the expected input of the next layer the same in training and in prediction. Inverted dropout does
-the scaling in training, so that prediction is a plain network: this is what everybody uses today.
+the scaling in training, so prediction is a plain network: this is what everybody uses today.
 """
 
 import argparse

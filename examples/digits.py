@@ -59,7 +59,7 @@ RATES = (0.0, 0.5), (0.1, 0.5), (0.2, 0.5)  # input, hidden
 
 
 def make_network(setting: Setting, seed: int) -> cd.Network:
-    """Dropout on the pixels and behind every hidden layer; the learning rate falls from halfway on."""
+    """Dropout on the pixels and after every hidden layer; the learning rate falls from halfway on."""
     layers: list = [cd.Dropout(setting.input_rate)]
     for units in setting.widths:
         layers += [cd.Dense(units, **BEGIN), cd.ReLU(), cd.Dropout(setting.hidden_rate)]
@@ -215,7 +215,7 @@ def choose(epochs: int | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Digits with and without dropout.")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="trainings of each network, default 5")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="training runs of each network, default 5")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the chosen numbers of epochs")
     parser.add_argument("--plot", default="digits.png", metavar="FILE", help="learning curves, default digits.png")
     parser.add_argument("--choose", action="store_true", help="choose the settings anew, on the training set")

@@ -42,7 +42,7 @@ FASHION = (
 
 
 def make_network(classes: int, rates: Sequence[float], seed: int) -> cd.Network:
-    """Dropout on the pixels and behind both wide layers; the learning rate falls as a cosine from halfway."""
+    """Dropout on the pixels and after both wide layers; the learning rate falls as a cosine from halfway."""
     input_rate, hidden_rate = rates
     return cd.Network(
         [
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Images in IDX files, learned with and without dropout.")
     parser.add_argument("folder", help="holds train-images-idx3-ubyte.gz and the three other files")
     parser.add_argument("--names", action="store_true", help="use the class names of Fashion-MNIST")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each network, default 3")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs of each network, default 3")
     parser.add_argument("--epochs", type=int, default=40, metavar="N", help="passes over the images, default 40")
     parser.add_argument(
         "--rates",

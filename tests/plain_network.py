@@ -45,12 +45,12 @@ class PlainNetwork:
             self.tape.append(kept)
         return x
 
-    def backward(self, g):
+    def backward(self, dy):
         """Fills the gradients and returns d loss / d x."""
-        g = np.asarray(g, dtype=np.float64)
+        dy = np.asarray(dy, dtype=np.float64)
         for op, kept in zip(reversed(self.ops), reversed(self.tape), strict=True):
-            g = BACKWARD[op.kind](self, op, g, kept)
-        return g
+            dy = BACKWARD[op.kind](self, op, dy, kept)
+        return dy
 
     def loss_of(self, z, y, sample_weight=None):
         """(loss, gradient)"""
@@ -76,8 +76,8 @@ class PlainNetwork:
 
     def train(self, x, y, masks, sample_weight=None):
         """One whole training step; returns the loss before it."""
-        loss, slope = self.loss_of(self.forward(x, masks), y, sample_weight)
-        self.backward(slope)
+        loss, grad = self.loss_of(self.forward(x, masks), y, sample_weight)
+        self.backward(grad)
         self.step()
         self.draws += 1
         return loss
@@ -97,14 +97,14 @@ def dense(net, op, x, drawn):
     return y, (x, scale, kept)
 
 
-def dense_backward(net, op, g, kept):
-    x, scale, rest = kept
-    g = epilogue_backward(net, op, g, rest)
+def dense_backward(net, op, dy, kept):
+    x, scale, epilogue_kept = kept
+    dy = epilogue_backward(net, op, dy, epilogue_kept)
     place = op.layers[0]
-    net.gradients[f"{place}.weight"] = (x.T @ g) * scale
+    net.gradients[f"{place}.weight"] = (x.T @ dy) * scale
     if op.bias >= 0:
-        net.gradients[f"{place}.bias"] = g.sum(axis=0)
-    return g @ (net.array(op, "weight") * scale).T
+        net.gradients[f"{place}.bias"] = dy.sum(axis=0)
+    return dy @ (net.array(op, "weight") * scale).T
 
 
 def options(op):
@@ -126,13 +126,13 @@ def epilogue(net, op, z, drawn):
     return y, (z, mask)
 
 
-def epilogue_backward(net, op, g, kept):
+def epilogue_backward(net, op, dy, kept):
     z, mask = kept
     if mask is not None:
-        g = reference.dropout_backward(g, mask, net.rate(op.noise), "vanilla" if op.vanilla else "inverted")
+        dy = reference.dropout_backward(dy, mask, net.rate(op.noise), "vanilla" if op.vanilla else "inverted")
     if op.activation != "identity":
-        g = getattr(reference, f"{op.activation}_backward")(g, z, *options(op))
-    return g
+        dy = getattr(reference, f"{op.activation}_backward")(dy, z, *options(op))
+    return dy
 
 
 def noise(net, op, x, drawn):
@@ -148,12 +148,12 @@ def noise(net, op, x, drawn):
     ), normals
 
 
-def noise_backward(net, op, g, kept):
+def noise_backward(net, op, dy, kept):
     rate = net.rate(op.noise)
     return {
-        "multiply": lambda: reference.gaussian_dropout(g, rate, noise=kept),
-        "add": lambda: g,
-        "alpha": lambda: reference.alpha_dropout_backward(g, kept, rate),
+        "multiply": lambda: reference.gaussian_dropout(dy, rate, noise=kept),
+        "add": lambda: dy,
+        "alpha": lambda: reference.alpha_dropout_backward(dy, kept, rate),
     }[op.variant]()
 
 
@@ -171,11 +171,11 @@ def norm(net, op, x, drawn):
     return reference.batch_norm(x, weight, bias, epsilon=op.epsilon), x
 
 
-def norm_backward(net, op, g, x):
+def norm_backward(net, op, dy, x):
     backward = {"rows": reference.layer_norm_backward, "batch": reference.batch_norm_backward}[op.variant]
-    g, dweight, dbias = backward(g, x, net.array(op, "weight"), epsilon=op.epsilon)
+    dy, dweight, dbias = backward(dy, x, net.array(op, "weight"), epsilon=op.epsilon)
     net.gradients[f"{op.layers[0]}.weight"], net.gradients[f"{op.layers[0]}.bias"] = dweight, dbias
-    return g
+    return dy
 
 
 FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm}

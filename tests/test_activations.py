@@ -98,15 +98,15 @@ def test_the_twin_is_the_formula_that_math_gives(name, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_twin_s_gradient_is_the_slope_of_the_twin(name, rng):
+def test_the_twin_s_gradient_is_the_derivative_of_the_twin(name, rng):
     x = rng.normal(size=2000) * 3
     x = x[np.abs(x) > 1e-3]  # away from the kink
     h = 1e-5
     f, backward = getattr(reference, name), getattr(reference, name + "_backward")
-    slope = (f(x + h) - f(x - h)) / (2 * h)
-    np.testing.assert_allclose(backward(np.ones_like(x), x), slope, rtol=0, atol=2e-9)
+    derivative = (f(x + h) - f(x - h)) / (2 * h)
+    np.testing.assert_allclose(backward(np.ones_like(x), x), derivative, rtol=0, atol=2e-9)
     dy = rng.normal(size=x.shape)
-    np.testing.assert_allclose(backward(dy, x), dy * slope, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(backward(dy, x), dy * derivative, rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize(("name", "options"), [("leaky_relu", (0.2,)), ("elu", (0.5,)), ("elu", (2.0,))])
@@ -114,8 +114,8 @@ def test_the_twin_s_gradient_knows_the_options(name, options, rng):
     x = rng.normal(size=500) * 2
     x = x[np.abs(x) > 1e-3]
     f, backward = getattr(reference, name), getattr(reference, name + "_backward")
-    slope = (f(x + 1e-5, *options) - f(x - 1e-5, *options)) / 2e-5
-    np.testing.assert_allclose(backward(np.ones_like(x), x, *options), slope, rtol=0, atol=2e-9)
+    derivative = (f(x + 1e-5, *options) - f(x - 1e-5, *options)) / 2e-5
+    np.testing.assert_allclose(backward(np.ones_like(x), x, *options), derivative, rtol=0, atol=2e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,12 +141,12 @@ def test_the_activation_is_right_to_a_few_units_in_the_last_place(name, sweep):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_gradient_is_right_to_a_few_units_in_the_last_place(name, sweep):
     backward, twin = both_backward(name)
-    wide = sweep.astype(np.float64)
-    slope = twin(np.ones_like(wide), wide)
-    assert_close(backward(np.ones_like(sweep), sweep), slope, *BACKWARD[name])
+    doubles = sweep.astype(np.float64)
+    derivative = twin(np.ones_like(doubles), doubles)
+    assert_close(backward(np.ones_like(sweep), sweep), derivative, *BACKWARD[name])
     dy = np.random.default_rng(6).normal(size=sweep.shape).astype(np.float32)
     ulps, floor = BACKWARD[name]
-    assert_close(backward(dy, sweep), slope, ulps and ulps + 0.5, floor, scale=dy.astype(np.float64))
+    assert_close(backward(dy, sweep), derivative, ulps and ulps + 0.5, floor, scale=dy.astype(np.float64))
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_the_gradient_is_right_to_a_few_units_in_the_last_place(name, sweep):
 def test_the_options_of_an_activation_are_used(name, options, sweep):
     f, twin = both(name)
     backward, twin_backward = both_backward(name)
-    wide, ones = sweep.astype(np.float64), np.ones_like(sweep)
-    assert_close(f(sweep, *options), twin(wide, *options), 2, TINY)
-    assert_close(backward(ones, sweep, *options), twin_backward(ones.astype(np.float64), wide, *options), 3, TINY)
+    doubles, ones = sweep.astype(np.float64), np.ones_like(sweep)
+    assert_close(f(sweep, *options), twin(doubles, *options), 2, TINY)
+    assert_close(backward(ones, sweep, *options), twin_backward(ones.astype(np.float64), doubles, *options), 3, TINY)
 
 
 def test_gelu_keeps_its_relative_precision_where_it_is_nearly_0():
@@ -183,10 +183,10 @@ def test_every_shape_is_covered_to_its_last_element(rows, columns, name, scale):
     assert_close(y.ravel(), twin(x.astype(np.float64)).ravel(), *FORWARD[name])
     backward, twin = both_backward(name)
     dx = backward(dy, x)
-    slope = twin(np.ones(x.shape), x.astype(np.float64))
+    derivative = twin(np.ones(x.shape), x.astype(np.float64))
     ulps, floor = BACKWARD[name]
     assert dx.shape == x.shape
-    assert_close(dx.ravel(), slope.ravel(), ulps and ulps + 0.5, floor, scale=dy.astype(np.float64).ravel())
+    assert_close(dx.ravel(), derivative.ravel(), ulps and ulps + 0.5, floor, scale=dy.astype(np.float64).ravel())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,10 +205,10 @@ def test_an_element_s_result_does_not_depend_on_its_place(name, rng):
     """Vector code and the scalar code of what is left over must give the same bits."""
     values = (4 * rng.normal(size=300)).astype(np.float32)
     f, backward = getattr(functional, name), getattr(functional, name + "_backward")
-    together, slopes = f(values), backward(np.ones_like(values), values)
+    together, derivatives = f(values), backward(np.ones_like(values), values)
     for i in range(0, 300, 7):
         assert f(values[i : i + 1]).tobytes() == together[i].tobytes()
-        assert backward(np.ones(1), values[i : i + 1]).tobytes() == slopes[i].tobytes()
+        assert backward(np.ones(1), values[i : i + 1]).tobytes() == derivatives[i].tobytes()
 
 
 # Special values ---------------------------------------------------------------------------------------------
@@ -250,11 +250,11 @@ def test_the_largest_numbers_overflow_nowhere_on_the_way(name):
     x = np.array([-LARGEST, -1e30, -1e6, -1000, 1000, 1e6, 1e30, LARGEST], dtype=np.float32)
     f, twin = both(name)
     backward, twin_backward = both_backward(name)
-    wide, ones = x.astype(np.float64), np.ones_like(x)
-    expected = twin(wide)
+    doubles, ones = x.astype(np.float64), np.ones_like(x)
+    expected = twin(doubles)
     expected[expected > LARGEST] = math.inf  # selu scales the largest number beyond float32
     np.testing.assert_allclose(f(x), expected, rtol=3e-7, atol=TINY)
-    np.testing.assert_allclose(backward(ones, x), twin_backward(ones.astype(np.float64), wide), rtol=3e-7, atol=TINY)
+    np.testing.assert_allclose(backward(ones, x), twin_backward(ones.astype(np.float64), doubles), rtol=3e-7, atol=TINY)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,9 +263,9 @@ def test_numbers_below_the_normal_range_are_not_flushed(name):
     f, twin = both(name)
     np.testing.assert_allclose(f(x), twin(x.astype(np.float64)), rtol=1e-6, atol=SMALLEST)
     backward = getattr(functional, name + "_backward")
-    if name not in ("relu", "leaky_relu", "elu", "selu"):  # no kink at 0: the slope there is the slope at 0
-        slope = float(backward(np.ones(1), np.zeros(1))[0])
-        np.testing.assert_allclose(backward(x, np.zeros(8)), x.astype(np.float64) * slope, atol=SMALLEST)
+    if name not in ("relu", "leaky_relu", "elu", "selu"):  # no kink at 0: the derivative there is that at 0
+        derivative = float(backward(np.ones(1), np.zeros(1))[0])
+        np.testing.assert_allclose(backward(x, np.zeros(8)), x.astype(np.float64) * derivative, atol=SMALLEST)
 
 
 def test_zero_is_where_it_should_be():
@@ -274,7 +274,7 @@ def test_zero_is_where_it_should_be():
         assert getattr(functional, name)([0.0, -0.0]).tolist() == pytest.approx([at_0, at_0], rel=1e-7, abs=0)
 
 
-def test_at_0_the_rectifiers_have_the_slope_of_their_left_side():
+def test_at_0_the_rectifiers_have_the_derivative_of_their_left_side():
     for zero in ([0.0], [-0.0]):
         assert functional.relu_backward([1.0], zero) == 0
         assert functional.leaky_relu_backward([1.0], zero, 0.25) == 0.25

@@ -250,7 +250,7 @@ def test_an_option_of_the_loss_is_obeyed_by_all_and_kept_in_files(table, tmp_pat
 
 def test_a_loss_that_does_not_fit_is_refused_and_changes_nothing(table):
     net = make().build(5)
-    with pytest.raises(ValueError, match="two units a target"):
+    with pytest.raises(ValueError, match="two units per target"):
         net.loss = "gaussian_nll"
     with pytest.raises(ValueError, match="is not known"):
         net.loss = "nonsense"

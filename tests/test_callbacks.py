@@ -60,7 +60,7 @@ def test_a_training_that_runs_out_of_epochs_also_ends_with_its_best_epoch(data):
     np.testing.assert_array_equal(net.predict(X), kept[epoch - 1])
 
 
-class Told(callbacks.Callback):
+class Rehearsal(callbacks.Callback):
     """Feeds a callback with values instead of training."""
 
     def __init__(self, **options):
@@ -96,39 +96,39 @@ class Told(callbacks.Callback):
 )
 def test_the_better_way_is_that_of_the_name_or_of_the_mode(name, mode, values, best, tmp_path):
     stop = callbacks.EarlyStopping(name, mode=mode)
-    told = Told()
-    told(stop, values, name)
+    rehearsal = Rehearsal()
+    rehearsal(stop, values, name)
     assert (stop.best_epoch, stop.best) == (best, values[best - 1])
-    assert told.weight[0, 0] == best
-    told(callbacks.Checkpoint(tmp_path / "best", name, mode), values, name)
+    assert rehearsal.weight[0, 0] == best
+    rehearsal(callbacks.Checkpoint(tmp_path / "best", name, mode), values, name)
     assert cd.load(tmp_path / "best").parameters()["0.weight"][0, 0] == best
     assert cd.History({name: values}).best(name, mode) == (best, values[best - 1])
 
 
 def test_nan_counts_as_no_improvement_and_restores_nothing():
-    stop, told = callbacks.EarlyStopping(patience=3), Told()
-    assert told(stop, [math.nan] * 4)[0] == [3, 4]
+    stop, rehearsal = callbacks.EarlyStopping(patience=3), Rehearsal()
+    assert rehearsal(stop, [math.nan] * 4)[0] == [3, 4]
     assert stop.best_epoch == 0
-    assert told.weight[0, 0] == 4
+    assert rehearsal.weight[0, 0] == 4
 
 
 def test_a_change_of_min_delta_is_no_improvement():
-    assert Told()(callbacks.EarlyStopping(patience=2, min_delta=0.25), [1, 0.75, 0.5, 0.25])[0] == []
-    assert Told()(callbacks.EarlyStopping(patience=2, min_delta=0.25), [1, 0.75, 0.75])[0] == [3]
+    assert Rehearsal()(callbacks.EarlyStopping(patience=2, min_delta=0.25), [1, 0.75, 0.5, 0.25])[0] == []
+    assert Rehearsal()(callbacks.EarlyStopping(patience=2, min_delta=0.25), [1, 0.75, 0.75])[0] == [3]
     stop = callbacks.EarlyStopping("accuracy", patience=2, min_delta=0.25)
-    assert Told()(stop, [0.5, 0.75, 0.76], "accuracy")[0] == []
+    assert Rehearsal()(stop, [0.5, 0.75, 0.76], "accuracy")[0] == []
     assert stop.best_epoch == 3
 
 
 def test_a_second_interrupt_does_not_leave_half_of_the_best_epoch(monkeypatch):
-    stop, told = callbacks.EarlyStopping(), Told()
-    stop.on_train_begin(told.net, 2)
-    for value in told.net.parameters().values():
+    stop, rehearsal = callbacks.EarlyStopping(), Rehearsal()
+    stop.on_train_begin(rehearsal.net, 2)
+    for value in rehearsal.net.parameters().values():
         value[...] = 1
-    stop.on_epoch_end(told.net, 1, {"val_loss": 1.0})
-    for value in told.net.parameters().values():
+    stop.on_epoch_end(rehearsal.net, 1, {"val_loss": 1.0})
+    for value in rehearsal.net.parameters().values():
         value[...] = 2
-    core, calls = core_of(told.net), []
+    core, calls = core_of(rehearsal.net), []
     whole = core.put_back
 
     def interrupted_once(weights):
@@ -139,9 +139,9 @@ def test_a_second_interrupt_does_not_leave_half_of_the_best_epoch(monkeypatch):
 
     monkeypatch.setattr(core, "put_back", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
-        stop.on_train_end(told.net)
+        stop.on_train_end(rehearsal.net)
     assert len(calls) == 2
-    assert [float(value.reshape(-1)[0]) for value in told.net.parameters().values()] == [1, 1]
+    assert [float(value.reshape(-1)[0]) for value in rehearsal.net.parameters().values()] == [1, 1]
 
 
 def test_a_callback_may_stop_training(data):
@@ -270,26 +270,26 @@ def test_a_checkpoint_of_every_epoch_watches_nothing():
 def test_the_learning_rate_falls_on_a_plateau(options, values, rates):
     """The same as PyTorch's scheduler with a patience of one less and threshold_mode="abs"."""
     plateau = callbacks.ReduceLROnPlateau(**({"factor": 0.5, "min_delta": 0.0} | options))
-    assert Told(optimizer=cd.SGD(1.0))(plateau, values)[1] == rates
+    assert Rehearsal(optimizer=cd.SGD(1.0))(plateau, values)[1] == rates
 
 
 def test_a_schedule_is_scaled_and_saved(tmp_path):
-    told = Told(optimizer=cd.SGD(schedules.Cosine(1.0)))
+    rehearsal = Rehearsal(optimizer=cd.SGD(schedules.Cosine(1.0)))
     plateau = callbacks.ReduceLROnPlateau(factor=0.5, patience=1, min_learning_rate=0.4)
-    rates = told(plateau, [1, 1, 1, 0.5])[1]  # the rate at each epoch's end is .5
+    rates = rehearsal(plateau, [1, 1, 1, 0.5])[1]  # the rate at each epoch's end is .5
     assert rates[0] == schedules.Cosine(1.0)
     assert rates[1] == schedules.Scaled(schedules.Cosine(1.0), 0.8)
     assert rates[2] == rates[3] == schedules.Scaled(schedules.Cosine(1.0), 0.8 * 0.8)
     assert rates[3](0.0) == pytest.approx(0.64)
-    told.net.save(tmp_path / "net")
-    assert cd.load(tmp_path / "net").optimizer == told.net.optimizer
+    rehearsal.net.save(tmp_path / "net")
+    assert cd.load(tmp_path / "net").optimizer == rehearsal.net.optimizer
 
 
 def test_a_scaled_function_of_ones_own_works_but_is_not_saved(tmp_path):
     twice = schedules.Scaled(schedules.Scaled(lambda progress: 1 - progress, 0.5), 0.5)
     assert (twice(0.0), twice(0.5), twice.factor) == (0.25, 0.125, 0.25)
     with pytest.raises(ValueError, match="function of your own"):
-        Told(optimizer=cd.SGD(twice)).net.save(tmp_path / "net")
+        Rehearsal(optimizer=cd.SGD(twice)).net.save(tmp_path / "net")
     with pytest.raises(TypeError, match="base must be a schedule"):
         schedules.Scaled(0.1, 0.5)
 
@@ -411,42 +411,42 @@ def test_a_checkpoint_onto_a_folder_fails_before_training(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_whose_saving_is_interrupted_behind_the_renaming_knows_what_the_file_holds(tmp_path, monkeypatch):
+def test_a_checkpoint_whose_saving_is_interrupted_after_the_renaming_knows_what_the_file_holds(tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    save, told = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Told()
-    told(save, [3])
+    save, rehearsal = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Rehearsal()
+    rehearsal(save, [3])
     with monkeypatch.context() as patch:
         patch.setattr("cydrop._run.files._sync_folder", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            told(save, [1])
-    told.weight[...] = 7
-    save.on_epoch_end(told.net, 2, {"val_loss": 2.0})
+            rehearsal(save, [1])
+    rehearsal.weight[...] = 7
+    save.on_epoch_end(rehearsal.net, 2, {"val_loss": 2.0})
     assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 1
-    save.on_epoch_end(told.net, 3, {"val_loss": 0.5})
+    save.on_epoch_end(rehearsal.net, 3, {"val_loss": 0.5})
     assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 7
 
 
 def test_a_checkpoint_that_failed_is_tried_again(data, tmp_path, monkeypatch):
-    save, told = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Told()
+    save, rehearsal = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Rehearsal()
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
-            told(save, [1])
+            rehearsal(save, [1])
     assert os.listdir(tmp_path) == []
-    save.on_epoch_end(told.net, 2, {"val_loss": 1.0})
+    save.on_epoch_end(rehearsal.net, 2, {"val_loss": 1.0})
     assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 1
 
 
 def test_a_checkpoint_is_replaced_in_a_further_fit_only_by_something_better(tmp_path):
-    save, told = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Told()
-    told(save, [2, 1])
-    told(save, [3, 1.5, 1.2])
+    save, rehearsal = callbacks.Checkpoint(tmp_path / "net", "val_loss"), Rehearsal()
+    rehearsal(save, [2, 1])
+    rehearsal(save, [3, 1.5, 1.2])
     assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 2
-    told(save, [3, 0.5])
+    rehearsal(save, [3, 0.5])
     assert cd.load(tmp_path / "net").parameters()["0.weight"][0, 0] == 2
-    assert told.net.parameters()["0.weight"][0, 0] == 2
+    assert rehearsal.net.parameters()["0.weight"][0, 0] == 2
 
 
 def test_a_checkpoint_holds_the_network_of_its_best_epoch(data, tmp_path):
@@ -675,15 +675,15 @@ def test_lines_have_the_rows_a_second_of_training_without_validation_rows(data):
 def test_many_fast_epochs_do_not_flood_but_the_last_one_is_shown(monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 64)  # 64 epochs a second
-    told = Told().net
+    rehearsal = Rehearsal().net
 
     def lines(epochs, ended):
         text = io.StringIO()
         bar = callbacks.ProgressBar(text)
-        bar.on_train_begin(told, epochs)
+        bar.on_train_begin(rehearsal, epochs)
         for epoch in range(1, ended + 1):
-            bar.on_epoch_end(told, epoch, {"loss": 1.0, "seconds": 0.01})
-        bar.on_train_end(told)
+            bar.on_epoch_end(rehearsal, epoch, {"loss": 1.0, "seconds": 0.01})
+        bar.on_train_end(rehearsal)
         return [int(line.split()[1].split("/")[0]) for line in text.getvalue().splitlines()]
 
     assert lines(100, 100) == list(range(1, 101))
@@ -827,7 +827,7 @@ def test_an_interrupt_leaves_the_last_epoch_in_the_history_whole_or_not_at_all(d
 # Metrics of one's own
 
 
-def test_a_metric_that_a_callback_adds_is_in_the_history_and_the_files_behind_it(data, tmp_path):
+def test_a_metric_that_a_callback_adds_is_in_the_history_and_in_the_files_written_after_it(data, tmp_path):
     net, seen = network(), []
     add = callbacks.LambdaCallback(lambda net, epoch, metrics: metrics.update(val_f1=epoch / 10))
     see = callbacks.LambdaCallback(lambda net, epoch, metrics: seen.append(net.history.metrics["val_f1"][-1]))
@@ -917,17 +917,17 @@ def test_an_interrupt_at_any_instruction_leaves_an_epoch_whole_or_not_at_all(wha
 
 
 def test_an_interrupt_at_any_instruction_of_early_stopping_leaves_it_agreeing_with_itself():
-    told, step = Told(), 0
+    rehearsal, step = Rehearsal(), 0
     while True:
         stop = callbacks.EarlyStopping()
-        told.weight[...] = 1
-        stop.on_train_begin(told.net, 2)
-        stop.on_epoch_end(told.net, 1, {"val_loss": 5.0})
-        told.weight[...] = 2
-        again = interrupted(lambda stop=stop: stop.on_epoch_end(told.net, 2, {"val_loss": 4.0}), step, in_both)
-        told.weight[...] = 3
-        stop.on_train_end(told.net)
-        assert (stop.best_epoch, stop.best, told.weight[0, 0]) in ((1, 5.0, 1), (2, 4.0, 2))
+        rehearsal.weight[...] = 1
+        stop.on_train_begin(rehearsal.net, 2)
+        stop.on_epoch_end(rehearsal.net, 1, {"val_loss": 5.0})
+        rehearsal.weight[...] = 2
+        again = interrupted(lambda stop=stop: stop.on_epoch_end(rehearsal.net, 2, {"val_loss": 4.0}), step, in_both)
+        rehearsal.weight[...] = 3
+        stop.on_train_end(rehearsal.net)
+        assert (stop.best_epoch, stop.best, rehearsal.weight[0, 0]) in ((1, 5.0, 1), (2, 4.0, 2))
         if not again:
             break
         step += 1
@@ -939,9 +939,9 @@ def test_an_interrupt_between_two_ends_does_not_keep_the_rest_from_theirs(data):
     step = 0
     while True:
         logs = [], [], []
-        told = callbacks.told([Failing(log) for log in logs], None, 1)
-        told.__enter__()
-        again = interrupted(lambda told=told: told.__exit__(None, None, None), step, in_callbacks)
+        notifier = callbacks.Notifier([Failing(log) for log in logs], None, 1)
+        notifier.__enter__()
+        again = interrupted(lambda notifier=notifier: notifier.__exit__(None, None, None), step, in_callbacks)
         missing = [number for number, log in enumerate(logs) if log != ["begin", "end"]]
         assert len(missing) <= 1 or step < 20, "an interrupt costs the callback that it hits its end, and no other"
         if not again:

@@ -221,16 +221,16 @@ def test_whole_numbers_are_exact():
         np.testing.assert_array_equal(got, expected)
 
 
-def test_the_twin_s_gradients_are_the_slopes_of_the_twin():
-    """y is linear in x, in weight and in bias: a difference quotient of any width is the slope."""
+def test_the_twin_s_gradients_are_the_derivatives_of_the_twin():
+    """y is linear in x, in weight and in bias: a difference quotient of any width is the derivative."""
     x, weight, bias, dy = (part.astype(float) for part in example(4, 6, 5))
     parts = [x, weight, bias]
     for which, grad in enumerate(reference.dense_backward(dy, x, weight)):
         for place in np.ndindex(parts[which].shape):
             moved = [part.copy() for part in parts]
             moved[which][place] += 1.0
-            slope = (dy * (reference.dense(*moved) - reference.dense(*parts))).sum()
-            assert grad[place] == pytest.approx(slope, rel=1e-10, abs=1e-10)
+            quotient = (dy * (reference.dense(*moved) - reference.dense(*parts))).sum()
+            assert grad[place] == pytest.approx(quotient, rel=1e-10, abs=1e-10)
 
 
 # Threads ----------------------------------------------------------------------------------------------------

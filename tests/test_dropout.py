@@ -340,7 +340,7 @@ def test_the_result_goes_where_out_says_even_onto_the_input(rate, options, rng):
 
 
 def test_out_beyond_its_array_is_left_alone():
-    """The kernels write whole vectors; what lies behind a short array must not be touched."""
+    """The kernels write whole vectors; what lies after a short array must not be touched."""
     for n in (1, 15, 17, 63, 65, 127, 129, 4097):
         memory = np.full(n + 256, 7.0, dtype=np.float32)
         functional.dropout(np.ones(n), 0.3, seed=0, out=memory[128 : 128 + n])

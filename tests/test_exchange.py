@@ -346,7 +346,7 @@ def test_values_are_those_of_the_regressor(activation, rng):
         np.testing.assert_allclose(found, expected.reshape(120, -1), rtol=1e-5, atol=1e-6 * scale)
 
 
-def test_training_goes_on_with_dropout_behind_every_hidden_layer():
+def test_training_goes_on_with_dropout_after_every_hidden_layer():
     X, y, X_test, y_test = cd.datasets.load_optdigits()
     mlp = fitted(MLPClassifier, X, y, hidden_layer_sizes=(32, 16))
     net = cd.exchange.from_sklearn(mlp, dropout=0.2, optimizer=cd.Adam(2e-3), seed=1, n_threads=1)

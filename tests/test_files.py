@@ -433,15 +433,15 @@ def test_an_option_that_is_read_as_another_is_named(monkeypatch, tmp_path):
     ("metrics", "message"),
     [
         ({"lr": [[0.1, 0.2]]}, r"history.metrics\['lr'\] must be numbers .*, got \[0.1, 0.2\]"),
-        ({"lr": ["0.1"]}, "must be numbers that a float can hold, one an epoch, got '0.1'"),
+        ({"lr": ["0.1"]}, "must be numbers that a float can hold, one per epoch, got '0.1'"),
         ({"lr": [None]}, "got None"),
         ({"lr": [0.5, 1j]}, "got 1j"),
         ({"lr": [2**53 + 1]}, "got 9007199254740993"),
         ({"lr": [10**400]}, "got 1000"),
         ({"lr": [decimal.Decimal("0.5")]}, r"got Decimal\('0.5'\)"),
         ({"lr": np.ones((2, 1))}, r"got array\(\[1.\]\)"),
-        ({"lr": 0.1}, r"history.metrics\['lr'\] must be a list of numbers, one an epoch, got 0.1"),
-        ({"lr": "0.1"}, "must be a list of numbers, one an epoch, got '0.1'"),
+        ({"lr": 0.1}, r"history.metrics\['lr'\] must be a list of numbers, one per epoch, got 0.1"),
+        ({"lr": "0.1"}, "must be a list of numbers, one per epoch, got '0.1'"),
         ({3: [0.1]}, r"the history's names must be texts, got 3 \(int\)"),
         (None, "its history must be a cydrop.History of a dict, got {}"),
     ],
@@ -765,7 +765,7 @@ def test_an_interrupt_at_any_instruction_of_saving_loses_no_file(linked, two, tm
         step += 1
     assert step > 100
     assert True in seen
-    assert kept <= 5, "finished files are left behind between two instructions only"
+    assert kept <= 5, "finished files are left behind only between two instructions"
 
 
 # Other readers ------------------------------------------------------------------------------------------------
@@ -961,7 +961,7 @@ def test_everything_that_a_network_is_made_of_is_copied(twin, rng):
     assert twin(history).metrics == history.metrics
 
 
-def test_an_interrupt_right_behind_the_opening_leaves_no_file(tmp_path, monkeypatch):
+def test_an_interrupt_right_after_the_opening_leaves_no_file(tmp_path, monkeypatch):
     def opened(*arguments):
         open(*arguments).close()
         raise KeyboardInterrupt

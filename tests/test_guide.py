@@ -30,7 +30,7 @@ def test_all_code_of_the_guide_runs(guide, tmp_path, monkeypatch):
     text = guide.read_text(encoding="utf-8")
     blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     assert blocks
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)  # examples train for a moment only
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)  # examples train only for a moment
     names = {}
     for block in blocks:
         line = text[: block.start()].count("\n") + 2
@@ -48,7 +48,7 @@ def prose(page):
 
 
 def anchors(page):
-    """What a link may put behind #: the headings in small letters, without punctuation, joined by hyphens."""
+    """What a link may put after #: the headings in small letters, without punctuation, joined by hyphens."""
     found = []
     for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")

@@ -324,7 +324,7 @@ def described(change):
 
 
 def move_a_border(header):
-    """Two neighbours that lie one behind the other, but not as long as they are."""
+    """Two neighbours that lie one after the other, but with other lengths than they have."""
     first, second = list(header)[1:3]
     header[first]["data_offsets"][1] += 4
     header[second]["data_offsets"][0] += 4

@@ -95,7 +95,7 @@ def test_the_twin_of_cross_entropy_is_the_mean_of_minus_log_probability():
     ],
 )
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_twin_s_gradient_is_the_slope_of_the_twin(name, options, weighted):
+def test_the_twin_s_gradient_is_the_derivative_of_the_twin(name, options, weighted):
     z, y = example(name, 5, 4, seed=1)
     z = z.astype(float)
     options = options | {"sample_weight": [0.5, 2.0, 0.0, 1.0, 3.0] if weighted else None}
@@ -106,8 +106,8 @@ def test_the_twin_s_gradient_is_the_slope_of_the_twin(name, options, weighted):
         up, down = z.copy(), z.copy()
         up[place] += h
         down[place] -= h
-        slope = (f(up, y, **options) - f(down, y, **options)) / (2 * h)
-        assert grad[place] == pytest.approx(slope, rel=1e-6, abs=1e-8)
+        quotient = (f(up, y, **options) - f(down, y, **options)) / (2 * h)
+        assert grad[place] == pytest.approx(quotient, rel=1e-6, abs=1e-8)
 
 
 # The kernels ------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_huber_is_the_twin_s_for_any_delta(delta):
     assert large == pytest.approx(functional.mse(z, y) / 2, rel=1e-6)
 
 
-def test_the_kinks_have_the_slopes_of_the_formulas():
+def test_the_kinks_have_the_derivatives_of_the_formulas():
     y = np.zeros((1, 3))
     _, grad = functional.mae([[-2.0, 0.0, 3.0]], y, return_grad=True)
     np.testing.assert_allclose(grad, [[-1 / 3, 0, 1 / 3]], rtol=1e-7)
@@ -214,11 +214,11 @@ def test_a_weight_multiplies_its_row_s_loss_and_the_mean_stays_over_all_rows(nam
     z, y = example(name, 6, 5)
     f = getattr(functional, name)
     alone = np.array([f(z[r : r + 1], y[r : r + 1]) for r in range(6)])
-    slopes = np.concatenate([f(z[r : r + 1], y[r : r + 1], return_grad=True)[1] for r in range(6)])
+    grads = np.concatenate([f(z[r : r + 1], y[r : r + 1], return_grad=True)[1] for r in range(6)])
     weight = np.array([0.0, 1.0, 2.0, 0.25, 10.0, 3.0])
     loss, grad = f(z, y, sample_weight=weight, return_grad=True)
     assert loss == pytest.approx((weight * alone).sum() / 6, rel=1e-12)
-    np.testing.assert_allclose(grad, slopes * weight[:, None] / 6, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(grad, grads * weight[:, None] / 6, rtol=1e-6, atol=0)
     assert (grad[0] == 0).all()
 
 
@@ -298,15 +298,17 @@ def test_huge_logits_stay_finite(size):
         for smoothing in (0.0, 0.1):
             y = np.full(4, label)
             loss, grad = functional.cross_entropy(z, y, label_smoothing=smoothing, return_grad=True)
-            expected, slope = reference.cross_entropy(z.astype(float), y, label_smoothing=smoothing, return_grad=True)
+            expected, expected_grad = reference.cross_entropy(
+                z.astype(float), y, label_smoothing=smoothing, return_grad=True
+            )
             assert loss == pytest.approx(expected, rel=1e-6)
-            np.testing.assert_allclose(grad, slope, rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(grad, expected_grad, rtol=1e-6, atol=1e-7)
     for target in (0, 1):
         y = np.full((4, 3), target)
         loss, grad = functional.binary_cross_entropy(z, y, return_grad=True)
-        expected, slope = reference.binary_cross_entropy(z.astype(float), y, return_grad=True)
+        expected, expected_grad = reference.binary_cross_entropy(z.astype(float), y, return_grad=True)
         assert loss == pytest.approx(expected, rel=1e-6)
-        np.testing.assert_allclose(grad, slope, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(grad, expected_grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "huber"])
@@ -319,9 +321,9 @@ def test_huge_errors_stay_finite(name):
 def test_extreme_variances_stay_finite(log_variance):
     z, y = np.array([[1.5, log_variance], [-0.5, log_variance]], dtype=np.float32), np.array([[1.0], [1.0]])
     loss, grad = functional.gaussian_nll(z, y, return_grad=True)
-    expected, slope = reference.gaussian_nll(z.astype(float), y, return_grad=True)
+    expected, expected_grad = reference.gaussian_nll(z.astype(float), y, return_grad=True)
     assert loss == pytest.approx(expected, rel=1e-6)
-    np.testing.assert_allclose(grad, slope, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize("log_variance", [-88.0, -90.0, -150.0, -200.0, -1e4, -1e38])
@@ -332,27 +334,27 @@ def test_an_exact_prediction_of_tiny_variance_has_a_finite_loss(log_variance):
     assert loss == pytest.approx((float(z[0, 1]) + math.log(2 * math.pi)) / 2, rel=1e-7)
     assert grad.tolist() == [[0.0, 0.5]]
     for twin in (z, z.astype(float)):
-        expected, slope = reference.gaussian_nll(twin, [0.0], return_grad=True)
+        expected, expected_grad = reference.gaussian_nll(twin, [0.0], return_grad=True)
         assert loss == pytest.approx(expected, rel=1e-6)
-        np.testing.assert_array_equal(grad, slope)
+        np.testing.assert_array_equal(grad, expected_grad)
 
 
 @pytest.mark.parametrize("log_variance", [-170.0, -120.0, -89.0, -88.5, -88.0])
 def test_an_error_as_small_as_the_tiny_deviation_counts(log_variance):
     z = np.array([[0.75 * math.exp(log_variance / 2), log_variance]], dtype=np.float32)
     loss, grad = functional.gaussian_nll(z, [0.0], return_grad=True)
-    expected, slope = reference.gaussian_nll(z.astype(float), [0.0], return_grad=True)
-    assert slope[0, 1] == pytest.approx(0.5 - 0.75**2 / 2, rel=1e-5)
+    expected, expected_grad = reference.gaussian_nll(z.astype(float), [0.0], return_grad=True)
+    assert expected_grad[0, 1] == pytest.approx(0.5 - 0.75**2 / 2, rel=1e-5)
     assert loss == pytest.approx(expected, rel=1e-6)
-    np.testing.assert_allclose(grad, slope, rtol=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-5)
 
 
 def test_huge_errors_of_huge_variance_stay_finite():
     z = np.array([[1e20, 90.0], [-3e30, 120.0]], dtype=np.float32)
     loss, grad = functional.gaussian_nll(z, [0.0, 0.0], return_grad=True)
-    expected, slope = reference.gaussian_nll(z.astype(float), [0.0, 0.0], return_grad=True)
+    expected, expected_grad = reference.gaussian_nll(z.astype(float), [0.0, 0.0], return_grad=True)
     assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(grad, slope, rtol=1e-5)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

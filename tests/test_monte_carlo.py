@@ -26,7 +26,7 @@ STACKS = {
     "input": [cd.Dropout(0.2), cd.Dense(30), cd.ReLU(), cd.Dropout(0.5), cd.Dense(4)],
     "output": [cd.Dense(30), cd.ReLU(), cd.Dense(4), cd.Dropout(0.3)],
     "vanilla": [cd.Dense(30), cd.ReLU(), cd.Dropout(0.5, mode="vanilla"), cd.Dense(4)],
-    "behind a norm": [cd.Dense(30), cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.5), cd.Dense(4)],
+    "after a norm": [cd.Dense(30), cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.5), cd.Dense(4)],
     "first rate 0": [cd.Dropout(0.0), cd.Dense(30), cd.ReLU(), cd.Dropout(0.0), cd.Dense(9), cd.Dropout(0.4),
                      cd.Dense(4)],
     "rate 1": [cd.Dense(30), cd.ReLU(), cd.Dropout(1.0), cd.Dense(4)],

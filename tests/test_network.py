@@ -318,12 +318,12 @@ INITIALISATIONS = [
 ]  # fmt: skip
 
 
-def test_a_layer_begins_within_glorots_bounds_unless_told_otherwise():
+def test_a_layer_starts_within_glorots_bounds_unless_told_otherwise():
     net = cd.Network([cd.Dense(300)], seed=0).build(400)
-    told = cd.Network([cd.Dense(300, weight_init="glorot_uniform", bias_init="glorot_uniform")], seed=0).build(400)
+    named = cd.Network([cd.Dense(300, weight_init="glorot_uniform", bias_init="glorot_uniform")], seed=0).build(400)
     zeros = cd.Network([cd.Dense(300, bias_init="zeros")], seed=0).build(400)
     for name, array in net.parameters().items():
-        np.testing.assert_array_equal(array, told.parameters()[name])
+        np.testing.assert_array_equal(array, named.parameters()[name])
         assert 0.95 * np.sqrt(6 / 700) < np.abs(array).max() <= np.sqrt(6 / 700)
     np.testing.assert_array_equal(zeros.parameters()["0.weight"], net.parameters()["0.weight"])
     assert (zeros.parameters()["0.bias"] == 0).all()

@@ -121,13 +121,13 @@ def test_prediction_is_the_identity_and_backward_by_hand_is_the_derivative(layer
     net = cd.Network([layer], loss="mse", seed=4)
     np.testing.assert_array_equal(net.predict(x), x)
     one = net.forward(x, training=True)
-    slope = net.backward(np.ones_like(x))
+    grad = net.backward(np.ones_like(x))
     draws = core_of(net).model.ready().draws
     core_of(net).model.ready().draws = draws - 1  # the same numbers again
     step = np.float32(2.0**-7)
     two = net.forward(x + step, training=True)
     assert not np.isnan(one).any()
-    np.testing.assert_allclose((two - one) / step, slope, atol=2e-4)
+    np.testing.assert_allclose((two - one) / step, grad, atol=2e-4)
 
 
 @pytest.mark.parametrize("layer", [cd.GaussianDropout(0.3), cd.GaussianNoise(0.2), cd.AlphaDropout(0.2)], ids=repr)

@@ -65,12 +65,12 @@ def test_leaving_units_out_gives_the_bits_of_the_same_mask_applied_to_all(
         fast.train_on_batch(X, y)
         # the slow way: ordinary dropout, given the shared mask once for every row
         masks = [np.broadcast_to(mask, (70, len(mask))) for mask in fast.masks()]
-        slopes = []
+        grads = []
         for net, given in ((slow, masks), (by_hand, None)):
             z = net.forward(X, training=True, masks=given)
-            slopes.append(net.backward(functional.cross_entropy(z, y, return_grad=True)[1]))
+            grads.append(net.backward(functional.cross_entropy(z, y, return_grad=True)[1]))
             net.step()
-        assert slopes[0].tobytes() == slopes[1].tobytes()
+        assert grads[0].tobytes() == grads[1].tobytes()
     for name, array in slow.parameters().items():
         assert fast.parameters()[name].tobytes() == array.tobytes(), name
         assert by_hand.parameters()[name].tobytes() == array.tobytes(), name

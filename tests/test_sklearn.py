@@ -686,9 +686,9 @@ def test_assigned_weights_are_trained_on(table):
 @pytest.mark.parametrize(
     ("assign", "error", "message"),
     [
-        (lambda m: setattr(m, "coefs_", [m.coefs_[0]]), ValueError, "coefs_ has 2 arrays here, one a layer, got 1"),
+        (lambda m: setattr(m, "coefs_", [m.coefs_[0]]), ValueError, "coefs_ has 2 arrays here, one per layer, got 1"),
         (lambda m: setattr(m, "coefs_", [m.coefs_[0] + 1, m.coefs_[0]]), ValueError, r"coefs_\[1\] must have shape"),
-        (lambda m: setattr(m, "coefs_", 3), TypeError, "coefs_ must be a list of arrays, one a layer, got 3"),
+        (lambda m: setattr(m, "coefs_", 3), TypeError, "coefs_ must be a list of arrays, one per layer, got 3"),
         (lambda m: m.coefs_.__setitem__(0, m.coefs_[0].T), ValueError, r"must have shape \(5, 4\), got \(4, 5\)"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), np.nan)), ValueError, r"coefs_\[0\] has 20 values that are"),
         (lambda m: m.coefs_.__setitem__(0, np.full((5, 4), 1e39)), ValueError, "too large for float32"),

@@ -28,9 +28,9 @@ def test_the_kernel_agrees_with_its_twin(rows, classes, smoothing, weighted):
     weight = np.linspace(0, 2, rows) if weighted else None
     options = {"sample_weight": weight, "label_smoothing": smoothing, "return_grad": True}
     loss, grad = functional.cross_entropy(z, q, **options)
-    expected, slope = reference.cross_entropy(z.astype(float), q, **options)
+    expected, expected_grad = reference.cross_entropy(z.astype(float), q, **options)
     assert loss == pytest.approx(expected, rel=1e-6)
-    np.testing.assert_allclose(grad, slope, rtol=2e-6, atol=2.5e-7 / rows)  # of differences p - q
+    np.testing.assert_allclose(grad, expected_grad, rtol=2e-6, atol=2.5e-7 / rows)  # of differences p - q
     assert functional.cross_entropy(z, q, **(options | {"return_grad": False})) == pytest.approx(loss, rel=1e-7)
 
 
@@ -62,7 +62,7 @@ def test_one_hot_rows_are_labels(classes, smoothing):
             assert found.tobytes() == wanted.tobytes()
 
 
-def slopes_of(loss, z):
+def differences_of(loss, z):
     """Central differences of a loss of float64 raw outputs."""
     result = np.empty(z.shape)
     for place in np.ndindex(*z.shape):
@@ -76,14 +76,18 @@ def slopes_of(loss, z):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_gradient_is_that_of_the_loss(smoothing):
     (z, q), (z2, _) = example(4, 5), example(4, 5, seed=1)
-    wide, wide2 = z.astype(float), z2.astype(float)
+    doubles, doubles2 = z.astype(float), z2.astype(float)
     options = {"label_smoothing": smoothing}
     grad = functional.cross_entropy(z, q, return_grad=True, **options)[1]
-    np.testing.assert_allclose(grad, slopes_of(lambda a: reference.cross_entropy(a, q, **options), z), atol=2e-6)
+    np.testing.assert_allclose(grad, differences_of(lambda a: reference.cross_entropy(a, q, **options), z), atol=2e-6)
     options["weight"] = 0.5
     _, first, second = functional.r_drop(z, z2, q, return_grad=True, **options)
-    np.testing.assert_allclose(first, slopes_of(lambda a: reference.r_drop(a, wide2, q, **options), z), atol=2e-6)
-    np.testing.assert_allclose(second, slopes_of(lambda a: reference.r_drop(wide, a, q, **options), z2), atol=2e-6)
+    np.testing.assert_allclose(
+        first, differences_of(lambda a: reference.r_drop(a, doubles2, q, **options), z), atol=2e-6
+    )
+    np.testing.assert_allclose(
+        second, differences_of(lambda a: reference.r_drop(doubles, a, q, **options), z2), atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("classes", [3, 90])
@@ -92,10 +96,10 @@ def test_r_drop_agrees_with_its_twin(classes):
     z2 = example(21, classes, seed=1)[0]
     options = {"weight": 0.8, "label_smoothing": 0.1, "sample_weight": np.linspace(0, 3, 21), "return_grad": True}
     loss, *grads = functional.r_drop(z, z2, q, **options)
-    expected, *slopes = reference.r_drop(z.astype(float), z2.astype(float), q, **options)
+    expected, *expected_grads = reference.r_drop(z.astype(float), z2.astype(float), q, **options)
     assert loss == pytest.approx(expected, rel=2e-6)
-    for grad, slope in zip(grads, slopes, strict=True):
-        np.testing.assert_allclose(grad, slope, rtol=1e-5, atol=1e-7)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-7)
 
 
 def test_rows_are_divided_by_their_sum_where_that_is_1_but_for_rounding():
@@ -137,18 +141,18 @@ def test_huge_logits_stay_finite():
         z = np.array([[size, -size, 0.0], [0.0, size, size]], dtype=np.float32)
         q = np.array([[0.5, 0.5, 0.0], [0.2, 0.4, 0.4]])
         loss, grad = functional.cross_entropy(z, q, return_grad=True)
-        expected, slope = reference.cross_entropy(z.astype(float), q, return_grad=True)
+        expected, expected_grad = reference.cross_entropy(z.astype(float), q, return_grad=True)
         assert loss == pytest.approx(expected, rel=1e-6)
-        np.testing.assert_allclose(grad, slope, atol=1e-6)
+        np.testing.assert_allclose(grad, expected_grad, atol=1e-6)
 
 
 def test_binary_targets_may_be_probabilities():
     rng = np.random.default_rng(3)
     z, y = rng.normal(size=(30, 4)).astype(np.float32), rng.random((30, 4))
     loss, grad = functional.binary_cross_entropy(z, y, return_grad=True)
-    expected, slope = reference.binary_cross_entropy(z.astype(float), y, return_grad=True)
+    expected, expected_grad = reference.binary_cross_entropy(z.astype(float), y, return_grad=True)
     assert loss == pytest.approx(expected, rel=1e-6)
-    np.testing.assert_allclose(grad, slope, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(grad, expected_grad, rtol=1e-5, atol=1e-9)
     p = 1 / (1 + np.exp(-z.astype(float)))
     assert loss == pytest.approx(-(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(), rel=1e-6)
 

@@ -130,8 +130,8 @@ def test_a_loop_by_hand_gives_the_same_bits_as_train_on_batch(rng, clip_norm):
     for _ in range(5):
         fitted.train_on_batch(X, y)
         z = by_hand.forward(X, training=True)
-        _, slope = cd.functional.cross_entropy(z, y, return_grad=True)
-        by_hand.backward(slope)
+        _, grad = cd.functional.cross_entropy(z, y, return_grad=True)
+        by_hand.backward(grad)
         by_hand.step()
     for name, array in fitted.parameters().items():
         np.testing.assert_array_equal(array, by_hand.parameters()[name])
@@ -221,8 +221,8 @@ def test_backward_returns_the_gradient_of_the_loss_with_respect_to_the_input_and
     X = X.astype(np.float32)
     z = net.forward(X, training=True)
     masks = net.masks()
-    _, slope = cd.functional.cross_entropy(z, y, return_grad=True)
-    dx = net.backward(slope)
+    _, grad = cd.functional.cross_entropy(z, y, return_grad=True)
+    dx = net.backward(grad)
     gradients = {name: array.copy() for name, array in net.gradients().items()}
     plain = PlainNetwork(net)
 

@@ -24,9 +24,9 @@ def test_the_kernel_agrees_with_its_twin(name, rows, width):
     z, y, weight = example(name, rows, width)
     f, twin = getattr(functional, name), getattr(reference, name)
     loss, grad = f(z, y, sample_weight=weight, return_grad=True)
-    expected, slope = twin(z.astype(float), y.astype(float), sample_weight=weight, return_grad=True)
+    expected, expected_grad = twin(z.astype(float), y.astype(float), sample_weight=weight, return_grad=True)
     assert loss == pytest.approx(expected, rel=2e-6)
-    np.testing.assert_allclose(grad, slope, rtol=2e-5, atol=1e-6 / z.size)  # where terms cancel
+    np.testing.assert_allclose(grad, expected_grad, rtol=2e-5, atol=1e-6 / z.size)  # where terms cancel
     assert f(z, y, sample_weight=weight) == loss
     again = f(z, y, sample_weight=weight, return_grad=True, n_threads=3)
     assert again[0] == loss

@@ -111,7 +111,7 @@ def in_chunks(make_fill: Callable[..., Fill], n: int, rate: float, source: Sourc
 
 
 def fill_from_floats(n: int, rate: float, source: Source) -> Fill:
-    """A float32 number an element. Exact (to 2^-24)."""
+    """One float32 number per element. Exact (to 2^-24)."""
     rng = np.random.Generator(np.random.SFC64(7))
     keep, scale = np.float32(1 - rate), np.float32(1 / (1 - rate))
     numbers, kept = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
@@ -163,7 +163,7 @@ def fill_from_bytes(n: int, rate: float, source: Source, *, exact: bool, table: 
 def fill_from_bits(n: int, rate: float, source: Source, *, exact: bool, table: bool) -> Fill:
     """Eight elements a byte, from planes of random bits: OR where the threshold has a 1, AND where a 0.
 
-    Rate 0.5 takes one plane (one bit an element), 0.25 two, others up to eight.
+    Rate 0.5 takes one plane (one bit per element), 0.25 two, others up to eight.
     """
     top, scale = byte_threshold(rate, exact)
     lowest = (int(top) & -int(top)).bit_length() - 1

@@ -80,8 +80,8 @@ def draw_plot(report: dict[str, Any], path: Path) -> None:
     for at, ratio in zip(places, ratios, strict=True):
         axes.text(ratio * 1.05, at, f"{ratio:.3g} x" if ratio != 1 else "1", va="center", fontsize=8)
     for at, title in titles:
-        beside = axes.get_yaxis_transform()
-        axes.text(-0.005, at, title, fontsize=8.5, weight="bold", ha="right", va="center", transform=beside)
+        left_of_axes = axes.get_yaxis_transform()
+        axes.text(-0.005, at, title, fontsize=8.5, weight="bold", ha="right", va="center", transform=left_of_axes)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     machine = report["machine"]

@@ -22,7 +22,7 @@ def show_config() -> dict[str, Any]:
     -------
     dict
         "simd" is the instruction set in use, "fused_multiply_add" whether it has the instruction that equal bits
-        need, "openmp" the OpenMP version (a date) or 0 for a serial build, "n_threads" what `n_threads=None` gives.
+        require, "openmp" the OpenMP version (a date) or 0 for a serial build, "n_threads" what `n_threads=None` gives.
     """
     from cydrop._core.engine import target
 

@@ -1,6 +1,6 @@
-"""Real data to begin with. Nothing is downloaded.
+"""Real data to start with. Nothing is downloaded.
 
-Each function returns `(X_train, y_train, X_test, y_test)`: X float32 in [0, 1] with one image a row, y int64.
+Each function returns `(X_train, y_train, X_test, y_test)`: X float32 in [0, 1] with one image per row, y int64.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def load_idx(folder: str | os.PathLike[str]) -> tuple[Images, Labels, Images, La
     Raises
     ------
     FileNotFoundError
-        Naming the file that is not there.
+        Naming the file that is missing.
     ValueError
         For a file that is not IDX, is cut off, or does not match its partner.
     """

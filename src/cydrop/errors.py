@@ -7,7 +7,7 @@ class DivergedError(ArithmeticError):
     """The training loss, a parameter, a running statistic or a moment of the optimizer became infinite or NaN.
 
     The network's parameters and running statistics are those of the last finished epoch (of `fit`) or those before the
-    call (of `partial_fit` and `train_on_batch`), and the optimizer's moments begin anew. Usual remedies: a smaller
+    call (of `partial_fit` and `train_on_batch`), and the optimizer's moments start afresh. Usual remedies: a smaller
     learning rate, `clip_norm=1.0`, standardised inputs.
 
     Attributes

@@ -6,8 +6,8 @@ activation is two modules there, every other layer is one:
     [Dense(64, activation="relu"), Dropout(0.5), Dense(10)]
      Linear 0, ReLU 1              Dropout 2     Linear 3        ->   0.weight  0.bias  3.weight  3.bias
 
-State dicts are plain arrays, so that neither side needs the other's library installed. PyTorch's weight of a linear
-layer is (units, inputs), cydrop's (inputs, units).
+State dicts are plain arrays, so neither side needs the other's library installed. PyTorch's weight of a linear layer is
+(units, inputs), cydrop's (inputs, units).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
     Parameters
     ----------
     net : Network
-        Built. Layers that PyTorch does not have are no obstacle: they have no weights, but a number.
+        Built. Layers that PyTorch does not have are no obstacle: they have no weights, but they do count.
 
     Returns
     -------
@@ -90,17 +90,17 @@ def load_state_dict(net: Network, state_dict: Mapping[str, Any]) -> None:
     Parameters
     ----------
     net : Network
-        Of the same layers; where it is not built, the number of features is that of the first weight. The optimizer's
-        moments begin anew, random state and history stay.
+        With the same layers; where it is not built, the number of features is that of the first weight. The optimizer's
+        moments start afresh, random state and history stay.
     state_dict : mapping of str to array-like
-        As `to_state_dict` has it: PyTorch tensors, NumPy arrays (from a safetensors file, for example) or lists, of
+        As `to_state_dict` gives it: PyTorch tensors, NumPy arrays (from a safetensors file, for example) or lists, of
         any precision. "num_batches_tracked" is not used and may be left out.
 
     Raises
     ------
     ValueError
-        Names all that are missing or unexpected, have a wrong shape, are not finite, or are running variances below 0;
-        the network is unchanged.
+        For entries that are missing or unexpected, have a wrong shape, are not finite, or are running variances below
+        0: all are named, and the network is unchanged.
 
     Examples
     --------
@@ -186,8 +186,8 @@ def to_torch(net: Network) -> Any:
     """The network as a `torch.nn.Sequential` in eval mode.
 
     Its outputs are the raw ones, those of `Network.forward`, before the loss's link: PyTorch's losses take logits.
-    For probabilities append `torch.nn.Softmax(dim=1)` or `torch.nn.Sigmoid()`. A rate that follows a schedule stands
-    at its end. PyTorch's random state is left as it is. ::
+    For probabilities append `torch.nn.Softmax(dim=1)` or `torch.nn.Sigmoid()`. A rate that follows a schedule takes its
+    final value. PyTorch's random state is left as it is. ::
 
         module = cd.exchange.to_torch(net)
         probabilities = torch.softmax(module(torch.from_numpy(X)), dim=1)     # net.predict(X)
@@ -249,8 +249,8 @@ def from_torch(
     """A network with the layers and the weights of a `torch.nn.Sequential`.
 
     The modules may be Linear, Dropout, AlphaDropout, BatchNorm1d, the normalisation of rows over the last axis, and the
-    activations that cydrop has under the same names, in nested Sequentials too; Identity, and Flatten at the beginning
-    (X then is 2-D already), are left out. ::
+    activations that cydrop has under the same names, also in nested Sequentials; Identity, and Flatten at the start
+    (X is 2-D already), are left out. ::
 
         net = cd.exchange.from_torch(module, loss="cross_entropy")
         net.predict(X)                      # torch.softmax(module.eval()(torch.from_numpy(X)), dim=1)
@@ -260,9 +260,9 @@ def from_torch(
     module : torch.nn.Sequential
         In training or eval mode, on any device.
     loss : str or loss object
-        As for `Network`; the module does not say what it is trained with. The loss brings the last link: a Softmax or
+        As for `Network`; the module does not say what it is trained with. The loss includes the last link: a Softmax or
         LogSoftmax at the end is left out for "cross_entropy", a Sigmoid for "binary_cross_entropy". `predict` gives
-        probabilities where the module has LogSoftmax.
+        probabilities even where the module has LogSoftmax.
     optimizer, seed, n_threads
         As for `Network`.
 
@@ -274,7 +274,7 @@ def from_torch(
     Raises
     ------
     TypeError
-        For what is no Sequential.
+        For anything but a Sequential.
     ValueError
         For a module that cydrop has no layer for, with its place, "1.0" being the first in the Sequential at 1; and
         for weights that are not finite and running variances below 0.
@@ -341,10 +341,10 @@ def from_sklearn(
     seed: seeding.Seed = None,
     n_threads: int | None = None,
 ) -> Network:
-    """A network with the layers and the weights of a fitted `MLPClassifier` or `MLPRegressor` of scikit-learn.
+    """A network with the layers and the weights of scikit-learn's fitted `MLPClassifier` or `MLPRegressor`.
 
     The loss is "cross_entropy" for several classes, "binary_cross_entropy" for two (with one unit, the probability
-    of `classes_[1]`) and for several labels a row, "mse" for regression. Labels to train on with are 0..k-1, the
+    of `classes_[1]`) and for several labels per row, "mse" for regression. Labels for further training are 0..k-1, the
     positions in `mlp.classes_`. The penalty `alpha` is not taken over: give an optimizer with weight_decay.
 
     Parameters
@@ -352,7 +352,7 @@ def from_sklearn(
     mlp : MLPClassifier or MLPRegressor
         Fitted. Whatever has the attributes `coefs_`, `intercepts_`, `activation` and `out_activation_` will do.
     dropout : float in [0, 1], or schedule
-        Rate of a Dropout layer behind every hidden layer, for training on; 0 puts none there. Predictions are the
+        Rate of a Dropout layer after every hidden layer, for further training; 0 puts none there. Predictions are the
         same either way.
     optimizer, seed, n_threads
         As for `Network`.
@@ -365,7 +365,7 @@ def from_sklearn(
     Raises
     ------
     TypeError
-        For what is no MLP.
+        For anything but an MLP.
     ValueError
         For one that is not fitted, whose weights are not finite, or whose outputs cydrop has no loss for
         (loss="poisson").

@@ -69,7 +69,7 @@ class Loss(Declaration, ABC):
         return units
 
     def check_units(self, units: int) -> None:
-        """Raises ValueError if a last layer of this width makes no sense.
+        """Raises ValueError where a last layer of this width makes no sense.
 
         Parameters
         ----------
@@ -193,19 +193,19 @@ class Loss(Declaration, ABC):
 class CrossEntropy(Loss):
     """Softmax cross-entropy, the mean over rows, in nats. Link: softmax.
 
-    y is labels 0..k-1 of shape (n,), or class probabilities q (soft labels) of shape (n, k): each at least 0, rows that
-    sum to 1 within 0.001, which are divided by their sum. The loss of a row is -sum q log p. A row is right, for the
-    accuracy, where the most probable class is that of q.
+    y is labels 0..k-1 of shape (n,), or class probabilities q (soft labels) of shape (n, k): each at least 0, in rows
+    that sum to 1 within 0.001 and are divided by their sum. The loss of a row is -sum q log p. For the accuracy, a row
+    is right where its most probable class is that of q.
 
     Parameters
     ----------
     label_smoothing : float in [0, 1)
         The target is (1 - s) q + s / k, q one-hot for labels (Szegedy et al. 2016).
     r_drop : float >= 0
-        R-Drop (Liang et al. 2021): in training every row passes twice, with masks of its own, and the loss is
+        R-Drop (Liang et al. 2021): in training every row passes through twice, with different masks, and the loss is
         (CE1 + CE2) / 2 + r_drop (KL(p1 | p2) + KL(p2 | p1)) / 2. The paper's loss is twice this, with
-        alpha = 2 r_drop. A step takes twice the time. 0: one pass. Of masks that the whole batch shares both passes
-        see the same.
+        alpha = 2 r_drop. A step takes twice the time. 0: one pass. Where the whole batch shares a mask, both passes
+        see the same one.
     """
 
     name = "cross_entropy"
@@ -235,7 +235,7 @@ class CrossEntropy(Loss):
     def check_units(self, units: int) -> None:
         if units < 2:
             raise ValueError(
-                f"cross_entropy needs a last layer with a unit a class, at least 2, got {units}; "
+                f"cross_entropy needs a last layer with a unit per class, at least 2, got {units}; "
                 "for one output with labels 0 and 1 use loss='binary_cross_entropy'"
             )
 
@@ -267,7 +267,7 @@ class CrossEntropy(Loss):
 class BinaryCrossEntropy(Loss):
     """Sigmoid cross-entropy of independent targets, the mean over all elements, in nats. Link: sigmoid.
 
-    Targets are 0, 1 or probabilities between. For the accuracy what is above 0.5 counts as 1.
+    Targets are 0, 1 or probabilities between. For the accuracy, anything above 0.5 counts as 1.
     """
 
     name = "binary_cross_entropy"
@@ -371,7 +371,7 @@ class GaussianNLL(_Regression):
     def check_units(self, units: int) -> None:
         if units % 2:
             raise ValueError(
-                f"gaussian_nll needs a last layer with two units a target (means, then log-variances), got {units}"
+                f"gaussian_nll needs a last layer with two units per target (means, then log-variances), got {units}"
             )
 
     def moments(self, mean: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:

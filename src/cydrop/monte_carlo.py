@@ -1,7 +1,7 @@
 """Monte Carlo dropout: many predictions with dropout on, and what is made of them.
 
 rows of X, SAMPLE_ROWS at a time (a chunk)
-    what lies before the first layer that draws, once
+    what comes before the first layer that draws, once
     samples, SAMPLED_BATCHES batches at a time (a block) -> Tally, LogLikelihood
 """
 
@@ -29,8 +29,8 @@ from cydrop.schedules import Rate
 
 __all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels"]
 
-SAMPLE_ROWS = 256  # rows that are sampled at a time; masks are keyed by the row in a batch, so that this is fixed
-STACKED_ROWS = 128  # samples of few rows are stacked to batches of up to so many rows; fixed for the same reason
+SAMPLE_ROWS = 256  # rows that are sampled at a time; masks are keyed by the row in a batch, so this is fixed
+STACKED_ROWS = 128  # samples of few rows are stacked into batches of up to this many rows; fixed for the same reason
 SAMPLED_BATCHES = 16  # batches of samples between two looks at the results
 
 Blocks: TypeAlias = Iterator[tuple[int, int, Floats]]  # first sample, first row, predictions (samples, rows, units)
@@ -45,8 +45,8 @@ class MonteCarlo:
     mean : ndarray, shape (n, k)
         Mean of the sampled predictions.
     std : ndarray, shape (n, k)
-        Their standard deviation. For `gaussian_nll`, whose network predicts a variance as well, the square root of
-        the total variance: of the sampled means, plus the mean of the sampled variances.
+        Their standard deviation. For `gaussian_nll`, whose network also predicts a variance, the square root of the
+        total variance: that of the sampled means, plus the mean of the sampled variances.
     entropy : ndarray or None
         Entropy of the mean prediction in nats: (n,) for cross-entropy, (n, k) for binary cross-entropy.
     mutual_information : ndarray or None
@@ -229,7 +229,7 @@ def _sampling_rates(rate: float | None, learning_rate: Rate, drawing: Sequence[D
 
 
 def _warn(message: str) -> None:
-    """At the line of the user's that called a method of the network."""
+    """At the user's line that called a method of the network."""
     warnings.warn(message, stacklevel=6)
 
 

@@ -1,16 +1,16 @@
 """Networks as ONNX models, which ONNX Runtime and many other programs run without cydrop.
 
-    X (n, n_features) -> Gemm, Relu, ... one or a few nodes a layer -> the loss's link -> "probabilities" or "values"
+    X (n, n_features) -> Gemm, Relu, ... one or a few nodes per layer -> the loss's link -> "probabilities" or "values"
 
-The graph is that of `Network.predict`. Of an estimator for scikit-learn it goes on to what its `predict` and
-`predict_proba` give, and of a pipeline it begins with the other steps, which skl2onnx converts. With mc=True the layers
-that draw random numbers stay in it, as in `Network.predict_mc`, behind a switch:
+The graph is that of `Network.predict`. For an estimator for scikit-learn it goes on to what its `predict` and
+`predict_proba` give, and for a pipeline it begins with the other steps, which skl2onnx converts. With mc=True the
+layers that draw random numbers stay in it, as in `Network.predict_mc`, with a switch:
 
     training_mode (one boolean, False if it is left out)
 
 Masks are drawn as RandomUniformLike(x) < rate, not by ONNX's own Dropout node: ONNX Runtime (1.31, CPU) seeds that
-node afresh in every run, with the number that follows the last, and its generator makes nearly the same first draws of
-neighbouring seeds. The first unit of the first row would be dropped in thousands of runs on end, or in none of them.
+node afresh in every run, with the number that follows the last, and its generator makes nearly the same first draws
+from neighbouring seeds. The first unit of the first row would be dropped in thousands of runs on end, or in none.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB, and the nod
 def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> None:
     """Writes a network, or an estimator with its classes, to an ONNX file (opset 17, IR version 8).
 
-    The model takes "X", float32 of shape (n, n_features) for any n. Of a network it gives what `Network.predict` gives,
-    as "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll). Of an
-    `MLPClassifier` it gives "label", (n,), what `predict` gives as int64 or text (of several labels 0 and 1, (n,
-    n_labels)), and "probabilities", (n, n_classes), what `predict_proba` gives; of an `MLPRegressor` "variable", in the
-    shape of `predict`. Equal networks give equal files. The file is written beside its place and renamed, as by
-    `Network.save`.
+    The model takes "X", float32 of shape (n, n_features) for any n. For a network it gives what `Network.predict`
+    gives, as "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll).
+    For an `MLPClassifier` it gives "label", (n,), what `predict` gives as int64 or text (for several labels 0 and 1,
+    (n, n_labels)), and "probabilities", (n, n_classes), what `predict_proba` gives; for an `MLPRegressor` "variable",
+    in the shape of `predict`. Equal networks give equal files. The file is written under a temporary name and renamed,
+    as by `Network.save`.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     path : str or path-like
     mc : bool
         Whether dropout, noise and drop-connect stay in the model, for Monte Carlo dropout. They act where the input
-        "training_mode", a boolean scalar, is True; it may be left out and is False then. Rates that follow a schedule
-        stand at its end. A mask with shared="batch" and a mask of weights hold for all rows of a run.
+        "training_mode", a boolean scalar, is True; it may be left out, and is then False. Rates that follow a schedule
+        take its final value. A mask with shared="batch" and a mask of weights hold for all rows of a run.
     example : DataFrame or array, or None
-        For a pipeline: rows as its `predict` takes them. The columns of a DataFrame become inputs, (n, 1) each, under
+        For a pipeline: rows as its `predict` takes them. The columns of a DataFrame become inputs, (n, 1) each, with
         their names: float32 for numbers, int64 for integers, text. None: one input "X", all float32.
 
     Raises
@@ -69,9 +69,9 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     sklearn.exceptions.NotFittedError
         For an estimator that is not fitted.
     TypeError
-        For what is none of these, a path or a bool.
+        For arguments of another type.
     ValueError
-        For weights of 2 GiB and more, which the format does not hold; for steps that skl2onnx does not convert.
+        For weights of 2 GiB and more, which the format cannot hold; for steps that skl2onnx does not convert.
     OSError
         When the file cannot be written; it is named.
 
@@ -83,11 +83,11 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     >>> path = os.path.join(tempfile.mkdtemp(), "net.onnx")
     >>> cd.onnx.export(net, path)
 
-    With ONNX Runtime, `onnxruntime.InferenceSession(path).run(None, {"X": X})[0]` then is `net.predict(X)`, up to
-    rounding. With `mc=True`, repeated runs of `{"X": X, "training_mode": np.array(True)}` are samples of
-    `net.predict_mc(X)`, of other random numbers. ONNX Runtime logs a warning when it loads such a model, that
+    With ONNX Runtime, `onnxruntime.InferenceSession(path).run(None, {"X": X})[0]` is then `net.predict(X)`, up to
+    rounding. With `mc=True`, repeated runs with `{"X": X, "training_mode": np.array(True)}` are samples as in
+    `net.predict_mc(X)`, with other random numbers. When it loads such a model ONNX Runtime logs a warning that
     training_mode can be overridden: that is what it is for. `onnxruntime.set_seed` makes the samples repeatable; give
-    it a number of nine digits, since of small ones layers may get related masks.
+    it a number of nine digits, since small ones may give layers related masks.
     """
     place = files.checked_path(path)
     data = to_model(net, mc=mc, example=example).SerializeToString(deterministic=True)
@@ -161,7 +161,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
         doc_string=about,
     )
     if first is not None:
-        model = _behind(onnx, first, model)
+        model = _joined(onnx, first, model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -213,7 +213,7 @@ def _single(rows: Any) -> Any:
     return rows.astype(np.float32) if rows.dtype == np.float64 else rows
 
 
-def _behind(onnx: Any, first: Any, second: Any) -> Any:
+def _joined(onnx: Any, first: Any, second: Any) -> Any:
     """One model of two: the first one's output is the second's input "network.X"."""
     taken = {entry.name for entry in first.graph.input}
     end = first.graph.output[0].name

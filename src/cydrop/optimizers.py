@@ -248,7 +248,7 @@ class AdamW(Adam):
     learning_rate, beta1, beta2, epsilon, clip_norm
         As for `Adam`.
     weight_decay : float >= 0
-        0.01 unless given, as in PyTorch.
+        0.01 by default, as in PyTorch.
     """
 
     code = kind_of(KINDS, "adamw")

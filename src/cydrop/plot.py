@@ -1,4 +1,4 @@
-"""Pictures of trainings and predictions, with matplotlib (`pip install "cydrop[plot]"`).
+"""Pictures of training and predictions, with matplotlib (`pip install "cydrop[plot]"`).
 
 Every function draws into the axes `ax`, or into those of a new figure, and returns them; nothing is shown and no
 style is set. The numbers behind the reliability diagram have functions of their own, which need NumPy alone.
@@ -39,12 +39,12 @@ SUM_TOLERANCE = 1e-3  # of the probabilities of a row, whose sum is 1 but for ro
 def learning_curves(history: History | Mapping[str, History], *, metric: str = "loss", ax: Any = None) -> Any:
     """A metric over the epochs: in training, in training with dropout off (``clean_``), and in validation.
 
-    A dot marks the best epoch of the validation, for metrics of which less or more is known to be better by their name.
+    A dot marks the best epoch of the validation, for metrics whose name says whether less or more is better.
 
     Parameters
     ----------
     history : History, or dict of str to History
-        Several are compared: a colour each; validation is solid, training dashed, clean training dotted.
+        Several are compared, each in its own colour; validation is solid, training dashed, clean training dotted.
     metric : str
         "loss", "accuracy", "rmse", "learning_rate", ..., without ``val_`` or ``clean_``.
     ax : matplotlib axes or None
@@ -98,8 +98,8 @@ def predictive_bands(
         Half widths of the bands, in standard deviations. They hold the spread of the model (dropout); noise in y is
         in them for "gaussian_nll" only.
     bands : "std" or "quantiles"
-        "quantiles" draws those of `predict_mc(quantiles=...)` instead of standard deviations: between the least and
-        the greatest, the second and the last but one, ...; the middle one of an odd number is a dashed line.
+        "quantiles" draws those of `predict_mc(quantiles=...)` instead of standard deviations: between the smallest and
+        the largest, the second and the last but one, ...; with an odd number the middle one is a dashed line.
     output : int or None
         Which output to draw; None where there is only one.
     data : (x, y) or None
@@ -184,26 +184,26 @@ def _column(name: str, value: ArrayLike) -> Numbers:
 
 
 def calibration(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> tuple[Numbers, Numbers, NDArray[Any]]:
-    """How often a classifier is right where it is so confident.
+    """How often a classifier is right, by how confident it is.
 
-    Of k classes it is the top class that counts: its probability is the confidence, the share of rows whose label it
-    is, the accuracy (Guo et al. 2017, "On calibration of modern neural networks"). Of a single probability, that of
-    label 1, confidence is this probability itself and accuracy the share of the label 1, as in scikit-learn's
-    `calibration_curve`; for their top class give `np.column_stack([1 - p, p])`.
+    With k classes it is the top class that counts: its probability is the confidence, and the share of rows that have
+    it as their label is the accuracy (Guo et al. 2017, "On calibration of modern neural networks"). With a single
+    probability, that of label 1, confidence is this probability itself and accuracy the share of label 1, as in
+    scikit-learn's `calibration_curve`; for the top class of the two give `np.column_stack([1 - p, p])`.
 
     Parameters
     ----------
     y : array-like of int, shape (n,) or (n, 1)
         Labels 0..k-1; 0 or 1 for a single probability.
     proba : array-like, shape (n, k), or (n,) or (n, 1), or MonteCarlo
-        Probabilities, as `predict` gives them; of a MonteCarlo its mean.
+        Probabilities, as `predict` gives them; for a MonteCarlo its mean.
     bins : int >= 1
         Bins of equal width over [0, 1], each without its lower and with its upper end (0 belongs to the first).
 
     Returns
     -------
     confidence : ndarray of float64, shape (bins,)
-        Its mean in each bin; NaN where no row is.
+        Its mean in each bin; NaN where there are no rows.
     accuracy : ndarray of float64, shape (bins,)
     count : ndarray of int64, shape (bins,)
         The rows in each bin.
@@ -274,7 +274,7 @@ def _confidence(y: ArrayLike, proba: ArrayLike | MonteCarlo) -> tuple[Numbers, N
 
 
 def reliability_diagram(y: ArrayLike, proba: ArrayLike | MonteCarlo, *, bins: int = 10, ax: Any = None) -> Any:
-    """Accuracy over confidence, bin by bin: on the diagonal where a classifier is as often right as it says.
+    """Accuracy over confidence, bin by bin: on the diagonal where a classifier is right as often as it says.
 
     Bars in the background show the share of the rows in each bin; the legend has the expected calibration error.
     `calibration` says what confidence and accuracy are, and gives the numbers.
@@ -324,11 +324,11 @@ def first_layer_weights(network: Any, *, shape: tuple[int, int] | None = None, u
     Parameters
     ----------
     network : Network
-        Built, its rows images: pixel after pixel, line after line.
+        Built; its rows are images, pixel by pixel, line by line.
     shape : (height, width) or None
-        Of an image; None is a square.
+        Shape of an image; None is a square.
     units : int >= 1
-        How many units at most: the first ones, in their order, so that pictures of two epochs show the same units.
+        How many units at most: the first ones, in order, so that pictures of two epochs show the same units.
     ax : matplotlib axes or None
         Where to draw; None makes a figure.
 

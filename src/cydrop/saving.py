@@ -1,4 +1,4 @@
-"""Networks in files: what a file says of a network, which nobody has to trust.
+"""Networks in files: what a file says about a network, which need not be trusted.
 
     description    {"format": 2, "layers": [...], "loss": {...}, "optimizer": {...}, "root": [...], "epochs": 3,
                     "history": ["loss", ...], "built": {"n_features": 64, "draws": 90, "updates": 90}}
@@ -55,7 +55,7 @@ DIVERGED = "training must have diverged; go on from an earlier state, with a low
 
 
 def save(state: State, path: Any) -> None:
-    """Writes the network beside `path`, then renames: a reader finds the old file or the new one, whole."""
+    """Writes the network next to `path`, then renames: a reader finds the old file or the new one, complete."""
     place = files.checked_path(path)
     header, tensors = _described(state)
     for name, array in tensors.items():
@@ -126,10 +126,10 @@ def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
             raise ValueError(f"the history's names must be texts, got {name!r:.50} ({type(name).__name__})")
         what = f"history.metrics[{name!r:.50}]"
         if not isinstance(values, list | tuple | np.ndarray):
-            raise ValueError(f"{what} must be a list of numbers, one an epoch, got {values!r:.50}")
+            raise ValueError(f"{what} must be a list of numbers, one per epoch, got {values!r:.50}")
         for value in values:
             if type(value) is not float and not (isinstance(value, numbers.Real | np.bool_) and _is_float(value)):
-                raise ValueError(f"{what} must be numbers that a float can hold, one an epoch, got {value!r:.50}")
+                raise ValueError(f"{what} must be numbers that a float can hold, one per epoch, got {value!r:.50}")
         tensors[f"history.{name}"] = np.array([float(value) for value in values])
     _check_history(sum(len(values) for values in tensors.values()))
     return tensors
@@ -204,7 +204,7 @@ def _operations(plan: Plan | None) -> list[dict[str, Any]]:
 
 
 def _check_values(name: str, array: NDArray[Any], optimizer: optimizers.Optimizer) -> None:
-    """Raises for numbers that no training leaves: neither written nor read. Takes no memory."""
+    """Raises for numbers that no training produces: neither written nor read. Takes no memory."""
     if name.startswith("history.") or not array.size:
         return
     with np.errstate(invalid="ignore"):  # of NaN, which the least and the largest then are

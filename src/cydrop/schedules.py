@@ -183,9 +183,9 @@ class FlatCos(Schedule):
 
 
 class Curriculum(Schedule):
-    """`end * (1 - exp(-gamma * progress))`: dropout that sets in with training, steeply first (Morerio et al. 2017).
+    """`end * (1 - exp(-gamma * progress))`: dropout that grows during training, steeply at first (Morerio et al. 2017).
 
-    Their keep rate is (1 - k) exp(-gamma t) + k with k = 1 - end; gamma 10 is their choice where t counts training.
+    Their keep rate is (1 - k) exp(-gamma t) + k with k = 1 - end; gamma 10 is their choice with t as progress.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class OneCycle(Schedule):
     peak : float
         The largest value.
     divide, final_divide : float
-        `peak` is divided by them at the beginning and at the end.
+        `peak` is divided by them at the start and at the end.
     warm_up : float
         The progress at which `peak` is reached.
     """
@@ -237,12 +237,12 @@ class OneCycle(Schedule):
     def __call__(self, progress: float) -> float:
         if progress < self.warm_up:
             return Cosine(self.peak / self.divide, self.peak)(progress / self.warm_up)
-        rest = 1.0 - self.warm_up
-        return Cosine(self.peak, self.peak / self.final_divide)((progress - self.warm_up) / rest if rest > 0 else 1.0)
+        left = 1.0 - self.warm_up
+        return Cosine(self.peak, self.peak / self.final_divide)((progress - self.warm_up) / left if left > 0 else 1.0)
 
 
 class Scaled(Schedule):
-    """Another schedule, or a function of one's own, times `factor`; what `callbacks.ReduceLROnPlateau` makes of one.
+    """Another schedule, or a function of your own, times `factor`; what `callbacks.ReduceLROnPlateau` makes of one.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
-from cydrop._core import xorshift as _core
+from cydrop._core import xorshift as kernels
 
 __all__ = ["Xorshift"]
 
@@ -21,7 +21,7 @@ Size = int | tuple[int, ...] | None
 class Xorshift:
     """xorshift128+ in 16 lanes: a fast generator whose state changes in place with every draw.
 
-    Threads may share one: each call draws as a whole, as with NumPy's generators, and no word comes twice.
+    Threads may share one: each call draws all its words in one go, as with NumPy's generators, and no word comes twice.
 
     Each lane is Vigna's xorshift128+ with shifts 23, 18, 5 (Vigna 2017, "Further scramblings of Marsaglia's
     xorshift generators", arXiv 1404.0390). Word i of the output is draw i // 16 of lane i % 16. Not for
@@ -30,7 +30,7 @@ class Xorshift:
     Parameters
     ----------
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        None takes fresh entropy. A Generator is advanced by the draw of the seed.
+        None takes fresh entropy. Drawing the seed advances a Generator.
 
     Raises
     ------
@@ -46,7 +46,7 @@ class Xorshift:
     """
 
     def __init__(self, seed: seeding.Seed = None) -> None:
-        self._lanes = _core.Xorshift(seeding.words(seed, 32))
+        self._lanes = kernels.Xorshift(seeding.words(seed, 32))
         self._lock = threads.ProcessLock()  # the lanes are drawn without the GIL
 
     def random_raw(self, size: Size = None) -> Any:
@@ -67,7 +67,7 @@ class Xorshift:
         return int(out[0]) if size is None else out
 
     def random(self, size: Size = None) -> Any:
-        """Uniform float32 in [0, 1): the upper 24 bits of a word each, times 2^-24.
+        """Uniform float32 in [0, 1): the upper 24 bits of one word each, times 2^-24.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class Xorshift:
         return self._filled(self._lanes.random, size)
 
     def bernoulli(self, p: float, size: Size = None) -> Any:
-        """True with probability p, from the upper 32 bits of a word each: p is right to 2^-33.
+        """True with probability p, from the upper 32 bits of one word each: p is accurate to 2^-33.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class Xorshift:
         return bool(out[0]) if size is None else out
 
     def normal(self, size: Size = None) -> Any:
-        """Standard normal float32, by inversion of 52 bits of a word each (Wichura 1988, AS 241).
+        """Standard normal float32, by inversion of 52 bits of one word each (Wichura 1988, AS 241).
 
         Parameters
         ----------

@@ -245,16 +245,16 @@ def test_soft_labels_have_the_loss_and_the_gradient_of_pytorch(rng):
     q = rng.dirichlet(np.ones(7), 30)
     for smoothing in (0.0, 0.1):
         expected = nn.functional.cross_entropy(z, torch.from_numpy(q), label_smoothing=smoothing)
-        (slope,) = torch.autograd.grad(expected, z)
+        (expected_grad,) = torch.autograd.grad(expected, z)
         loss, grad = cd.functional.cross_entropy(z, q, label_smoothing=smoothing, return_grad=True)
         assert loss == pytest.approx(expected.item(), rel=1e-6)
-        np.testing.assert_allclose(grad, slope.numpy(), atol=1e-8)
+        np.testing.assert_allclose(grad, expected_grad.numpy(), atol=1e-8)
     y = rng.random((30, 7))
     expected = nn.functional.binary_cross_entropy_with_logits(z, torch.from_numpy(y))
-    (slope,) = torch.autograd.grad(expected, z)
+    (expected_grad,) = torch.autograd.grad(expected, z)
     loss, grad = cd.functional.binary_cross_entropy(z, y, return_grad=True)
     assert loss == pytest.approx(expected.item(), rel=1e-6)
-    np.testing.assert_allclose(grad, slope.numpy(), atol=1e-8)
+    np.testing.assert_allclose(grad, expected_grad.numpy(), atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The ground that all else stands on: checks of arguments, declarations, seeds, threads, types of arrays."""
+"""The ground that everything else stands on: checks of arguments, declarations, seeds, threads, types of arrays."""

@@ -1,6 +1,6 @@
 """Checks of what users pass in: each returns the argument in the form that the engine takes, or raises.
 
-Messages name the argument, say what came and what was expected. Nothing is changed before all checks passed.
+Messages name the argument, say what was given and what was expected. Nothing is changed before all checks have passed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SMALL_FLOATS = re.compile(r"(bfloat|float|u?int)\d")  # what ml_dtypes adds: bf
 def array(name: str, value: Any) -> NDArray[Any]:
     """A real numeric array of any shape: not complex, not text, not objects, not sparse.
 
-    Besides what numpy.asarray takes: tables of numbers and booleans (pandas, polars, pyarrow) whatever their columns'
-    types, as long as nothing is missing; tensors that require gradients; bfloat16 and its like, as float32.
+    In addition to what numpy.asarray takes: tables of numbers and booleans (pandas, polars, pyarrow) whatever their
+    columns' types, as long as nothing is missing; tensors that require gradients; bfloat16 and its like, as float32.
     """
     if type(value) is np.ndarray:
         dtype = value.dtype
@@ -89,7 +89,7 @@ def _numeric(name: str, given: NDArray[Any], called: Any = None) -> NDArray[Any]
 
 
 def _refuse_masked(name: str, value: Any) -> None:
-    """Raises for masked arrays with a masked entry: what lies beneath a mask is no data."""
+    """Raises for masked arrays with a masked entry: what lies beneath a mask is not data."""
     masked = 0
     rows = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], list | tuple | np.ndarray)
     for part in value if rows else (value,):
@@ -204,7 +204,7 @@ def labels_or_probabilities(name: str, value: Any, rows: int, classes: int) -> N
 
 
 def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[np.int32]:
-    """Class labels: integers 0..classes-1, one a row. A copy: kernels find their places by them."""
+    """Class labels: integers 0..classes-1, one per row. A copy: kernels find their places by them."""
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1:
@@ -317,8 +317,8 @@ def number(
 ) -> float:
     """A finite real number between low and high, which belong to the range unless open.
 
-    `single`: the kernels use it as float32, so that it must be in the range when rounded to that, too: 1e-300 is above
-    0 but becomes 0.
+    `single`: the kernels use it as float32, so it must be in the range when rounded to that, too: 1e-300 is above 0 but
+    becomes 0.
     """
     if isinstance(value, str | bytes | complex | bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")

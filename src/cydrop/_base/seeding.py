@@ -1,7 +1,7 @@
 """From whatever users give as a seed to the 64-bit words that generators and masks start from.
 
 Everything is derived through numpy.random.SeedSequence, whose output NumPy promises never to change. The words
-of a network's seed are its root; weights, biases, shuffles and masks each have branches of their own.
+of a network's seed are its root; weights, biases, shuffles and masks each have their own branches.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def branch(root: tuple[int, ...], *path: int) -> np.random.SeedSequence:
 
 
 class _FreshKeys:
-    """128-bit keys for unseeded calls: fresh entropy once a process, then a counter hashed with it."""
+    """128-bit keys for unseeded calls: fresh entropy once per process, then a counter hashed with it."""
 
     def __init__(self) -> None:
         self.renew()

@@ -1,4 +1,4 @@
-"""How many threads to use: what the machine grants to this process, not what it has."""
+"""How many threads to use: what the machine grants this process, not what it has."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cydrop._core import cpu
 def resolve(n_threads: Any) -> int:
     """A number of threads from the argument `n_threads`; None asks CYDROP_NUM_THREADS, then the machine.
 
-    The machine's answer is the least of OMP_NUM_THREADS or the affinity mask (both as OpenMP sees them) and the
-    cgroup's processor quota. A serial build always answers 1, and so does a system that lets this process start no
+    The machine's answer is the smaller of OMP_NUM_THREADS or the affinity mask (both as OpenMP sees them) and the
+    cgroup's processor quota. A serial build always answers 1, and so does a system that does not let this process start
     more threads, with a warning: the bits are the same.
     """
     if n_threads is None and "CYDROP_NUM_THREADS" in os.environ:
@@ -117,5 +117,5 @@ class ProcessLock:
 
 
 if hasattr(os, "register_at_fork"):
-    # a child forked while the pool is awake would wait for it for ever
-    os.register_at_fork(before=cpu.rest, after_in_child=_forked)
+    # a child forked while the pool is awake would wait for it forever
+    os.register_at_fork(before=cpu.rest_threads, after_in_child=_forked)

@@ -5,4 +5,4 @@ cdef enum:
     RELU = 1
 
 cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n) noexcept nogil
-cdef void activation_gradient(int kind, float alpha, const float* z, float* g, Py_ssize_t n) noexcept nogil
+cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, Py_ssize_t n) noexcept nogil

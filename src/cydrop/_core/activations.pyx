@@ -1,4 +1,4 @@
-"""The activations, y = f(z), and their gradients, g = g f'(z), each a scalar formula in a loop that vectorises.
+"""The activations, y = f(z), and their gradients, dz = dy f'(z), each a scalar formula in a loop that vectorises.
 
 Clevert, Unterthiner and Hochreiter 2016 (ELU); Klambauer et al. 2017 (SELU); Hendrycks and Gimpel 2016 (GELU,
 the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
@@ -39,7 +39,7 @@ cdef inline float leaky_relu(float z, float slope) noexcept nogil:
     return z * slope if z <= <float>0.0 else z
 
 
-cdef inline float leaky_relu_slope(float z, float slope) noexcept nogil:
+cdef inline float leaky_relu_derivative(float z, float slope) noexcept nogil:
     return slope if z <= <float>0.0 else <float>1.0
 
 
@@ -48,7 +48,7 @@ cdef inline float elu(float z, float alpha) noexcept nogil:
     return low if z <= <float>0.0 else z
 
 
-cdef inline float elu_slope(float z, float alpha) noexcept nogil:
+cdef inline float elu_derivative(float z, float alpha) noexcept nogil:
     cdef float low = alpha * exp32(z if z <= <float>0.0 else <float>0.0)
     return low if z <= <float>0.0 else <float>1.0
 
@@ -57,22 +57,22 @@ cdef inline float normal_cdf(float z) noexcept nogil:
     return <float>0.5 * erfc32(z * <float>-0.70710678118654752)
 
 
-cdef inline float gelu_slope(float z) noexcept nogil:
+cdef inline float gelu_derivative(float z) noexcept nogil:
     cdef float density = <float>0.3989422804014327 * exp32(<float>-0.5 * z * z)
     return normal_cdf(z) + z * density
 
 
-cdef inline float silu_slope(float z) noexcept nogil:
+cdef inline float silu_derivative(float z) noexcept nogil:
     cdef float s = sigmoid32(z)
     return s * (<float>1.0 + z * (<float>1.0 - s))
 
 
-cdef inline float tanh_slope(float z) noexcept nogil:
+cdef inline float tanh_derivative(float z) noexcept nogil:
     cdef float t = tanh32(z)
     return <float>1.0 - t * t
 
 
-cdef inline float sigmoid_slope(float z) noexcept nogil:
+cdef inline float sigmoid_derivative(float z) noexcept nogil:
     cdef float s = sigmoid32(z)
     return s * (<float>1.0 - s)
 
@@ -112,36 +112,36 @@ cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n
             y[j] = z[j]
 
 
-cdef void activation_gradient(int kind, float alpha, const float* z, float* g, Py_ssize_t n) noexcept nogil:
-    """g = g f'(z); the identity's is left as it is"""
+cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, Py_ssize_t n) noexcept nogil:
+    """dz = dy f'(z), dz holds dy before; the identity's is left as it is"""
     cdef Py_ssize_t j
     if kind == RELU:
         for j in range(n):
-            g[j] = gradient_of_rectified(z[j], g[j])
+            dz[j] = gradient_of_rectified(z[j], dz[j])
     elif kind == LEAKY_RELU:
         for j in range(n):
-            g[j] = g[j] * leaky_relu_slope(z[j], alpha)
+            dz[j] = dz[j] * leaky_relu_derivative(z[j], alpha)
     elif kind == ELU:
         for j in range(n):
-            g[j] = g[j] * elu_slope(z[j], alpha)
+            dz[j] = dz[j] * elu_derivative(z[j], alpha)
     elif kind == SELU:
         for j in range(n):
-            g[j] = g[j] * (SELU_SCALE * elu_slope(z[j], SELU_ALPHA))
+            dz[j] = dz[j] * (SELU_SCALE * elu_derivative(z[j], SELU_ALPHA))
     elif kind == GELU:
         for j in range(n):
-            g[j] = g[j] * gelu_slope(z[j])
+            dz[j] = dz[j] * gelu_derivative(z[j])
     elif kind == SILU:
         for j in range(n):
-            g[j] = g[j] * silu_slope(z[j])
+            dz[j] = dz[j] * silu_derivative(z[j])
     elif kind == TANH:
         for j in range(n):
-            g[j] = g[j] * tanh_slope(z[j])
+            dz[j] = dz[j] * tanh_derivative(z[j])
     elif kind == SIGMOID:
         for j in range(n):
-            g[j] = g[j] * sigmoid_slope(z[j])
+            dz[j] = dz[j] * sigmoid_derivative(z[j])
     elif kind == SOFTPLUS:
         for j in range(n):
-            g[j] = g[j] * sigmoid32(z[j])
+            dz[j] = dz[j] * sigmoid32(z[j])
 
 
 def activation(
@@ -163,16 +163,16 @@ def activation(
 def activation_backward(
     int kind, float alpha,
     const float[::1] z,     # IN
-    float[::1] g,           # INOUT
+    float[::1] dz,           # INOUT
     int n_threads,
 ):
-    """g = g f'(z)"""
+    """dz = dy f'(z), dz holds dy before"""
     cdef Py_ssize_t n = z.shape[0], i
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
-            activation_gradient(kind, alpha, &z[i], &g[i], min(<Py_ssize_t>CHUNK, n - i))
+            activation_gradient(kind, alpha, &z[i], &dz[i], min(<Py_ssize_t>CHUNK, n - i))
         restore_floats(control)
 
 

@@ -10,6 +10,7 @@ from cydrop._core.serial cimport SERIAL_COPY
 cdef extern from "fma.h" nogil:
     void fetch_line(const void* p)
 
+# Chosen: 64 KiB, a part of the second-level cache; more of the next batch would push out what this one still needs.
 cdef enum:
     FETCHED = 16384             # floats of a batch that are asked for ahead
 
@@ -78,7 +79,7 @@ cdef inline void load(
 cdef inline void load_floats(
     const float* source, Py_ssize_t columns, const int64_t* places, Py_ssize_t start, Py_ssize_t rows, float* to
 ) noexcept nogil:
-    """The rows of a batch, of `columns` floats each, one after the other."""
+    """The rows of a batch, of `columns` floats each, one after another."""
     cdef Py_ssize_t r
     if places == NULL:
         memcpy(to, source + start * columns, rows * columns * sizeof(float))

@@ -185,7 +185,7 @@ static inline void bits_to_bytes(uint64_t bits, unsigned char bytes[64]) {
 #endif
 }
 
-/* out = those x[j], j < n <= 64, whose bit is set, one after the other; returns how many. Up to out[room - 1] anything
+/* out = those x[j], j < n <= 64, whose bit is set, one after another; returns how many. Up to out[room - 1] anything
  * may be written: whole vectors are stored where they fit. */
 static inline int take_kept(uint64_t bits, const float *x, float *out, int n, int64_t room) {
     int found = 0;

@@ -79,8 +79,8 @@ def compiler():
     return CYDROP_COMPILER.decode()
 
 
-def rest():
-    """Puts the thread pool to rest, so that fork is safe and nobody spins. Does nothing in a serial build."""
+def rest_threads():
+    """Puts the thread pool to rest, so that fork is safe and no thread spins. Does nothing in a serial build."""
     cydrop_rest()
 
 

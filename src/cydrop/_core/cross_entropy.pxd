@@ -58,7 +58,7 @@ cdef inline double cross_entropy_row(
     cdef Py_ssize_t place, j
     cdef float top = largest(z, units, &place)
     cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
-    cdef float rest = smoothing / <float>units
+    cdef float uniform = smoothing / <float>units
     cdef float scale = <float>1.0 / total
     cdef double loss = <double>top + <double>log32(total)
     cdef double mean = 0.0
@@ -67,12 +67,12 @@ cdef inline double cross_entropy_row(
     if smoothing != <float>0.0:
         for j in range(units):
             mean += z[j]
-        mean = mean * <double>rest
+        mean = mean * <double>uniform
     loss = loss - (1.0 - <double>smoothing) * <double>z[label] - mean
     if dz != NULL:
-        own = fma32(dz[label], scale, -rest) - (<float>1.0 - smoothing)
+        own = fma32(dz[label], scale, -uniform) - (<float>1.0 - smoothing)
         for j in range(units):
-            dz[j] = factor * fma32(dz[j], scale, -rest)
+            dz[j] = factor * fma32(dz[j], scale, -uniform)
         dz[label] = factor * own
     return loss
 
@@ -124,7 +124,7 @@ cdef inline void cross_entropy_block(
     cdef float[BLOCK] top, total, scale, factor, logarithm, own
     cdef double[BLOCK] mean
     cdef int32_t[BLOCK] place
-    cdef float rest = smoothing / <float>units
+    cdef float uniform = smoothing / <float>units
     cdef Py_ssize_t j, r
     into_lanes(z, z_row, units, t)
     for r in range(BLOCK):
@@ -141,7 +141,7 @@ cdef inline void cross_entropy_block(
             for r in range(BLOCK):
                 mean[r] += t[j * BLOCK + r]
         for r in range(BLOCK):
-            mean[r] = mean[r] * <double>rest
+            mean[r] = mean[r] * <double>uniform
     exponentials_in_lanes(t, top, units, total)
     for r in range(BLOCK):
         scale[r] = <float>1.0 / total[r]
@@ -151,20 +151,20 @@ cdef inline void cross_entropy_block(
         row_loss[r] = <double>(weights[r] if weights != NULL else <float>1.0) * (
             <double>top[r] + <double>logarithm[r]
             - (1.0 - <double>smoothing) * <double>z[r * z_row + labels[r]] - mean[r])
-        own[r] = factor[r] * (fma32(t[labels[r] * BLOCK + r], scale[r], -rest) - (<float>1.0 - smoothing))
+        own[r] = factor[r] * (fma32(t[labels[r] * BLOCK + r], scale[r], -uniform) - (<float>1.0 - smoothing))
     if dz == NULL:
         return
     for j in range(units):
         for r in range(BLOCK):
-            t[j * BLOCK + r] = factor[r] * fma32(t[j * BLOCK + r], scale[r], -rest)
+            t[j * BLOCK + r] = factor[r] * fma32(t[j * BLOCK + r], scale[r], -uniform)
     out_of_lanes(t, units, dz, dz_row)
     for r in range(BLOCK):
         dz[r * dz_row + labels[r]] = own[r]
 
 
-cdef inline double share_of_class(float q, float smoothing, float rest, double log_total, float z) noexcept nogil:
+cdef inline double share_of_class(float q, float smoothing, float uniform, double log_total, float z) noexcept nogil:
     """-q' log p of one class; 0 where q' is 0, p too may be 0 there, and NaN of z comes with log_total."""
-    cdef double target = (1.0 - <double>smoothing) * <double>q + <double>rest
+    cdef double target = (1.0 - <double>smoothing) * <double>q + <double>uniform
     return target * (log_total - <double>z) if target > 0.0 or log_total != log_total else 0.0
 
 
@@ -175,17 +175,17 @@ cdef inline double probabilities_row(
     cdef Py_ssize_t place, likeliest, j
     cdef float top = largest(z, units, &place)
     cdef float total = exponentials(z, top, units, dz) if dz != NULL else sum_of_exponentials(z, top, units)
-    cdef float rest = smoothing / <float>units
+    cdef float uniform = smoothing / <float>units
     cdef float scale = <float>1.0 / total
     cdef double log_total = <double>top + <double>log32(total)
     cdef double loss = 0.0
     largest(q, units, &likeliest)
     correct[0] = place == likeliest
     for j in range(units):
-        loss += share_of_class(q[j], smoothing, rest, log_total, z[j])
+        loss += share_of_class(q[j], smoothing, uniform, log_total, z[j])
     if dz != NULL:
         for j in range(units):
-            dz[j] = factor * (fma32(dz[j], scale, -rest) - (<float>1.0 - smoothing) * q[j])
+            dz[j] = factor * (fma32(dz[j], scale, -uniform) - (<float>1.0 - smoothing) * q[j])
     return loss
 
 

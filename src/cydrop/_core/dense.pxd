@@ -8,7 +8,7 @@ cdef void finish_forward(
     const Epilogue* e, Matrix z, Matrix y, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols,
     bint activated) noexcept nogil
 cdef void finish_backward(
-    const Epilogue* e, Matrix z, Matrix y, Matrix g,
+    const Epilogue* e, Matrix z, Matrix y, Matrix dz,
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil
 cdef void dense_forward(
     Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,

@@ -51,24 +51,24 @@ cdef void finish_forward(
 
 
 cdef void finish_backward(
-    const Epilogue* e, Matrix z, Matrix y, Matrix g,
+    const Epilogue* e, Matrix z, Matrix y, Matrix dz,
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
 ) noexcept nogil:
-    """From d loss / d y to d loss / d z in place, on a rectangle of g."""
+    """From d loss / d y to d loss / d z in place, on a rectangle of dz."""
     cdef Py_ssize_t r, j
-    cdef float* grad
+    cdef float* row
     for r in range(row0, row0 + rows):
-        grad = g.data + r * g.row + col0
+        row = dz.data + r * dz.row + col0
         if e.activation == RELU:
-            relu_gradient(grad, y.data + r * y.row + col0, e.scale, cols)
+            relu_gradient(row, y.data + r * y.row + col0, e.scale, cols)
             continue
         if e.mask != NULL:
-            select_row(e.mask, e.mask_first + r * e.mask_row + col0, grad, e.scale, grad, cols)
+            select_row(e.mask, e.mask_first + r * e.mask_row + col0, row, e.scale, row, cols)
         elif e.scale != <float>1.0:
             for j in range(cols):
-                grad[j] = grad[j] * e.scale
+                row[j] = row[j] * e.scale
         if e.activation != IDENTITY:
-            activation_gradient(e.activation, e.alpha, z.data + r * z.row + col0, grad, cols)
+            activation_gradient(e.activation, e.alpha, z.data + r * z.row + col0, row, cols)
 
 
 cdef void finish_product(
@@ -130,22 +130,23 @@ cdef void dense_backward_weight(
 ) noexcept nogil:
     """dW = x^t dz and db = sum of the rows of dz, written or handed to the optimizer."""
     cdef int threads = threads_of_product(<double>rows * n_in * n_out, n_threads)
-    cdef Py_ssize_t wide = strip_panels(rows) * TILE_COLS
-    cdef Py_ssize_t strips = (n_out + wide - 1) // wide
+    cdef Py_ssize_t strip_cols = strip_panels(rows) * TILE_COLS
+    cdef Py_ssize_t strips = (n_out + strip_cols - 1) // strip_cols
     cdef Py_ssize_t tiles = (n_in + TILE_ROWS - 1) // TILE_ROWS
     cdef Py_ssize_t shares = row_shares(strips, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, i0
     if threads == 1:
         for unit in range(strips):
-            col0 = unit * wide
-            weight_unit(x, dz, rows, 0, n_in, n_out, n_in, col0, min(wide, n_out - col0), to, scratch, to.wide)
+            col0 = unit * strip_cols
+            weight_unit(x, dz, rows, 0, n_in, n_out, n_in, col0, min(strip_cols, n_out - col0), to, scratch,
+                        to.full_row)
         return
     for unit in prange(strips * shares, num_threads=threads, schedule="dynamic"):
-        col0 = unit // shares * wide
+        col0 = unit // shares * strip_cols
         i0 = unit % shares * share
-        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, n_in, col0, min(wide, n_out - col0), to,
-                    scratch + threadid() * size, to.wide + threadid() * to.wide_row)
+        weight_unit(x, dz, rows, i0, min(i0 + share, n_in), n_out, n_in, col0, min(strip_cols, n_out - col0), to,
+                    scratch + threadid() * size, to.full_row + threadid() * to.full_row_floats)
 
 
 cdef float[:] scratch_memory(Py_ssize_t rows, int n_threads):

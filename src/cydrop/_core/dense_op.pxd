@@ -15,7 +15,7 @@ from cydrop._core.dropout cimport mask_words, select_row
 from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, lay_out_places
 from cydrop._core.noise cimport draw_normals
 from cydrop._core.operation cimport (
-    Bound, Doors, Layout, Op, Slopes, Step, swap, take, take_matrix,
+    Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix,
 )
 from cydrop._core.pace cimport BACKWARD_INPUT, BACKWARD_WEIGHT, tick
 from cydrop._core.xorshift cimport StreamKey
@@ -34,7 +34,7 @@ cdef inline void dense_lay_out(const Op* op, Bound* b, const Bound* first, Layou
     lay_out_mask(op, b, layout)
     lay_out_places(op, b, layout)
     if layout.training and (op.leaves_out or op.reads_kept):
-        b.few_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
+        b.gathered_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
     if not layout.draws or op.connect.column < 0:
         return
     b.connect_bits = <uint64_t*>take(layout, 2 * mask_words(0, weights))
@@ -121,22 +121,22 @@ cdef inline void forward_by_moments(const Op* op, Bound* b, const Step* step) no
 
 
 cdef inline void dense_op_backward(
-    const Op* op, Bound* b, const Bound* below, Slopes* slopes, const Step* step
+    const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     """The epilogue of the operation below is undone within the product."""
     cdef Gradient to
     cdef const Epilogue* e = NULL
-    cdef Matrix z = slopes.spare, y = slopes.spare
-    if slopes.wanted:
+    cdef Matrix z = upstream.spare, y = upstream.spare
+    if upstream.wanted:
         if below != NULL:
             e, z, y = &below.epilogue, below.z, below.y
-        dense_backward_input(slopes.at, b.weight, b.weight_end, step.rows, b.n_in, b.n_out, e, z, y, slopes.spare,
+        dense_backward_input(upstream.dz, b.weight, b.weight_end, step.rows, b.n_in, b.n_out, e, z, y, upstream.spare,
                              step.scratch, step.threads)
         tick(step.clock, BACKWARD_INPUT + step.slot)
-    gradient_of(op, b, below, slopes.updating, step, &to)
-    dense_backward_weight(b.x, slopes.at, step.rows, b.n_in, b.n_out, &to, step.scratch, step.threads)
+    gradient_of(op, b, below, upstream.updating, step, &to)
+    dense_backward_weight(b.x, upstream.dz, step.rows, b.n_in, b.n_out, &to, step.scratch, step.threads)
     tick(step.clock, BACKWARD_WEIGHT + step.slot)
-    swap(slopes)
+    swap(upstream)
 
 
 cdef inline void gradient_of(
@@ -156,7 +156,7 @@ cdef inline void gradient_of(
     to.cols_bits = b.mask
     to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
     to.n_in, to.n_out = op.n_in, op.n_out
-    to.wide, to.wide_row = step.wide, step.wide_row
+    to.full_row, to.full_row_floats = step.full_row, step.full_row_floats
 
 
 cdef inline Doors dense_doors() noexcept:

@@ -1,4 +1,4 @@
-"""Dropout masks, one bit an element, and their use.
+"""Dropout masks, one bit per element, and their use.
 
 A mask is a function of (seed, layer, step, row, column) alone. Elements are numbered row by row and cut into
 blocks of 4,096; every block has a generator of its own, so any thread can draw any block:
@@ -59,6 +59,5 @@ cdef inline void select_row(
         j += 64
 
 
-cdef void mask_block(StreamKey key, uint64_t block, uint32_t threshold, uint64_t* bits, int n) noexcept nogil
 cdef void draw_mask(
     StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil

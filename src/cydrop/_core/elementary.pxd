@@ -16,8 +16,8 @@ cdef enum:
     ROUND_BITS = 0x4B400000         # the bits of 1.5 * 2^23: adding it rounds to an integer
 
 
-cdef inline float exp_fraction(float x, int32_t* whole) noexcept nogil:
-    """e^x = 2^whole * (1 + result), |result| < 1/2, for -104 <= x <= 89."""
+cdef inline float exp_fraction(float x, int32_t* exponent) noexcept nogil:
+    """e^x = 2^exponent * (1 + result), |result| < 1/2, for -104 <= x <= 89."""
     cdef float shifted = fma32(x, <float>1.44269502, <float>12582912.0)
     cdef float n = shifted - <float>12582912.0
     cdef float r = fma32(n, <float>-0.693145752, x)
@@ -27,7 +27,7 @@ cdef inline float exp_fraction(float x, int32_t* whole) noexcept nogil:
     q = fma32(q, r, <float>4.166620597e-02)
     q = fma32(q, r, <float>1.666651815e-01)
     q = fma32(q, r, <float>0.5)
-    whole[0] = <int32_t>(<uint32_t>bits_of(shifted) - <uint32_t>ROUND_BITS)
+    exponent[0] = <int32_t>(<uint32_t>bits_of(shifted) - <uint32_t>ROUND_BITS)
     return fma32(q * r, r, r)
 
 
@@ -39,20 +39,20 @@ cdef inline float power_of_two(int32_t n) noexcept nogil:
 cdef inline float exp32(float x) noexcept nogil:
     """e^x; 0 below -103.98, infinity above 88.73, NaN for NaN."""
     cdef float bounded = <float>-104.0 if x < <float>-104.0 else x
-    cdef int32_t whole, half
+    cdef int32_t exponent, half
     cdef float p
     bounded = <float>89.0 if bounded > <float>89.0 else bounded
-    p = exp_fraction(bounded, &whole) + <float>1.0
-    half = whole >> 1       # in two steps, for results beyond the normal range
-    return p * power_of_two(half) * power_of_two(<int32_t>(<uint32_t>whole - <uint32_t>half))
+    p = exp_fraction(bounded, &exponent) + <float>1.0
+    half = exponent >> 1       # in two steps, for results beyond the normal range
+    return p * power_of_two(half) * power_of_two(<int32_t>(<uint32_t>exponent - <uint32_t>half))
 
 
 cdef inline float expm1_negative(float x) noexcept nogil:
     """e^x - 1 for x <= 0, exact to the last places near 0."""
     cdef float bounded = <float>-40.0 if x < <float>-40.0 else x
-    cdef int32_t whole
-    cdef float p = exp_fraction(bounded, &whole)
-    cdef float scale = power_of_two(whole)
+    cdef int32_t exponent
+    cdef float p = exp_fraction(bounded, &exponent)
+    cdef float scale = power_of_two(exponent)
     return fma32(scale, p, scale - <float>1.0)
 
 

@@ -31,6 +31,7 @@ from cydrop._core.pace cimport (
 from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_stretch, sample_batch
 from cydrop._core.program cimport Program, backward, copy_rows, draw, first_drawing, forward, write_output
 from cydrop._core.room cimport Room, lane_of, lay_out
+from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.training cimport (
     Learner, begin_learning, begin_step, forward_batch, limit_norms, update_batch, update_from_arena,
 )
@@ -46,9 +47,6 @@ from cydrop._core.optimizers import spans_of
 cdef extern from "fma.h" nogil:
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
-
-cdef enum:
-    LITTLE = 100000             # multiply-adds and elements below which no pass of any kernel takes a second thread
 
 cdef Doors[8] DOORS
 FAMILIES = {}                   # of operations, by the names in a plan: the place of their doors, and their variants
@@ -139,8 +137,9 @@ cdef class Engine:
         free(self.learner.updates)
 
     cdef int pool_for(self, Py_ssize_t rows) noexcept nogil:
-        """Threads whose float mode must be set for these rows: none but this one where the others are not asked."""
-        return self.program.n_threads if <double>rows * self.work >= LITTLE else 1
+        """Threads whose float mode must be set for these rows: only this one where no kernel takes a second. `work`
+        counts every element eight times, so even those that share SERIAL_PASS elements are covered."""
+        return self.program.n_threads if <double>rows * self.work > SERIAL_COPY else 1
 
     # The optimizer and the state --------------------------------------------------------------------------
 
@@ -180,7 +179,7 @@ cdef class Engine:
         return finite
 
     def put_back(self, const float[::1] parameters, const float[::1] buffers, bint keep_moments):
-        """Other parameters and running statistics, in one call; moments stay or begin anew."""
+        """Other parameters and running statistics, in one call; moments stay or start afresh."""
         self.replace_state(parameters, buffers, keep_moments)
 
     cdef void replace_state(
@@ -202,12 +201,12 @@ cdef class Engine:
         const float[:, ::1] x,              # IN, all rows
         const int32_t[::1] labels,          # IN, empty unless cross-entropy
         const float[:, ::1] targets,        # IN, empty where there are labels
-        const float[::1] weights,           # IN, one a row, or one a target, row by row, or empty
+        const float[::1] weights,           # IN, one per row, or per target row by row, or empty
         const int64_t[::1] order,           # IN, the rows in the order of training, empty: as they are
         Py_ssize_t batch_size,
         Py_ssize_t first_batch,
-        const double[::1] learning_rates,   # IN, one a batch of the epoch, or one for all
-        const double[:, ::1] rates,         # IN, dropout rates: a row a batch, or one row for all
+        const double[::1] learning_rates,   # IN, one per batch of the epoch, or one for all
+        const double[:, ::1] rates,         # IN, dropout rates: a row per batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
     ):
         """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, correct, diverged).
@@ -258,7 +257,7 @@ cdef class Engine:
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(x.shape[0]))
-            # backward reads the input again, so that it is kept: the caller may change x in between
+            # backward reads the input again, so it is kept: the caller may change x in between
             given.data, given.row = <float*>&x[0, 0], x.shape[1]
             copy_rows(given, room.batch.x, x.shape[0], x.shape[1])
             room.bound[0].x = room.batch.x
@@ -276,20 +275,20 @@ cdef class Engine:
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(grad.shape[0]))
-            room.slopes.at, room.slopes.spare = room.slope_memory[0], room.slope_memory[1]
-            room.slopes.updating = False
+            room.upstream.dz, room.upstream.spare = room.upstream_memory[0], room.upstream_memory[1]
+            room.upstream.updating = False
             given.data, given.row = <float*>&grad[0, 0], grad.shape[1]
-            copy_rows(given, room.slopes.at, grad.shape[0], grad.shape[1])
-            backward(&self.program, room.bound, &room.slopes, &room.step, True)
+            copy_rows(given, room.upstream.dz, grad.shape[0], grad.shape[1])
+            backward(&self.program, room.bound, &room.upstream, &room.step, True)
             to.data, to.row = &dx[0, 0], dx.shape[1]
-            copy_rows(room.slopes.at, to, grad.shape[0], dx.shape[1])
+            copy_rows(room.upstream.dz, to, grad.shape[0], dx.shape[1])
             restore_floats(control)
 
     def apply_update(self, double learning_rate):
         """One optimizer update from the gradient arena."""
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.pool_for(3))
+            control = exact_floats(self.pool_for(1))
             self.updates += 1
             begin_learning(&self.learner, learning_rate, self.updates)
             update_from_arena(&self.learner, self.program.n_threads)

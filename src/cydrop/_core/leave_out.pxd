@@ -48,7 +48,7 @@ cdef inline void leave_out(const Op* ops, Bound* bound, int n_ops, int threads) 
         if op.doors.has_product:
             gather_weights(op, b, &bound[i - 1] if i > 0 else NULL, threads)
         elif b.gathered:
-            b.z = b.few_inputs if keeps_z(op) else b.y
+            b.z = b.gathered_inputs if keeps_z(op) else b.y
 
 
 cdef inline void gather_weights(const Op* op, Bound* b, const Bound* below, int threads) noexcept nogil:
@@ -57,11 +57,11 @@ cdef inline void gather_weights(const Op* op, Bound* b, const Bound* below, int 
     if b.n_in == op.n_in and b.n_out == op.n_out:
         return
     memset(&every, 0, sizeof(Kept))
-    b.weight = b.few_weights
+    b.weight = b.gathered_weights
     b.weight.row = (b.n_out + 15) // 16 * 16
     b.weight_end = b.weight.data + b.n_in * b.weight.row + MARGIN
     gather(weight, &below.kept if b.n_in < op.n_in else &every, b.n_in, &b.kept if b.gathered else &every, b.n_out,
            b.weight, threads)
     if b.gathered and op.bias.data != NULL:
-        gather_row(b.epilogue.bias, &b.kept, op.n_out, b.few_biases)
-        b.epilogue.bias = b.few_biases
+        gather_row(b.epilogue.bias, &b.kept, op.n_out, b.gathered_biases)
+        b.epilogue.bias = b.gathered_biases

@@ -291,7 +291,7 @@ def loss(
     const float[:, ::1] z,          # IN, raw outputs
     const int32_t[::1] labels,      # IN, empty unless cross-entropy
     const float[:, ::1] targets,    # IN, empty where there are labels; for cross-entropy class probabilities
-    const float[::1] weights,       # IN, one a row, or one a target, row by row, or empty
+    const float[::1] weights,       # IN, one per row, or per target row by row, or empty
     float[:, ::1] dz,               # OUT, or empty
     double[::1] row_loss,           # OUT
     int32_t[::1] row_correct,       # OUT

@@ -2,7 +2,7 @@
 
 Where a mask that all rows share leaves units out, x is gathered first (leave_out.pxd), and what comes back is spread:
 
-    x  ->  gather kept columns  ->  f, scale  ->  y          g  <-  spread  <-  g of kept columns
+    x  ->  gather kept columns  ->  f, scale  ->  y          dz  <-  spread  <-  dz of kept columns
 """
 
 from cython.parallel cimport prange
@@ -16,34 +16,36 @@ from cydrop._core.matrix cimport MARGIN, Matrix
 from cydrop._core.drawing cimport draw_units, rate_of
 from cydrop._core.dropout cimport BLOCK, mask_words
 from cydrop._core.gather cimport Kept, gather, spread
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, swap, take, take_matrix
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix
 from cydrop._core.serial cimport SERIAL_COPY
 
 
 cdef inline void epilogue_pass(
-    const Epilogue* e, Matrix z, Matrix y, Matrix g, Py_ssize_t rows, Py_ssize_t cols, bint backward, int threads
+    const Epilogue* e, Matrix z, Matrix y, Matrix dz, Py_ssize_t rows, Py_ssize_t cols, bint backward, int threads
 ) noexcept nogil:
-    """An epilogue by itself, forward into y or backward in place on g."""
+    """An epilogue by itself, forward into y or backward in place on dz."""
     cdef Py_ssize_t r
     if backward and e.activation == IDENTITY and e.mask == NULL and e.scale == <float>1.0:
         return
     if threads == 1 or rows * cols <= SERIAL_COPY:
         if backward:
-            finish_backward(e, z, y, g, 0, rows, 0, cols)
+            finish_backward(e, z, y, dz, 0, rows, 0, cols)
         else:
             finish_forward(e, z, y, 0, rows, 0, cols, False)
         return
     for r in prange(rows, num_threads=threads, schedule="static"):
         if backward:
-            finish_backward(e, z, y, g, r, 1, 0, cols)
+            finish_backward(e, z, y, dz, r, 1, 0, cols)
         else:
             finish_forward(e, z, y, r, 1, 0, cols, False)
 
 
-cdef inline void through_epilogue(const Bound* below, Slopes* slopes, Py_ssize_t cols, const Step* step) noexcept nogil:
+cdef inline void through_epilogue(
+    const Bound* below, Upstream* upstream, Py_ssize_t cols, const Step* step
+) noexcept nogil:
     """From d loss / d y of the operation below to d loss / d z, for families whose product does not do it."""
     if below != NULL:
-        epilogue_pass(&below.epilogue, below.z, below.y, slopes.at, step.rows, cols, True, step.threads)
+        epilogue_pass(&below.epilogue, below.z, below.y, upstream.dz, step.rows, cols, True, step.threads)
 
 
 cdef inline bint keeps_z(const Op* op) noexcept nogil:
@@ -59,14 +61,14 @@ cdef inline void lay_out_mask(const Op* op, Bound* b, Layout* layout) noexcept n
 cdef inline void lay_out_places(const Op* op, Bound* b, Layout* layout) noexcept nogil:
     if layout.training and op.leaves_out:
         b.places = <int32_t*>take(layout, op.n_out)
-        b.few_biases = take(layout, op.n_out + MARGIN)
+        b.gathered_biases = take(layout, op.n_out + MARGIN)
 
 
 cdef inline void map_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
     lay_out_mask(op, b, layout)
     lay_out_places(op, b, layout)
     if layout.training and op.leaves_out and keeps_z(op):
-        b.few_inputs = take_matrix(layout, op.n_out)
+        b.gathered_inputs = take_matrix(layout, op.n_out)
 
 
 cdef inline void map_begin(const Op* op, Bound* b) noexcept nogil:
@@ -95,15 +97,15 @@ cdef inline void map_forward(const Op* op, Bound* b, const Step* step) noexcept 
 
 
 cdef inline void map_backward(
-    const Op* op, Bound* b, const Bound* below, Slopes* slopes, const Step* step
+    const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     cdef Py_ssize_t r
     if b.gathered:
         for r in range(step.rows):
-            spread(slopes.at.data + r * slopes.at.row, b.kept.bits, 0, op.n_out,
-                   slopes.spare.data + r * slopes.spare.row)
-        swap(slopes)
-    through_epilogue(below, slopes, op.n_in, step)
+            spread(upstream.dz.data + r * upstream.dz.row, b.kept.bits, 0, op.n_out,
+                   upstream.spare.data + r * upstream.spare.row)
+        swap(upstream)
+    through_epilogue(below, upstream, op.n_in, step)
 
 
 cdef inline Doors map_doors() noexcept:

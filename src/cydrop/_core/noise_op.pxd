@@ -9,7 +9,7 @@ from cydrop._core.drawing cimport draw_units, key_of, rate_of
 from cydrop._core.dropout cimport select_row
 from cydrop._core.map_op cimport lay_out_mask, through_epilogue
 from cydrop._core.noise cimport ADD, ALPHA, MULTIPLY, alpha_affine, alpha_row, draw_normals, normals_row
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, take
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, take
 from cydrop._core.serial cimport SERIAL_COPY
 
 
@@ -72,10 +72,10 @@ cdef inline void noise_forward(const Op* op, Bound* b, const Step* step) noexcep
 
 
 cdef inline void noise_backward(
-    const Op* op, Bound* b, const Bound* below, Slopes* slopes, const Step* step
+    const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
-    noise_pass(op, b, slopes.at, slopes.at, True, step)
-    through_epilogue(below, slopes, op.n_in, step)
+    noise_pass(op, b, upstream.dz, upstream.dz, True, step)
+    through_epilogue(below, upstream, op.n_in, step)
 
 
 cdef inline Doors noise_doors() noexcept:

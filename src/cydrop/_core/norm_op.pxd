@@ -4,7 +4,7 @@ from libc.string cimport memset
 
 from cydrop._core.map_op cimport through_epilogue
 from cydrop._core.norms cimport norm_backward, norm_forward
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Slopes, Step, Tensor, take
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, Tensor, take
 from cydrop._core.optimizers cimport update_rows
 
 
@@ -31,14 +31,14 @@ cdef inline void norm_op_forward(const Op* op, Bound* b, const Step* step) noexc
 
 
 cdef inline void norm_op_backward(
-    const Op* op, Bound* b, const Bound* below, Slopes* slopes, const Step* step
+    const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
-    norm_backward(&op.norm, b.x, slopes.at, step.rows, op.n_out, b.mean, b.inverse, op.weight.gradient,
+    norm_backward(&op.norm, b.x, upstream.dz, step.rows, op.n_out, b.mean, b.inverse, op.weight.gradient,
                   op.bias.gradient, step.threads)
-    if slopes.updating:
+    if upstream.updating:
         update_tensor(&op.weight)
         update_tensor(&op.bias)
-    through_epilogue(below, slopes, op.n_in, step)
+    through_epilogue(below, upstream, op.n_in, step)
 
 
 cdef inline Doors norm_doors() noexcept:

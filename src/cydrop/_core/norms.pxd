@@ -17,5 +17,5 @@ cdef void norm_forward(
     const Norm* norm, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t cols, float* mean, float* inverse,
     bint training, int n_threads) noexcept nogil
 cdef void norm_backward(
-    const Norm* norm, Matrix x, Matrix g, Py_ssize_t rows, Py_ssize_t cols, const float* mean, const float* inverse,
+    const Norm* norm, Matrix x, Matrix dx, Py_ssize_t rows, Py_ssize_t cols, const float* mean, const float* inverse,
     float* weight_gradient, float* bias_gradient, int n_threads) noexcept nogil

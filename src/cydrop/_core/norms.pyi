@@ -24,7 +24,7 @@ def backward(
     weight: NDArray[np.float32],
     mean: NDArray[np.float32],
     inverse: NDArray[np.float32],
-    g: NDArray[np.float32],
+    dx: NDArray[np.float32],
     weight_gradient: NDArray[np.float32],
     bias_gradient: NDArray[np.float32],
     n_threads: int,

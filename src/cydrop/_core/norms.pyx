@@ -74,9 +74,9 @@ cdef void layer_row(
 
 
 cdef void layer_row_backward(
-    const Norm* norm, const float* x, float* g, Py_ssize_t n, float mean, float inverse
+    const Norm* norm, const float* x, float* dx, Py_ssize_t n, float mean, float inverse
 ) noexcept nogil:
-    """g = inverse (h - average(h) - xh average(h xh)),  h = weight g,  xh = (x - mean) inverse"""
+    """dx = inverse (h - average(h) - xh average(h xh)),  h = weight dy,  xh = (x - mean) inverse; dx holds dy before"""
     cdef double[16] first, second
     cdef double a = 0.0, b = 0.0
     cdef float h, average, along
@@ -86,12 +86,12 @@ cdef void layer_row_backward(
         second[j] = 0.0
     while i + 16 <= n:
         for j in range(16):
-            h = g[i + j] * norm.weight[i + j]
+            h = dx[i + j] * norm.weight[i + j]
             first[j] += <double>h
             second[j] += <double>(h * ((x[i + j] - mean) * inverse))
         i += 16
     for j in range(n - i):
-        h = g[i + j] * norm.weight[i + j]
+        h = dx[i + j] * norm.weight[i + j]
         first[j] += <double>h
         second[j] += <double>(h * ((x[i + j] - mean) * inverse))
     for j in range(16):
@@ -100,7 +100,7 @@ cdef void layer_row_backward(
     average = <float>(a / <double>n)
     along = <float>(b / <double>n)
     for j in range(n):
-        g[j] = inverse * (g[j] * norm.weight[j] - average - (x[j] - mean) * inverse * along)
+        dx[j] = inverse * (dx[j] * norm.weight[j] - average - (x[j] - mean) * inverse * along)
 
 
 cdef void batch_columns(
@@ -152,10 +152,10 @@ cdef void batch_columns(
 
 
 cdef void column_gradients(
-    const Norm* norm, Matrix x, Matrix g, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols, const float* mean,
+    const Norm* norm, Matrix x, Matrix dx, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols, const float* mean,
     const float* inverse, float* weight_gradient, float* bias_gradient
 ) noexcept nogil:
-    """Columns of the gradients of weight and bias; of batch normalisation also d loss / d x, in place on g."""
+    """Columns of the gradients of weight and bias; of batch normalisation also d loss / d x, in place on dx."""
     cdef double[COLS] sums, along
     cdef float[COLS] m, s, average, mean_along
     cdef const float* from_
@@ -169,7 +169,7 @@ cdef void column_gradients(
             s[j] = inverse[col0 + j]
     for r in range(rows):
         from_ = x.data + r * x.row + col0
-        to = g.data + r * g.row + col0
+        to = dx.data + r * dx.row + col0
         if not norm.batch:
             for j in range(cols):
                 m[j] = mean[r]
@@ -187,7 +187,7 @@ cdef void column_gradients(
         mean_along[j] = <float>(along[j] / <double>rows)
     for r in range(rows):
         from_ = x.data + r * x.row + col0
-        to = g.data + r * g.row + col0
+        to = dx.data + r * dx.row + col0
         for j in range(cols):
             to[j] = norm.weight[col0 + j] * s[j] * (to[j] - average[j] - (from_[j] - m[j]) * s[j] * mean_along[j])
 
@@ -196,7 +196,7 @@ cdef void norm_forward(
     const Norm* norm, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t cols, float* mean, float* inverse,
     bint training, int n_threads
 ) noexcept nogil:
-    """y = norm(x); mean and inverse receive a number a row (layer) or a column (batch, in training)."""
+    """y = norm(x); mean and inverse receive a number per row (layer) or per column (batch, in training)."""
     cdef int threads = n_threads if rows * cols > SERIAL_PASS else 1
     cdef Py_ssize_t i
     if norm.batch:
@@ -208,19 +208,19 @@ cdef void norm_forward(
 
 
 cdef void norm_backward(
-    const Norm* norm, Matrix x, Matrix g, Py_ssize_t rows, Py_ssize_t cols, const float* mean, const float* inverse,
+    const Norm* norm, Matrix x, Matrix dx, Py_ssize_t rows, Py_ssize_t cols, const float* mean, const float* inverse,
     float* weight_gradient, float* bias_gradient, int n_threads
 ) noexcept nogil:
-    """The gradients of weight and bias, then d loss / d y becomes d loss / d x in place on g."""
+    """The gradients of weight and bias, then d loss / d y becomes d loss / d x in place on dx."""
     cdef int threads = n_threads if rows * cols > SERIAL_PASS else 1
     cdef Py_ssize_t i
     for i in prange(0, cols, COLS, num_threads=threads, schedule="static"):
-        column_gradients(norm, x, g, rows, i, min(<Py_ssize_t>COLS, cols - i), mean, inverse, weight_gradient,
+        column_gradients(norm, x, dx, rows, i, min(<Py_ssize_t>COLS, cols - i), mean, inverse, weight_gradient,
                          bias_gradient)
     if norm.batch:
         return
     for i in prange(rows, num_threads=threads, schedule="static"):
-        layer_row_backward(norm, x.data + i * x.row, g.data + i * g.row, cols, mean[i], inverse[i])
+        layer_row_backward(norm, x.data + i * x.row, dx.data + i * dx.row, cols, mean[i], inverse[i])
 
 
 def forward(
@@ -229,7 +229,7 @@ def forward(
     const float[::1] weight,        # IN
     const float[::1] bias,          # IN
     float[:, ::1] y,                # OUT
-    float[::1] mean,                # OUT, one a row or a column
+    float[::1] mean,                # OUT, one per row or column
     float[::1] inverse,             # OUT, 1 / sqrt(variance + epsilon)
     float[::1] running_mean,        # INOUT, of batch normalisation; else empty
     float[::1] running_variance,    # INOUT
@@ -258,22 +258,22 @@ def backward(
     const float[::1] weight,        # IN
     const float[::1] mean,          # IN, from forward
     const float[::1] inverse,       # IN
-    float[:, ::1] g,                # INOUT, d loss / d y becomes d loss / d x
+    float[:, ::1] dx,                # INOUT, d loss / d y becomes d loss / d x
     float[::1] weight_gradient,     # OUT
     float[::1] bias_gradient,       # OUT
     int n_threads,
 ):
     """Of the forward pass in training."""
     cdef Norm norm
-    cdef Matrix mx, mg
+    cdef Matrix mx, mdx
     norm.batch = batch
     norm.weight = &weight[0]
     norm.bias = NULL
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
-    mg.data, mg.row = &g[0, 0], g.shape[1]
+    mdx.data, mdx.row = &dx[0, 0], dx.shape[1]
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
-        norm_backward(&norm, mx, mg, x.shape[0], x.shape[1], &mean[0], &inverse[0], &weight_gradient[0],
+        norm_backward(&norm, mx, mdx, x.shape[0], x.shape[1], &mean[0], &inverse[0], &weight_gradient[0],
                       &bias_gradient[0], n_threads)
         restore_floats(control)

@@ -1,14 +1,14 @@
 """What an operation is: its part of the plan (Op), its memory in one workspace (Bound), what a batch brings (Step), and
 the doors by which it is run.
 
-    lay_out     once a workspace    takes the memory that the operation needs
-    begin       once a batch        all units and weights are there, and nothing is drawn
-    draw        once a batch        masks, noise; only where dropout acts
-    forward     once a batch        y of x
-    backward    once a batch        the gradients, and d loss / d z of the operation below
+    lay_out     once per workspace  takes the memory that the operation needs
+    begin       once per batch      all units and weights are there, and nothing is drawn
+    draw        once per batch      masks, noise; only where dropout acts
+    forward     once per batch      y of x
+    backward    once per batch      the gradients, and d loss / d z of the operation below
 
-A door is one pointer call an operation and batch, never one a row. A family of operations (map_op.pxd is the smallest,
-made to be copied) is a file that fills in a `Doors`, and a line in the engine's table of families.
+A door is one pointer call per operation and batch, never one per row. A family of operations (map_op.pxd is the
+smallest, made to be copied) is a file that fills in a `Doors`, and a line in the engine's table of families.
 """
 
 from libc.stdint cimport int32_t, uint64_t
@@ -51,17 +51,17 @@ cdef struct Layout:             # memory of a workspace, as it is handed out; me
     bint first_lane
 
 
-cdef struct Slopes:             # of the backward pass
-    Matrix at                   # d loss / d z of the operation at hand
-    Matrix spare
-    bint wanted                 # whether anybody needs d loss / d x of it
+cdef struct Upstream:           # what the backward pass brings down to an operation
+    Matrix dz                   # d loss / d z of the operation at hand
+    Matrix spare                # for that of the operation below
+    bint wanted                 # whether d loss / d x of it is needed
     bint updating               # whether the optimizer runs at once, and gradients need not be kept
 
 
 ctypedef void (*LayOut)(const Op*, Bound*, const Bound*, Layout*) noexcept nogil
 ctypedef void (*Begin)(const Op*, Bound*) noexcept nogil
 ctypedef void (*Pass)(const Op*, Bound*, const Step*) noexcept nogil
-ctypedef void (*Backward)(const Op*, Bound*, const Bound*, Slopes*, const Step*) noexcept nogil
+ctypedef void (*Backward)(const Op*, Bound*, const Bound*, Upstream*, const Step*) noexcept nogil
 
 
 cdef struct Doors:
@@ -69,7 +69,7 @@ cdef struct Doors:
     Begin begin
     Pass draw
     Pass forward
-    Backward backward           # (op, bound, the operation below or NULL, slopes, step)
+    Backward backward           # (op, bound, the operation below or NULL, upstream, step)
     bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
     bint has_epilogue           # an activation and dropout, the last things that it does
 
@@ -105,7 +105,7 @@ cdef struct Bound:              # an operation and its memory in one workspace
     Epilogue epilogue
     uint64_t* mask
     bint given                  # the mask came from the caller
-    float* noise                # normal numbers, rows one after the other
+    float* noise                # normal numbers, row after row
     float deviation             # that they are multiplied by
     Affine affine               # of alpha dropout
     bint quiet                  # nothing is drawn: the identity
@@ -114,9 +114,9 @@ cdef struct Bound:              # an operation and its memory in one workspace
     int32_t* places             # memory for places of the units that a shared mask keeps
     Kept kept                   # which are these
     bint gathered               # y has only those
-    Matrix few_inputs           # memory for what is gathered
-    Matrix few_weights
-    float* few_biases
+    Matrix gathered_inputs           # memory for what is gathered
+    Matrix gathered_weights
+    float* gathered_biases
     uint64_t* connect_mask      # of the weights, NULL: drop-connect is not in force
     uint64_t* connect_bits
     Matrix connected            # the weights that it keeps
@@ -139,8 +139,8 @@ cdef struct Step:               # what a batch brings to all operations
     uint64_t shared_number      # of those that all rows share
     const uint64_t* seeds       # a key for each rate, NULL: the operations' own
     float* scratch
-    float* wide                 # two rows of the widest layer, for each thread
-    Py_ssize_t wide_row
+    float* full_row             # for each thread two rows of the widest layer, see weight_gradient.pxd
+    Py_ssize_t full_row_floats  # from one thread's to the next one's
     Clock* clock                # NULL: nobody asks
     int slot                    # of the operation in it
 
@@ -166,7 +166,7 @@ cdef inline Matrix take_matrix(Layout* layout, Py_ssize_t cols) noexcept nogil:
     return m
 
 
-cdef inline void swap(Slopes* slopes) noexcept nogil:
-    cdef Matrix at = slopes.at
-    slopes.at = slopes.spare
-    slopes.spare = at
+cdef inline void swap(Upstream* upstream) noexcept nogil:
+    cdef Matrix dz = upstream.dz
+    upstream.dz = upstream.spare
+    upstream.spare = dz

@@ -10,14 +10,14 @@ cdef struct Update:
     double epsilon
     double decay
     float clip                  # the gradient is multiplied by it
-    # worked out by begin_update, once a step:
+    # worked out by begin_update, once per step:
     double learning_rate        # of this step
     double correction           # 1 - beta1^t for Adam, else 1
     float step                  # learning_rate / correction
     float first                 # beta1 or momentum
-    float first_rest            # 1 - beta1
+    float first_new             # 1 - beta1, the share of the new gradient
     float second                # beta2 or rho
-    float second_rest           # 1 - beta2
+    float second_new            # 1 - beta2
     float second_scale          # 1 / sqrt(1 - beta2^t)
     float epsilon32
     float weight_decay          # added to the gradient

@@ -51,9 +51,9 @@ cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nog
     """The scalars of update number t = 1, 2, ..."""
     u.learning_rate = learning_rate
     u.first = <float>u.beta1
-    u.first_rest = <float>(1.0 - u.beta1)
+    u.first_new = <float>(1.0 - u.beta1)
     u.second = <float>u.beta2
-    u.second_rest = <float>(1.0 - u.beta2)
+    u.second_new = <float>(1.0 - u.beta2)
     u.correction = 1.0
     if u.kind == ADAM or u.kind == ADAMW:
         u.correction = 1.0 - power(u.beta1, t)
@@ -111,7 +111,7 @@ cdef inline void rmsprop(Update u, own_floats w, const float* g, own_floats v, P
     cdef float direction
     for j in range(n):
         direction = fma32(u.weight_decay, w[j], g[j] * u.clip)
-        v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
+        v[j] = settled(fma32(u.second, v[j], u.second_new * direction * direction))
         w[j] = fma32(-u.step, direction / (sqrtf(v[j]) + u.epsilon32), w[j])
 
 
@@ -132,8 +132,8 @@ cdef inline void adam(
     for j in range(n):
         weight = w[j] * u.shrink
         direction = fma32(u.weight_decay, weight, g[j] * u.clip)
-        m[j] = settled(fma32(u.first, m[j], u.first_rest * direction))
-        v[j] = settled(fma32(u.second, v[j], u.second_rest * direction * direction))
+        m[j] = settled(fma32(u.first, m[j], u.first_new * direction))
+        v[j] = settled(fma32(u.second, v[j], u.second_new * direction * direction))
         w[j] = fma32(-u.step, m[j] / fma32(sqrtf(v[j]), u.second_scale, u.epsilon32), weight)
 
 

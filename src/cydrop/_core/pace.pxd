@@ -35,7 +35,7 @@ cdef inline void tick(Clock* clock, int slot) noexcept nogil:
 
 
 cdef struct Pace:               # are the threads worth it at the moment?
-    double serial               # seconds a row on one thread, 0: not measured yet
+    double serial               # seconds per row on one thread, 0: not measured yet
     double resume               # when to try all threads again
     double pause                # for how long they were put aside last
     double lost                 # seconds that all threads together took longer than one would have

@@ -16,11 +16,11 @@ cdef extern from "tile.h" nogil:
         TILE_ROWS
         TILE_LANES
         TILE_COLS
-        TILE_WIDE
+        TILE_LOG2_LINES
     ctypedef struct tile_wanted:
         const float* at[3]
         Py_ssize_t row
-        int rows, wide, seldom
+        int rows, log2_lines, log2_period
     void tile_of_rows(
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
@@ -91,10 +91,10 @@ cdef inline bint lies_ready(
 ) noexcept nogil:
     """Whether tiles may read panels of B in place: B is small or read once or twice, and its memory goes on to where
     the vectors of the last panel end."""
-    cdef Py_ssize_t rest = cols % TILE_COLS
-    cdef Py_ssize_t width = cols - rest
-    if rest > 0:
-        width += TILE_LANES if rest <= TILE_LANES else TILE_COLS
+    cdef Py_ssize_t remainder = cols % TILE_COLS
+    cdef Py_ssize_t width = cols - remainder
+    if remainder > 0:
+        width += TILE_LANES if remainder <= TILE_LANES else TILE_COLS
     return (tiles <= 2 or depth * b_row <= DIRECT) and b + (depth - 1) * b_row + width <= end
 
 

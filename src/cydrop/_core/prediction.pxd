@@ -11,6 +11,8 @@ from cydrop._core.operation cimport Bound, Step
 from cydrop._core.program cimport Program, begin, copy_rows, draw, draws_last, forward, forward_from, write_output
 from cydrop._core.room cimport Room, lane_of, step_in
 
+# Chosen. SERIAL_PREDICTION is SERIAL_PRODUCT, since a prediction is its products; LEAST_PIECE two tiles of twelve rows;
+# FITS_L2 512 KiB, about half a second-level cache: larger weights are read once for all threads where rows are few.
 cdef enum:
     SERIAL_PREDICTION = 600000  # multiply-adds of a prediction below which one thread is enough
     LEAST_PIECE = 24            # rows that a thread should have at least

@@ -5,8 +5,8 @@ from cython.parallel cimport prange, threadid
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.panels cimport (
-    KC, TILE_COLS, TILE_ROWS, TILE_WIDE, lies_ready, pack, pack_transposed, row_shares, scratch_floats, tile_of_rows,
-    tile_wanted,
+    KC, TILE_COLS, TILE_LOG2_LINES, TILE_ROWS, lies_ready, pack, pack_transposed, row_shares, scratch_floats,
+    tile_of_rows, tile_wanted,
 )
 from cydrop._core.serial cimport threads_of_product
 
@@ -66,7 +66,7 @@ cdef inline void product_unit(
     cdef bint ready = not p.transposed and lies_ready(
         p.b + col0, p.b_row, p.depth, cols, (row1 - row0 + TILE_ROWS - 1) // TILE_ROWS, p.b_end)
     wanted.row = p.b_row
-    wanted.rows, wanted.wide, wanted.seldom = TILE_ROWS, TILE_WIDE, 2
+    wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, 2
     while k0 < p.depth:
         deep = min(block, p.depth - k0)
         last = k0 + deep == p.depth

@@ -6,7 +6,7 @@ from cydrop._core.matrix cimport Matrix
 from cydrop._core.leave_out cimport leave_out
 from cydrop._core.losses cimport Loss, link_rows
 from cydrop._core.map_op cimport through_epilogue
-from cydrop._core.operation cimport Bound, Op, Slopes, Step
+from cydrop._core.operation cimport Bound, Op, Upstream, Step
 from cydrop._core.pace cimport EACH, FORWARD, tick
 
 
@@ -56,14 +56,16 @@ cdef inline void forward(const Program* p, Bound* bound, const Step* step) noexc
     forward_from(p, bound, 0, p.n_ops, step)
 
 
-cdef inline void backward(const Program* p, Bound* bound, Slopes* slopes, Step* step, bint want_input) noexcept nogil:
-    """From d loss / d y of the last operation, in slopes.at, down to the lowest operation that is asked for."""
+cdef inline void backward(
+    const Program* p, Bound* bound, Upstream* upstream, Step* step, bint want_input
+) noexcept nogil:
+    """From d loss / d y of the last operation, in upstream.dz, down to the lowest operation that is asked for."""
     cdef int i = p.n_ops - 1, lowest = 0 if want_input else p.lowest
-    through_epilogue(&bound[i], slopes, p.ops[i].n_out, step)
+    through_epilogue(&bound[i], upstream, p.ops[i].n_out, step)
     while i >= lowest:
-        slopes.wanted = i > lowest or want_input
+        upstream.wanted = i > lowest or want_input
         step.slot = EACH * i
-        p.ops[i].doors.backward(&p.ops[i], &bound[i], &bound[i - 1] if i > 0 else NULL, slopes, step)
+        p.ops[i].doors.backward(&p.ops[i], &bound[i], &bound[i - 1] if i > 0 else NULL, upstream, step)
         i -= 1
 
 

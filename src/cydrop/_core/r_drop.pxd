@@ -29,7 +29,7 @@ cdef inline void pair_row(
     """
     cdef Py_ssize_t place, place2, j
     cdef float factor = <float>(0.5 * <double>weight * share)
-    cdef float rest = smoothing / <float>units
+    cdef float uniform = smoothing / <float>units
     cdef float a, b, p, q, target
     cdef double log_total = log_softmax(z, units, dz, &place)
     cdef double log_total2 = log_softmax(z2, units, dz2, &place2)
@@ -41,12 +41,12 @@ cdef inline void pair_row(
         mean += <double>z[j] + <double>z2[j]
     if y == NULL:
         entropy = log_total + log_total2 - (1.0 - <double>smoothing) * (<double>z[label] + <double>z2[label])
-        entropy = entropy - mean * <double>rest
+        entropy = entropy - mean * <double>uniform
     else:
         largest(y, units, &likeliest)
         for j in range(units):
-            entropy += share_of_class(y[j], smoothing, rest, log_total, z[j])
-            entropy += share_of_class(y[j], smoothing, rest, log_total2, z2[j])
+            entropy += share_of_class(y[j], smoothing, uniform, log_total, z[j])
+            entropy += share_of_class(y[j], smoothing, uniform, log_total2, z2[j])
     correct[0] = place == likeliest
     total[0] = 0.5 * <double>weight * (entropy + <double>pair * (forth + back))
     for j in range(units):
@@ -55,8 +55,8 @@ cdef inline void pair_row(
         p = exp32(a)
         q = exp32(b)
         if y == NULL:
-            target = rest + (<float>1.0 - smoothing if j == label else <float>0.0)
+            target = uniform + (<float>1.0 - smoothing if j == label else <float>0.0)
         else:
-            target = rest + (<float>1.0 - smoothing) * y[j]
+            target = uniform + (<float>1.0 - smoothing) * y[j]
         dz[j] = factor * (p - target + pair * (p * (a - b - <float>forth) + (p - q)))
         dz2[j] = factor * (q - target + pair * (q * (b - a - <float>back) + (q - p)))

@@ -18,9 +18,9 @@ cdef inline void relu_in_place(float* z, Py_ssize_t n) noexcept nogil:
         z[j] = rectified(z[j])
 
 
-cdef inline void relu_gradient(float* g, const float* y, float scale, Py_ssize_t n) noexcept nogil:
-    """g = 0 where the output y is 0, else g * scale: after ReLU the zeros of y are the mask of
+cdef inline void relu_gradient(float* dz, const float* y, float scale, Py_ssize_t n) noexcept nogil:
+    """dz = 0 where the output y is 0, else dy * scale, dz holds dy before: after ReLU the zeros of y are the mask of
     activation and dropout together. NaN passes."""
     cdef Py_ssize_t j
     for j in range(n):
-        g[j] = gradient_of_rectified(y[j], g[j] * scale)
+        dz[j] = gradient_of_rectified(y[j], dz[j] * scale)

@@ -3,7 +3,7 @@
 Training keeps every operation's output (the backward pass reads it); prediction takes turns with two for each lane,
 a thread each, and samples have what dropout needs as well.
 
-    training     batch | slopes | labels, targets, weights | y of op 0 | y of op 1 | ...
+    training     batch | upstream | labels, targets, weights | y of op 0 | y of op 1 | ...
     prediction   lane 0: y of even ops | y of odd ops      lane 1: y of even ops | y of odd ops     ...
 """
 
@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t
 from cydrop._core.batch cimport Batch
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.panels cimport scratch_floats
-from cydrop._core.operation cimport Bound, Layout, Op, Slopes, Step, take, take_matrix
+from cydrop._core.operation cimport Bound, Layout, Op, Upstream, Step, take, take_matrix
 from cydrop._core.pace cimport Clock, Pace
 from cydrop._core.program cimport Program
 
@@ -28,8 +28,8 @@ cdef struct Room:
     Clock clock
     Step step                   # of training, and what those of predictions have in common with it
     Batch batch
-    Matrix[2] slope_memory
-    Slopes slopes
+    Matrix[2] upstream_memory
+    Upstream upstream
     double* row_loss
     int32_t* row_correct
     Matrix head                 # of samples: what comes before the first drawn number
@@ -50,15 +50,15 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
     room.step.training, room.step.rates = layout.training, room.rates
     if layout.training:
         room.batch.x = take_matrix(layout, p.ops[0].n_in)
-        room.slope_memory[0] = take_matrix(layout, widest)
-        room.slope_memory[1] = take_matrix(layout, widest)
+        room.upstream_memory[0] = take_matrix(layout, widest)
+        room.upstream_memory[1] = take_matrix(layout, widest)
         room.batch.labels = <int32_t*>take(layout, layout.capacity)
         room.batch.targets = take(layout, layout.capacity * p.outputs)
         room.batch.weights = take(layout, layout.capacity * p.outputs)
         room.row_loss = <double*>take(layout, 2 * layout.capacity)
         room.row_correct = <int32_t*>take(layout, layout.capacity)
-        room.step.wide_row = (2 * widest + 15) // 16 * 16
-        room.step.wide = take(layout, room.step.wide_row * p.n_threads)
+        room.step.full_row_floats = (2 * widest + 15) // 16 * 16
+        room.step.full_row = take(layout, room.step.full_row_floats * p.n_threads)
     elif layout.draws:
         room.head = take_matrix(layout, widest)
     room.step.scratch = take(layout, scratch_floats(layout.capacity) * p.n_threads)

@@ -81,7 +81,7 @@ typedef float tile_vec;
 
 #define TILE_COLS (2 * TILE_LANES)
 #define LINE_FLOATS 16 /* of a cache line */
-#define TILE_WIDE (TILE_COLS > LINE_FLOATS) /* lines of a row of a tile, as a power of 2 */
+#define TILE_LOG2_LINES (TILE_COLS > LINE_FLOATS) /* lines of a row of a tile, as a power of 2 */
 
 #if !defined(TILE_MASKS)
 /* the first n < TILE_LANES lanes */
@@ -103,13 +103,13 @@ static inline void tile_store_some(float *p, tile_vec v, int n) {
 #define TILE_INLINE static inline
 #endif
 
-/* Memory that will be wanted soon: three rectangles of `rows` rows and 2^wide cache lines. At every k that is a
- * multiple of 2^seldom a line of each is asked for, so that the memory works beside the arithmetic; all at once they
- * would block it. NULL: nothing is wanted. */
+/* Memory that will be wanted soon: three rectangles of `rows` rows and 2^log2_lines cache lines. At every k that is a
+ * multiple of 2^log2_period a line of each is asked for, so that memory and arithmetic work at the same time; asking for
+ * all at once would block it. NULL: nothing is wanted. */
 typedef struct {
     const float *at[3];
     ptrdiff_t row;
-    int rows, wide, seldom;
+    int rows, log2_lines, log2_period;
 } tile_wanted;
 
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
@@ -126,7 +126,7 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
         acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
                                           : tile_load_some(from + last * TILE_LANES, edge);
     }
-    const ptrdiff_t fetched = wanted ? (ptrdiff_t)wanted->rows << (wanted->wide + wanted->seldom) : 0;
+    const ptrdiff_t fetched = wanted ? (ptrdiff_t)wanted->rows << (wanted->log2_lines + wanted->log2_period) : 0;
     for (ptrdiff_t k = 0; k < depth; k++) {
         tile_vec b[2];
         for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
@@ -135,9 +135,9 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
-        if (wanted && (k & ((1 << wanted->seldom) - 1)) == 0 && k < fetched) {
-            const ptrdiff_t line = k >> wanted->seldom, in_row = line & ((1 << wanted->wide) - 1);
-            const ptrdiff_t place = (line >> wanted->wide) * wanted->row + in_row * LINE_FLOATS;
+        if (wanted && (k & ((1 << wanted->log2_period) - 1)) == 0 && k < fetched) {
+            const ptrdiff_t line = k >> wanted->log2_period, in_row = line & ((1 << wanted->log2_lines) - 1);
+            const ptrdiff_t place = (line >> wanted->log2_lines) * wanted->row + in_row * LINE_FLOATS;
             fetch_line(wanted->at[0] + place);
             fetch_line(wanted->at[1] + place);
             fetch_line(wanted->at[2] + place);

@@ -13,7 +13,8 @@ from cydrop._core.gather cimport spread
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.optimizers cimport Update, update_rows
 from cydrop._core.panels cimport (
-    STRIP, TILE_COLS, TILE_LANES, TILE_ROWS, TILE_WIDE, lies_ready, pack, panels_floats, tile_of_columns, tile_wanted,
+    STRIP, TILE_COLS, TILE_LANES, TILE_LOG2_LINES, TILE_ROWS, lies_ready, pack, panels_floats, tile_of_columns,
+    tile_wanted,
 )
 
 
@@ -38,8 +39,8 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     const uint64_t* cols_bits
     Py_ssize_t n_in
     Py_ssize_t n_out
-    float* wide
-    Py_ssize_t wide_row
+    float* full_row
+    Py_ssize_t full_row_floats
 
 
 cdef inline void column_sums(
@@ -76,19 +77,19 @@ cdef inline void bias_unit(
         memcpy(to.bias_gradient + col0, sums, cols * sizeof(float))
 
 
-cdef inline Py_ssize_t place_of(const int32_t* kept, Py_ssize_t i, Py_ssize_t last, Py_ssize_t whole) noexcept nogil:
-    """Where the part of the whole begins that number i stands for: its own place and the dropped ones after it; for
-    number 0 also those before it. For the last, the end of the whole."""
+cdef inline Py_ssize_t place_of(const int32_t* kept, Py_ssize_t i, Py_ssize_t last, Py_ssize_t end) noexcept nogil:
+    """Where the part of the whole weight begins that number i stands for: its own place and the dropped ones after it;
+    for number 0 also those before it. For the last, `end`, where the whole ends."""
     if i == 0:
         return 0
     if i == last:
-        return whole
+        return end
     return kept[i] if kept != NULL else i
 
 
 cdef inline void spread_strip(
     const Gradient* to, const float* strip, Py_ssize_t strip_row, Py_ssize_t i0, Py_ssize_t some, Py_ssize_t n_in,
-    Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* wide
+    Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* full_row
 ) noexcept nogil:
     """Rows i0..i0+some and columns col0..col0+cols of a gathered gradient, and the zeros of the dropped units around
     them: to the optimizer, or into the gradient.
@@ -97,7 +98,7 @@ cdef inline void spread_strip(
                                                 0 0 0 0 0 0 0     dropped: the moments still decay
                 h h h                           0 h 0 0 h h 0     kept
 
-    `wide` is a place for a row of the whole weight; after it comes a row of zeros.
+    `full_row` has room for a row of the whole weight; after it comes a row of zeros.
     """
     cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
     cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
@@ -108,15 +109,15 @@ cdef inline void spread_strip(
     while r < end:
         kept = i < i0 + some and r == (to.rows_kept[i] if to.rows_kept != NULL else i)
         place = r * to.n_out + first
-        row = wide
+        row = full_row
         if kept:
             row = strip + (i - i0) * strip_row
             if to.cols_kept != NULL:
-                spread(row, to.cols_bits, first, width, wide)
-                row = wide
+                spread(row, to.cols_bits, first, width, full_row)
+                row = full_row
             i += 1
         if not kept:
-            row = wide + to.n_out       # zeros
+            row = full_row + to.n_out       # zeros
         if to.update == NULL:
             memcpy(to.weight_gradient + place, row, width * sizeof(float))
         elif kept or not to.update.still:
@@ -126,15 +127,15 @@ cdef inline void spread_strip(
 
 
 cdef inline void spread_bias(
-    const Gradient* to, const float* sums, Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* wide
+    const Gradient* to, const float* sums, Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* full_row
 ) noexcept nogil:
     """The same for a part of the bias."""
     cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
     cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
     cdef const float* row = sums
     if to.cols_kept != NULL:
-        spread(sums, to.cols_bits, first, width, wide)
-        row = wide
+        spread(sums, to.cols_bits, first, width, full_row)
+        row = full_row
     if to.bias_update == NULL:
         memcpy(to.bias_gradient + first, row, width * sizeof(float))
     else:
@@ -154,7 +155,7 @@ cdef inline void mask_strip(
 
 cdef inline void weight_unit(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
-    Py_ssize_t n_in, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch, float* wide
+    Py_ssize_t n_in, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch, float* full_row
 ) noexcept nogil:
     """Rows i0..i1 and columns col0..col0+cols of dW, up to STRIP panels, and with i0 = 0 of db."""
     cdef float* panel[STRIP]
@@ -163,15 +164,15 @@ cdef inline void weight_unit(
     cdef Py_ssize_t i, j, p, some, place, want, panel_row = TILE_COLS
     cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
     cdef bint direct = to.update == NULL and not to.gathered        # the gradient goes where it is wanted at once
-    cdef bint whole = cols == n_out and not to.gathered     # rows of W follow each other: update them as one
-    cdef Py_ssize_t strip_row = cols if whole else STRIP * TILE_COLS
+    cdef bint full_width = cols == n_out and not to.gathered     # rows of W follow each other: update them as one
+    cdef Py_ssize_t strip_row = cols if full_width else STRIP * TILE_COLS
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
     wanted.row = to.n_out if to.gathered else n_out
-    wanted.rows, wanted.wide, wanted.seldom = TILE_ROWS, TILE_WIDE, 2
+    wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, 2
     if to.gathered:             # a tile stands for more of the whole weight than its own size
-        wanted.wide = 2
-        wanted.seldom = 0
+        wanted.log2_lines = 2
+        wanted.log2_period = 0
     if ready:
         panel_row = dz.row
     for p in range(panels):
@@ -183,9 +184,9 @@ cdef inline void weight_unit(
         if i0 == 0 and to.bias != NULL:
             bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j)
     if to.gathered:
-        memset(wide + to.n_out, 0, to.n_out * sizeof(float))
+        memset(full_row + to.n_out, 0, to.n_out * sizeof(float))
         if i0 == 0 and to.bias != NULL:
-            spread_bias(to, strip, col0, cols, n_out, wide)
+            spread_bias(to, strip, col0, cols, n_out, full_row)
     i = i0
     while i < i1:
         some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
@@ -212,9 +213,9 @@ cdef inline void weight_unit(
             mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
                        n_out, col0, cols)
         if to.gathered:
-            spread_strip(to, strip, strip_row, i, some, n_in, col0, cols, n_out, wide)
+            spread_strip(to, strip, strip_row, i, some, n_in, col0, cols, n_out, full_row)
         elif not direct:
             update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),
-                        at(to.weight_moment2, place), 1 if whole else some, some * cols if whole else cols, n_out,
-                        strip_row)
+                        at(to.weight_moment2, place), 1 if full_width else some, some * cols if full_width else cols,
+                        n_out, strip_row)
         i += TILE_ROWS

@@ -26,7 +26,7 @@ from cydrop.optimizers import Optimizer
 
 _BUSY = (
     "another thread is training this network, changing it or saving it; wait for it, or use a copy of the network "
-    "(copy.deepcopy). Only predictions may go on beside a training"
+    "(copy.deepcopy). Only predictions may go on while it trains"
 )
 
 
@@ -91,7 +91,7 @@ class Core:
         if self.model is None:
             with self._building():
                 if self.model is None:
-                    self.model = self._drawn_model(n_features)  # whole, or not at all
+                    self.model = self._drawn_model(n_features)  # completely, or not at all
         model = self.model
         assert model is not None
         if n_features != model.plan.n_features:
@@ -155,7 +155,7 @@ class Core:
             vars(self).update(state)  # one step
 
     def take_over(self, arrays: Mapping[str, Floats]) -> None:
-        """Other parameters and running statistics, by name; moments begin anew. All, or after an interrupt none."""
+        """Other parameters and running statistics, by name; moments start afresh. All or, after an interrupt, none."""
         with self.turn:
             model = self.made("other weights")
             fresh = model.weights.like()
@@ -169,7 +169,7 @@ class Core:
         self.made("earlier weights").ready().put_back(*weights, True)
 
     def clear_moments(self) -> None:
-        """The optimizer's moments begin anew."""
+        """The optimizer's moments start afresh."""
         model = self.made("moments")
         model.ready().put_back(*model.weights, False)
 
@@ -180,7 +180,7 @@ class Core:
         return self._snapshot
 
     def finish_epoch(self, metrics: dict[str, float]) -> None:
-        """Counts an epoch and adds it to the history: both, or after an interrupt neither."""
+        """Counts an epoch and adds it to the history: both or, after an interrupt, neither."""
         self.epochs += 1
         try:
             self.history.append(metrics)
@@ -214,7 +214,7 @@ class Core:
         return checked_rows(self.loss, self.plan_for(given.shape[1]).n_outputs, given, y, sample_weight, size)
 
     def validation_rows(self, given: Any, n_features: int) -> Rows:
-        """(X, y) or (X, y, sample_weight) beside training rows of so many columns."""
+        """(X, y) or (X, y, sample_weight) to go with training rows of so many columns."""
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         X = checks.matrix("validation X", given[0], n_features)
@@ -235,7 +235,7 @@ class Cored:
 
 
 def core_of(network: Cored) -> Core:
-    """For modules that see behind the face of a network."""
+    """For modules that look behind the face of a network."""
     return network._core
 
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and the safetensors format, read and written with NumPy alone.
+"""Files: written completely or not at all, and the safetensors format, read and written with NumPy alone.
 
     byte 0      8                        8 + n                                              end of file
          |  n   | header, JSON, n bytes  | history.loss ... | 1.weight | 1.bias | moment1.1.weight ... |
@@ -7,7 +7,7 @@
     header      {"__metadata__": {"cydrop": description, "version": "0.1.0"},
                  "1.weight": {"dtype": "F32", "shape": [64, 10], "data_offsets": [0, 2560]}, ...}
 
-Tensors are little-endian, one after the other in any order. What the description says is `cydrop.saving`'s concern.
+Tensors are little-endian, one after another in any order. What the description says is `cydrop.saving`'s concern.
 Nothing in a file is trusted: every function here that reads raises ValueError for what it does not understand.
 """
 
@@ -64,11 +64,11 @@ def write(file: BufferedWriter, header: bytes, tensors: Mapping[str, NDArray[Any
 def replaced(path: str) -> Iterator[BufferedWriter]:
     """A file to write to, which takes the place of `path` when all is written and on the disk.
 
-    A file that this user may not write is not replaced. One that has several names (hard links), that belongs to
+    A file that this user may not write to is not replaced. One that has several names (hard links), that belongs to
     somebody else or that is a mount point stays where it is, and gets the finished file's bytes: only there can a crash
     leave a damaged file. If that fails half-way, the error names the finished file, which is kept.
     """
-    place = os.path.realpath(path)  # behind a link, as open does
+    place = os.path.realpath(path)  # where a link leads, as open does
     there = writable_at(place, path)
     folder, name = os.path.split(place)
     # Whoever is killed here leaves this file. Nobody tidies it up: its process may live on another computer.
@@ -98,7 +98,7 @@ def replaced(path: str) -> Iterator[BufferedWriter]:
                 raise
             damaged = ""
             os.unlink(temporary)
-    except BaseException as error:  # an interrupt right behind open included
+    except BaseException as error:  # including an interrupt right after open
         if not damaged:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -175,15 +175,15 @@ def checked_path(path: Any) -> str:
 def read_header(file: BufferedReader) -> tuple[bytes, int]:
     """The text of the header, and the number of bytes after it."""
     first = file.read(8)
-    length, rest = int.from_bytes(first, "little"), os.fstat(file.fileno()).st_size - 8
-    if rest < 0:
+    length, left = int.from_bytes(first, "little"), os.fstat(file.fileno()).st_size - 8
+    if left < 0:
         raise ValueError(f"it has only {len(first)} bytes" if first else "it is empty")
-    if length > rest:
+    if length > left:
         other = [what for begin, what in OTHERS.items() if first.startswith(begin)]
         raise ValueError([*other, f"it would have a header of {length} bytes: it is cut off, or not of safetensors"][0])
     if length > LONGEST_HEADER:
         raise ValueError(f"its header has {length:,} bytes; cydrop reads headers of up to {LONGEST_HEADER:,}")
-    return file.read(length), rest - length
+    return file.read(length), left - length
 
 
 def parsed(text: str) -> Any:
@@ -204,7 +204,7 @@ def parsed(text: str) -> Any:
 def checked_tensors(
     header: dict[str, Any], shapes: dict[str, tuple[int, ...]], lists: set[str], n_bytes: int
 ) -> list[tuple[str, int]]:
-    """Names and sizes of the tensors in their order in the file: those that are needed, one after the other.
+    """Names and sizes of the tensors in their order in the file: those that are needed, one after another.
 
     `shapes` are those of the float32 tensors, `lists` the names of the float64 ones, of one dimension of any length.
     """

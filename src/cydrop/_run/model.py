@@ -1,8 +1,8 @@
 """A plan with its memory: the arenas, the engine that runs it, and workspaces that wait for the next call.
 
-A model is made whole, with its first weights, and never changes its parts: another optimizer, loss, rate or number of
-threads makes another model on the same arenas. Who holds one has all that belongs together, whatever interrupt or
-lack of memory came while it was made.
+A model is made in one piece, with its first weights, and never changes its parts: another optimizer, loss, rate or
+number of threads makes another model on the same arenas. Whoever holds one has everything that belongs together,
+whatever interrupt or lack of memory came while it was made.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Model:
 
     @property
     def passes(self) -> int:
-        """How often a training step passes each row: R-Drop does so twice, one after the other."""
+        """How often a training step passes each row: R-Drop does so twice."""
         return 2 if self.loss.pair else 1
 
     def borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:

@@ -1,6 +1,6 @@
 """The last training forward pass: what `backward` reads, and what it takes to draw its masks again.
 
-Masks are not kept. They are a function of seed, layer, step and row, so that whoever asks for them has them drawn anew.
+Masks are not kept. They are a function of seed, layer, step and row, and are drawn again for whoever asks for them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Passes:
         _claims[0] = self._name
 
     def masks(self) -> list[Mask]:
-        """The masks of the units in the last training pass, one a dropout layer."""
+        """The masks of the units in the last training pass, one per dropout layer."""
         if self._last is None:
             raise RuntimeError("masks needs a training forward pass (fit, train_on_batch or forward) before it")
         return [self._drawn(draw) for draw in self._last.model.plan.mask_draws]

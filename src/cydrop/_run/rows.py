@@ -28,7 +28,7 @@ class Rows:
     """X with its labels, or its class probabilities (cross-entropy) or targets (every other loss), and its weights, as
     they were checked for a loss.
 
-    What is not there is empty. `weights` has one dimension: a weight a row, or, `each`, one a target, row by row.
+    What is missing is empty. `weights` has one dimension: a weight per row or, if `each`, per target, row by row.
     """
 
     loss: losses.Loss

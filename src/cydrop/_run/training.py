@@ -4,7 +4,7 @@
     epoch          order, rates -> pass -> metrics -> history
     pass           the engine trains for a stretch of time, comes back so that Ctrl-C is answered, and goes on
 
-A `Trainer` is the seam for other ways to train: over several processes, or many networks at once. It is given a core
+A `Trainer` is the seam for other ways of training: over several processes, or many networks at once. It is given a core
 and rows that were checked, and must leave the core as after a whole number of steps, whatever happens.
 """
 

@@ -5,8 +5,8 @@ A callback gets the network and the values of the epoch that has ended. It may s
 """
 
 from cydrop.callbacks.base import Callback
+from cydrop.callbacks.base import Notifier as Notifier
 from cydrop.callbacks.base import checked as checked
-from cydrop.callbacks.base import told as told
 from cydrop.callbacks.csv_logger import CSVLogger
 from cydrop.callbacks.functions import LambdaCallback
 from cydrop.callbacks.monitors import Checkpoint, EarlyStopping, ReduceLROnPlateau

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-__all__ = ["Callback", "checked", "told"]
+__all__ = ["Callback", "Notifier", "checked"]
 
 
 class Callback:
@@ -44,10 +44,10 @@ def checked(given: Any) -> list[Callback]:
     return result
 
 
-class told:
+class Notifier:
     """Tells callbacks of the beginning and, whatever happens in between, those that have begun of the end.
 
-    The error that training or a callback raised first goes on, as it is; what others raise after it becomes a note of
+    The error that training or a callback raised first goes on as it is; what others raise after it becomes a note on
     it. Only an interrupt outranks an error.
     """
 
@@ -74,12 +74,12 @@ class told:
                 self._network.history.amend(metrics)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        given, left, all_told = error, iter(self._begun), False
-        while not all_told:
-            try:  # around the loop: an interrupt between two of them does not keep the rest from their end
+        given, left, done = error, iter(self._begun), False
+        while not done:
+            try:  # around the loop: an interrupt between two of them does not keep the others from their end
                 for callback in left:
                     callback.on_train_end(self._network)
-                all_told = True
+                done = True
             except BaseException as another:
                 if error is None or (isinstance(error, Exception) and not isinstance(another, Exception)):
                     error = another

@@ -17,18 +17,18 @@ __all__ = ["CSVLogger"]
 
 
 class CSVLogger(Callback):
-    """Writes the metrics as CSV, a row an epoch, each as soon as the epoch has ended.
+    """Writes the metrics as CSV, a row per epoch, each as soon as the epoch has ended.
 
     The columns are "epoch" and the metrics of the first epoch. A metric that begins later gets no column, one that
-    ends is nan.
+    ends becomes nan.
 
     Parameters
     ----------
     path : str or path-like
         Opened when training begins.
     append : bool
-        Whether to go on after the rows of a file that is there, in its columns, instead of replacing it: for a
-        further call of `fit`.
+        Whether to go on after the rows of an existing file, in its columns, instead of replacing it: for a further
+        call of `fit`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Functions of the user's own as a callback."""
+"""The user's own functions as a callback."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class EarlyStopping(_Monitor):
     min_delta : float >= 0
         The least change that counts as an improvement.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or grow; "auto" knows it by its name, as far as that is a usual one.
+        Whether the metric should fall or grow; "auto" goes by its name, where that is a usual one.
 
     Attributes
     ----------
@@ -147,13 +147,13 @@ class ReduceLROnPlateau(_Monitor):
     The counting is Keras's: `patience` epochs without an improvement of more than `min_delta` (absolute) reduce the
     rate; PyTorch's scheduler waits for one more and, unless told otherwise, measures relative to the best value. In
     the `cooldown` epochs after a reduction nothing counts as waiting, as in PyTorch (Keras's counts the last of them).
-    Like theirs it forgets at the beginning of `fit` what it has seen.
+    Like theirs it forgets what it has seen when `fit` begins.
 
     The optimizer keeps its moments. The reduced rate stays when `fit` ends, and is saved with the network. A learning
     rate that is a schedule is scaled as a whole, and becomes `schedules.Scaled(schedule, factor)`. The history gets
     "learning_rate", that of each epoch's last step.
 
-    With `EarlyStopping`, give that the greater patience.
+    Together with `EarlyStopping`, give the latter the greater patience.
 
     Parameters
     ----------
@@ -166,9 +166,9 @@ class ReduceLROnPlateau(_Monitor):
     cooldown : int >= 0
         Epochs after a reduction before waiting begins again.
     min_learning_rate : float >= 0
-        The rate is not reduced below it. For a schedule: not below it at the present epoch's end.
+        The rate is not reduced below it. For a schedule: not below it at the end of the current epoch.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or grow; "auto" knows it by its name, as far as that is a usual one.
+        Whether the metric should fall or grow; "auto" goes by its name, where that is a usual one.
 
     Raises
     ------
@@ -227,10 +227,10 @@ class ReduceLROnPlateau(_Monitor):
 class Checkpoint(_Monitor):
     """Saves the network after every epoch, or after those in which `monitor` improved.
 
-    It does what `Network.save` does: the file is written beside its place and then renamed, so that it is always whole,
-    also after Ctrl-C, and it holds everything, the optimizer's moments included. Without `monitor` it is the last
-    finished epoch, whatever `EarlyStopping` puts back into the network afterwards. With `monitor`, the best value is
-    kept over calls of `fit`, so that a further call replaces the file only by something better; a new training needs a
+    It does what `Network.save` does: the file is written under a temporary name and then renamed, so it is always
+    complete, even after Ctrl-C, and it holds everything, including the optimizer's moments. Without `monitor` it is the
+    last finished epoch, whatever `EarlyStopping` puts back into the network afterwards. With `monitor`, the best value
+    is kept over calls of `fit`, so a further call replaces the file only by something better; another network needs a
     new object.
 
     Parameters
@@ -239,18 +239,18 @@ class Checkpoint(_Monitor):
     monitor : str or None
         A metric of the history. NaN counts as no improvement.
     mode : "auto", "min" or "max"
-        Whether the metric should fall or grow; "auto" knows it by its name, as far as that is a usual one.
+        Whether the metric should fall or grow; "auto" goes by its name, where that is a usual one.
 
     Raises
     ------
     TypeError
-        For what is no path.
+        For anything but a path.
     ValueError
         With `monitor` and without `mode`, for a metric whose name does not say whether less or more of it is better.
         By `fit`, before training begins: for a network that a file cannot hold, as for `Network.save`; after an epoch:
         where there is no such metric.
     OSError
-        By `fit`, before training begins: for the path of a folder, where the path's folder is not there, or where the
+        By `fit`, before training begins: for the path of a folder, where the path's folder does not exist, or where the
         file may not be written.
     """
 

@@ -17,9 +17,9 @@ LINE_SECONDS = 0.1  # between two lines of more epochs
 
 
 class ProgressBar(Callback):
-    """A line an epoch, or a tqdm bar where tqdm is installed and a terminal is attached.
+    """A line per epoch, or a tqdm bar where tqdm is installed and a terminal is attached.
 
-    Both show the losses, the accuracies and how many rows a second were trained on (validation not counted). Of more
+    Both show the losses, the accuracies and how many rows a second were trained on (validation not counted). With more
     than 100 epochs at most ten lines a second are printed, and always the last.
 
     Parameters
@@ -51,8 +51,8 @@ class ProgressBar(Callback):
         speed = f"{network.training_rows / max(metrics['seconds'], 1e-9):,.0f} rows/s"
         if self._bar is not None:
             losses = [part for part in parts if "loss" in part]  # first: a narrow terminal cuts off the end
-            rest = [part for part in parts if part not in losses]
-            self._bar.set_postfix_str("  ".join([*losses, speed, *rest]), refresh=False)
+            others = [part for part in parts if part not in losses]
+            self._bar.set_postfix_str("  ".join([*losses, speed, *others]), refresh=False)
             self._bar.update()
             return
         width = len(str(self._epochs))

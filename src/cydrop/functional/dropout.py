@@ -33,10 +33,10 @@ def dropout(
     mask : boolean array of the shape of x, or None
         True keeps; None draws one.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        Of the drawn mask. The mask is a function of seed, rate and position alone.
+        Seed of the mask, which is a function of seed, rate and position alone.
     return_mask : bool
     out : float32 C-contiguous array of the shape of x, or None
-        Where the result goes; may be x itself, but not overlap it otherwise.
+        Where the result goes; may be x itself, but must not overlap it otherwise.
     n_threads : int
 
     Returns
@@ -93,7 +93,7 @@ def dropout_backward(
     rate : float in [0, 1]
     mode : "inverted" or "vanilla"
     out : float32 C-contiguous array of the shape of dy, or None
-        Where the result goes; may be dy itself, but not overlap it otherwise.
+        Where the result goes; may be dy itself, but must not overlap it otherwise.
     n_threads : int
 
     Returns

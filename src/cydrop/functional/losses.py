@@ -60,9 +60,9 @@ def cross_entropy(
     logits : array-like, shape (n, k)
     y : array-like of integers 0..k-1, shape (n,), or of class probabilities, shape (n, k)
         Probabilities q (soft labels) are >= 0; rows sum to 1 within 0.001 and are divided by their sum. The loss is
-        -sum q log softmax(logits); of one-hot rows it is that of labels.
+        -sum q log softmax(logits); for one-hot rows it is that of labels.
     sample_weight : array-like, shape (n,), or None
-        Multiplies each row's loss; the mean stays over n.
+        Multiplies each row's loss; the mean is still over n.
     label_smoothing : float in [0, 1)
     return_grad : bool
     n_threads : int
@@ -84,7 +84,7 @@ def r_drop(
     y, sample_weight, label_smoothing, return_grad, n_threads
         As for `cross_entropy`.
     weight : float >= 0
-        Of the divergence; the paper's alpha is twice this.
+        Weight of the divergence; the paper's alpha is twice this.
 
     Returns
     -------
@@ -134,8 +134,8 @@ def mse(
     prediction : array-like, shape (n, k)
     y : array-like, shape (n, k), or (n,) where k is 1
     sample_weight : array-like, shape (n,) or (n, k), or None
-        Multiplies each row's loss, or each element's; the mean stays over all n k elements. What weighs 0 plays no
-        part, whatever its y is.
+        Multiplies each row's loss, or each element's; the mean is still over all n k elements. What has weight 0 plays
+        no part, whatever its y is.
     return_grad : bool
     n_threads : int
     """

@@ -33,7 +33,7 @@ def gaussian_dropout(
     noise : array-like of the shape of x, or None
         e, standard normal; None draws it.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        Of the drawn noise.
+        Seed of the noise.
     return_noise : bool
     n_threads : int
 

@@ -28,7 +28,7 @@ def check(name: str, metrics: Metrics, metric: Any) -> None:
 
 
 def draw(histories: Mapping[str, Metrics], metric: str, ax: Any, several: bool = False) -> Any:
-    """The curves of checked histories; of several each has a colour and its name. Returns the axes."""
+    """The curves of checked histories, where there are several each with its colour and name. Returns the axes."""
     ax = axes(ax)
     kinds = (
         ("", "training (dropout on)" if metric in TRAINED_WITH_DROPOUT else metric, "--"),

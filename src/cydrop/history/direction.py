@@ -1,4 +1,4 @@
-"""Which way a metric is better, as far as its name says so."""
+"""Which way a metric is better, where its name says so."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def lower_is_better(monitor: str, mode: str = "auto") -> bool:
 
 
 def lower_by_name(monitor: str) -> bool | None:
-    """Whether less of a metric is better, as far as its name says so."""
+    """Whether less of a metric is better, where its name says so."""
     name = re.sub(r"[^a-z0-9]+", "_", monitor.lower()).strip("_")
     while (shorter := _BEGINNING.sub("", name)) != name:
         name = shorter

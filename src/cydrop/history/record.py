@@ -17,7 +17,7 @@ class History:
     Attributes
     ----------
     metrics : dict of str to list of float
-        One value an epoch: `loss` (as trained: dropout on, averaged while the weights moved), `accuracy` for
+        One value per epoch: `loss` (as trained: dropout on, averaged while the weights moved), `accuracy` for
         classifiers, `val_loss`, `val_accuracy` with validation data, `clean_loss`, `clean_accuracy` of the training
         rows with dropout off (`fit(clean_metrics=True)`), `learning_rate` where it is a schedule, has changed, or
         may be changed by `callbacks.ReduceLROnPlateau`, and the rate of each scheduled layer (`"2.rate"`, `"0.std"`,
@@ -33,22 +33,22 @@ class History:
     >>> history.best("val_loss")
     (2, 0.6)
 
-    `pandas.DataFrame(history.metrics)` is a table with a row an epoch.
+    `pandas.DataFrame(history.metrics)` is a table with a row per epoch.
     """
 
     def __init__(self, metrics: dict[str, list[float]] | None = None) -> None:
         self.metrics: dict[str, list[float]] = {} if metrics is None else metrics
 
     def append(self, epoch: dict[str, float]) -> None:
-        """Adds the values of one epoch; all of them, or after an interrupt none."""
+        """Adds the values of one epoch; all of them or, after an interrupt, none."""
         values = {name: _number(name, value) for name, value in epoch.items()}
         self._set(len(self), dict.fromkeys(self.metrics, math.nan) | values)
 
     def amend(self, metrics: Mapping[str, float]) -> None:
         """Sets the values of the last epoch; `fit` does so with what callbacks put into their `metrics`.
 
-        All of them, or after an error or an interrupt none. A metric that is new is NaN in the epochs before; those of
-        the history that are not in `metrics` stay as they are.
+        All of them or, after an error or an interrupt, none. A new metric is NaN in the epochs before; those of the
+        history that are not in `metrics` stay as they are.
 
         Parameters
         ----------
@@ -57,7 +57,7 @@ class History:
         Raises
         ------
         TypeError
-            For a value that is not a number, or a name that is not a text; it is named.
+            For a value that is not a number, or a name that is not a string; it is named.
         ValueError
             For a history without an epoch.
         """
@@ -77,14 +77,14 @@ class History:
         except BaseException:
             for name in values:
                 if name in before:
-                    length, rest = before[name]
-                    self.metrics[name][min(epoch, length) :] = rest
+                    length, tail = before[name]
+                    self.metrics[name][min(epoch, length) :] = tail
                 else:
                     self.metrics.pop(name, None)
             raise
 
     def begin(self, name: str, value: float) -> None:
-        """Records from now on a metric that was `value` in all epochs so far; one that is there stays as it is."""
+        """Records from now on a metric that was `value` in all epochs so far; one that exists stays as it is."""
         self.metrics.setdefault(name, [float(value)] * len(self))
 
     def best(self, monitor: str = "val_loss", mode: str = "auto") -> tuple[int, float]:
@@ -95,7 +95,7 @@ class History:
         monitor : str
             A metric of the history.
         mode : "auto", "min" or "max"
-            Whether less or more is better; "auto" knows it by the name of the metric, as far as that is a usual one.
+            Whether less or more is better; "auto" goes by the name of the metric, where that is a usual one.
 
         Returns
         -------
@@ -106,8 +106,8 @@ class History:
         Raises
         ------
         ValueError
-            For a metric that is not there or has no value but NaN; and, without `mode`, for one whose name does not say
-            whether less or more of it is better.
+            For a metric that is missing or has only NaN; and, without `mode`, for one whose name does not say whether
+            less or more of it is better.
         """
         values = self.metrics.get(monitor, []) if isinstance(monitor, str) else []
         if isinstance(monitor, str) and all(map(math.isnan, values)):

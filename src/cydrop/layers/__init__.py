@@ -1,4 +1,4 @@
-"""The layers: declarations without arrays, a file a family. A network is a list of them; a layer also works alone."""
+"""The layers: declarations without arrays, a file per family. A network is a list of them; a layer also works alone."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Layer(Declaration):
 
         Returns
         -------
-        ndarray of float32; for a layer without weights of the shape of x
+        ndarray of float32; for a layer without weights it has the shape of x
         """
         x = checks.floats("x", x)
         if x.ndim == 0:
@@ -53,7 +53,7 @@ class Layer(Declaration):
         return y.reshape(x.shape) if y.shape == rows.shape else y
 
     def backward(self, dy: ArrayLike) -> Floats:
-        """d loss / d x of the last training `forward` of this layer alone.
+        """d loss / d x for the last training `forward` of this layer alone.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class Layer(Declaration):
         Raises
         ------
         RuntimeError
-            Without a training `forward` before.
+            Without a training `forward` before it.
         """
         dy = checks.floats("dy", dy)
         dx = alone.backward(self, dy.reshape(len(dy), -1) if dy.ndim else dy)
@@ -81,7 +81,7 @@ class Layer(Declaration):
         raise TypeError(f"{type(self).__name__} does not say what it computes: it needs a method lower(plan)")
 
     def check_batch(self, rows: int) -> None:
-        """Raises ValueError where nothing is learned from training batches of so many rows.
+        """Raises ValueError where nothing is learned from training batches of this many rows.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The fully connected layer, and how its weights begin."""
+"""The fully connected layer, and its initial weights."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Dense(RandomLayer):
         (within 1 / sqrt(inputs)), and "glorot_sigmoid_uniform", which scikit-learn's MLP takes for "logistic" (within
         sqrt(2 / (inputs + units))).
     bias_init : str
-        "zeros", or one of the names above: b is then drawn from the same distribution as W with that name, whose
-        width goes by inputs and units. W does not depend on it. Glorot's bounds for both, as scikit-learn draws, were
-        best on 23 tables (`python bench/initialization.py`); PyTorch's layers begin with "torch_uniform" for both,
+        "zeros", or one of the names above: b is then drawn from the distribution that W has with that name, whose
+        width depends on inputs and units. W does not depend on it. Glorot's bounds for both, as in scikit-learn, were
+        best on 23 tables (`python bench/initialization.py`); PyTorch's layers start with "torch_uniform" for both,
         Keras's with "glorot_uniform" and "zeros".
     max_norm : float > 0 or None
         After every update the incoming weights of each unit (a column of W) are scaled down to this Euclidean

@@ -30,7 +30,7 @@ class Dropout(RandomLayer):
         "batch": one mask for all rows of a batch (Graham, Reizenstein and Robinson 2015, arXiv 1502.02478). In the
         training of a large network dropped units are then not computed at all; the result has the same bits.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        A seed of this layer's own for the masks; None takes the network's.
+        This layer's own seed for the masks; None takes the network's.
     """
 
     option_names = ("rate", "mode", "shared", "seed")

@@ -58,7 +58,7 @@ class AlphaDropout(Noise):
     rate : float in [0, 1], or schedule
         Probability of *dropping*. 0 is the identity and draws nothing, 1 gives zeros.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        A seed of this layer's own for the masks; None takes the network's.
+        This layer's own seed for the masks; None takes the network's.
     """
 
     kernel, what = "alpha", "units"
@@ -102,7 +102,7 @@ class GaussianDropout(Noise):
     rate : float in [0, 1], or schedule
         As for `Dropout`. 0 is the identity and draws nothing, 1 gives zeros.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        A seed of this layer's own for the noise; None takes the network's.
+        This layer's own seed for the noise; None takes the network's.
     """
 
     kernel = "multiply"
@@ -126,7 +126,7 @@ class GaussianNoise(Noise):
     std : float >= 0, or schedule
         Standard deviation, in the units of x. 0 is the identity and draws nothing.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-        A seed of this layer's own for the noise; None takes the network's.
+        This layer's own seed for the noise; None takes the network's.
     """
 
     kernel = "add"

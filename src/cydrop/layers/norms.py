@@ -66,13 +66,13 @@ class BatchNorm(Norm):
 
     The weight, shape (units,), begins at 1, the bias at 0, the running mean at 0, the running variance at 1. A batch
     of one row is normalised to 0 and leaves the running variance as it is. Dropout before this layer makes the
-    variance in training larger than in prediction (Li et al. 2019): put dropout behind the last BatchNorm.
+    variance in training larger than in prediction (Li et al. 2019): put dropout after the last BatchNorm.
 
     Parameters
     ----------
     momentum : float in [0, 1]
         Share of the batch in the running statistics: running = (1 - momentum) running + momentum batch's, PyTorch's
-        meaning of the word (Keras' momentum is 1 minus this one). The batch's variance counts with n - 1.
+        meaning of the word (Keras' momentum is 1 minus this one). The batch's variance is divided by n - 1.
     epsilon : float > 0
         Added to the variance.
     """

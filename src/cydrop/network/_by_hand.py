@@ -29,7 +29,7 @@ class ByHand(Cored):
         training : bool
             Whether dropout drops; then `backward` may follow.
         masks : sequence or None
-            One entry a dropout layer (`Dropout` and `AlphaDropout`): a boolean array (True keeps) of shape
+            One entry per dropout layer (`Dropout` and `AlphaDropout`): a boolean array (True keeps) of shape
             (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws.
 
         Returns
@@ -72,7 +72,7 @@ class ByHand(Cored):
     def step(self) -> None:
         """Applies the optimizer to the gradients that `backward` left.
 
-        Unlike `fit` and `train_on_batch` it does not look whether the parameters stay finite.
+        Unlike `fit` and `train_on_batch` it does not check whether the parameters stay finite.
         """
         with core_of(self).turn:
             core_of(self).made("step").ready().apply_update(float(core_of(self).rates([0.0]).learning[0]))
@@ -93,7 +93,7 @@ class ByHand(Cored):
         return core_of(self).made("buffers").running()
 
     def masks(self) -> list[NDArray[np.bool_]]:
-        """The masks of the last training forward pass: one boolean array a dropout layer, True keeps, of shape
+        """The masks of the last training forward pass: one boolean array per dropout layer, True keeps, of shape
         (n_samples, units), or (units,) for a layer with shared="batch". With R-Drop the rows of the first pass are
         followed by those of the second.
 

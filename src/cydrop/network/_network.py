@@ -16,7 +16,7 @@ from cydrop._run.core import Core
 from cydrop._run.prediction import evaluate, predict
 from cydrop._run.state import PICKLED, State
 from cydrop._run.training import NO_ORDER, Job, Trainer
-from cydrop.callbacks import Callback, checked, for_verbose, told
+from cydrop.callbacks import Callback, Notifier, checked, for_verbose
 from cydrop.history import History
 from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
@@ -32,7 +32,7 @@ class Network(Parts, Sampling, ByHand):
     Parameters
     ----------
     layers : sequence of layers
-        From the input to the raw output; the loss brings the last link (softmax, sigmoid) itself.
+        From the input to the raw output; the loss includes the last link (softmax, sigmoid).
     loss : str or loss object
         By name, such as "cross_entropy" or "mse": any of `cydrop.losses`.
     optimizer : str or optimizer object
@@ -41,16 +41,16 @@ class Network(Parts, Sampling, ByHand):
         Source of the weights, shuffles and masks. Two networks with the same seed, data and batch size have the
         same bits, on any number of threads.
     n_threads : int or None
-        None takes what the machine grants to this process.
+        None takes what the machine grants this process.
 
     Attributes
     ----------
     history : History
         The epochs of all calls of `fit` so far.
     stop_training : bool
-        Set by a callback, ends `fit` after the epoch.
+        Set by a callback, it ends `fit` after the epoch.
     training_rows : int
-        Rows of an epoch of the last call of `fit`, without those kept for validation; 0 before.
+        Rows in an epoch of the last call of `fit`, without those kept for validation; 0 before.
 
     Examples
     --------
@@ -107,14 +107,14 @@ class Network(Parts, Sampling, ByHand):
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
-            C-contiguous float32 is read in place, without a copy, through all epochs: what a callback or another thread
-            writes into it meanwhile is trained on as it is found. Everything else that is given is copied first.
+            C-contiguous float32 is read in place, without a copy, in all epochs: what a callback or another thread
+            writes into it meanwhile is trained on as it is found. Everything else is copied first.
         y : array-like
             Labels 0..k-1, (n,), or class probabilities, (n, k), rows summing to 1, for "cross_entropy"; 0, 1 or
             probabilities between, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or (n, k), for the others.
         epochs : int >= 1
         batch_size : int >= 1
-            The last batch of an epoch may be smaller; more than there are rows is all of them.
+            The last batch of an epoch may be smaller; a number above that of the rows means all of them.
         validation_data : (X, y) or (X, y, sample_weight), or None
         validation_split : float in [0, 1)
             The share of rows, from the end, that is kept for validation instead.
@@ -126,7 +126,7 @@ class Network(Parts, Sampling, ByHand):
             NaN), and the metrics leave it out.
         callbacks : sequence of callbacks
         verbose : int or None
-            0 is silent, 1 prints a line an epoch (a tqdm bar where tqdm is installed and a terminal is attached; of
+            0 is silent, 1 prints a line per epoch (a tqdm bar where tqdm is installed and a terminal is attached; with
             more than 100 epochs at most ten lines a second), None is 1 where a terminal is attached.
         clean_metrics : bool
             Whether the history also gets the loss and the metrics of the training rows after each epoch with dropout
@@ -144,7 +144,7 @@ class Network(Parts, Sampling, ByHand):
             For unusable arguments, before anything is changed.
         DivergedError
             When the loss or a parameter stops being finite; the network is as after the last finished epoch, the
-            optimizer's moments begin anew.
+            optimizer's moments start afresh.
         RuntimeError
             While another thread trains, changes or saves this network.
         KeyboardInterrupt
@@ -178,21 +178,21 @@ class Network(Parts, Sampling, ByHand):
             self.stop_training = False
             self.training_rows = len(data.X)
             try:
-                with told(shown, self, epochs) as audience:
+                with Notifier(shown, self, epochs) as notifier:
                     for epoch in range(epochs):
                         if self.stop_training:  # set before the first epoch, or after the last
                             break
                         metrics = trainer.epoch(core, job, epoch)
-                        audience.epoch_ended(core.epochs, metrics)
+                        notifier.epoch_ended(core.epochs, metrics)
             finally:
                 if core.n_threads > 1:
-                    cpu.rest()
+                    cpu.rest_threads()
             return core.history
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, *, batch_size: int = 128, sample_weight: ArrayLike | None = None
     ) -> Network:
-        """One pass over the rows, in order. Schedules stand at their beginning.
+        """One pass over the rows, in order. Schedules stay at their start.
 
         Parameters
         ----------
@@ -209,7 +209,7 @@ class Network(Parts, Sampling, ByHand):
         ------
         DivergedError
             When the loss or the parameters stop being finite; the network is as before the call, the optimizer's
-            moments begin anew.
+            moments start afresh.
         """
         self._pass_over(X, y, sample_weight, batch_size)
         return self
@@ -231,7 +231,7 @@ class Network(Parts, Sampling, ByHand):
         ------
         DivergedError
             When the loss, or the parameters after the step, are not finite; the network is as before the call, the
-            optimizer's moments begin anew.
+            optimizer's moments start afresh.
         """
         return self._pass_over(X, y, sample_weight, None)
 
@@ -287,13 +287,13 @@ class Network(Parts, Sampling, ByHand):
     def save(self, path: Any) -> None:
         """Writes weights, architecture, optimizer state, random state and history to a safetensors file.
 
-        The file is written beside its place and renamed: whenever the process or the machine stops, there is the old
-        file or the new one, whole. A process that is killed meanwhile leaves a `.NAME.PID-….tmp` behind, which nothing
-        needs. `cydrop.load(path)` gives the network back, and training goes on bit for bit. A link is followed; an
-        existing file's owner, group and permissions are kept, and one that this user may not write stays as it is. A
-        file that has several names (hard links), that belongs to somebody else or that is a mount point is written in
-        place when the new one is finished: there a crash in the middle can leave a damaged file; an error names the
-        finished one, which is kept then.
+        The file is written under a temporary name and renamed: whenever the process or the machine stops, there is the
+        old file or the new one, complete. A process that is killed meanwhile leaves a `.NAME.PID-….tmp` behind, which
+        nothing needs. `cydrop.load(path)` gives the network back, and training goes on bit for bit. A link is followed;
+        an existing file's owner, group and permissions are kept, and one that this user may not write to stays as it
+        is. A file that has several names (hard links), that belongs to somebody else or that is a mount point is
+        written in place when the new one is finished: there a crash in the middle can leave a damaged file; an error
+        names the finished one, which is then kept.
 
         Parameters
         ----------
@@ -302,11 +302,11 @@ class Network(Parts, Sampling, ByHand):
         Raises
         ------
         ValueError
-            For what a file cannot hold, before anything is written: layers, losses, optimizers and schedules of classes
-            of the user's own, rates and learning rates that are functions of the user's own or leave their range,
-            layers that are not those that the network was built with, a history of other than numbers or of more than
-            1,500,000 values, a description beyond 1 MB (thousands of layers); and for numbers that `load` refuses, such
-            as weights that are NaN.
+            For what a file cannot hold, before anything is written: layers, losses, optimizers and schedules of the
+            user's own classes, rates and learning rates that are the user's own functions or leave their range, layers
+            other than those that the network was built with, a history that does not consist of numbers or has more
+            than 1,500,000 values, a description beyond 1 MB (thousands of layers); and for numbers that `load` refuses,
+            such as weights that are NaN.
         OSError
             When the file cannot be written; it is named.
         """
@@ -328,7 +328,7 @@ class Network(Parts, Sampling, ByHand):
 
 
 def check_network(net: Any) -> None:
-    """Raises for what is no network; the argument's name is `net` wherever one is taken."""
+    """Raises for anything but a network; the argument's name is `net` wherever one is taken."""
     if not isinstance(net, Network):
         raise TypeError(f"net must be a cydrop.Network, got {net!r} ({type(net).__name__})")
 
@@ -336,7 +336,7 @@ def check_network(net: Any) -> None:
 def load(path: Any, *, n_threads: int | None = None) -> Network:
     """Reads a network that `Network.save` wrote.
 
-    Whatever the file, at most 100 MB of memory are taken beyond its size.
+    Whatever the file, it takes at most 100 MB of memory beyond its size.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     Raises
     ------
     ValueError
-        For a file that is damaged, cut off or not cydrop's, or that holds numbers which no training leaves: weights,
+        For a file that is damaged, cut off or not cydrop's, or that holds numbers that no training produces: weights,
         statistics or moments that are NaN or infinite, variances and second moments below 0.
     OSError
         When it cannot be read.

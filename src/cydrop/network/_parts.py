@@ -48,7 +48,7 @@ class Parts(Cored):
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, from the input to the raw output. They cannot be changed; `set_rate` puts another rate in
-        force, anything else takes another network."""
+        force, anything else needs another network."""
         return core_of(self).layers
 
     @layers.setter
@@ -58,7 +58,7 @@ class Parts(Cored):
     @property
     def loss(self) -> losses.Loss:
         """The loss. Assigning another, by name or as an object, puts it in force for everything from then on; the
-        optimizer keeps its moments. Not while `fit` runs."""
+        optimizer keeps its moments. It cannot be assigned while `fit` runs."""
         return core_of(self).loss
 
     @loss.setter
@@ -73,7 +73,7 @@ class Parts(Cored):
 
     @property
     def n_threads(self) -> int:
-        """Threads in use. Assigning a number, or None for what the machine grants, changes the speed and no bits."""
+        """Threads in use. Assigning a number, or None for what the machine grants, changes the speed but no bits."""
         return core_of(self).n_threads
 
     @n_threads.setter
@@ -90,14 +90,14 @@ class Parts(Cored):
         Parameters
         ----------
         place : int
-            Of the layer in `layers`, counted from 0.
+            Place of the layer in `layers`, counted from 0.
         rate : float or schedule
             As for the layer itself.
 
         Raises
         ------
         ValueError, TypeError
-            For a layer that draws nothing, or a rate out of its range.
+            For a layer that draws nothing, or a rate outside its range.
         RuntimeError
             While another thread trains.
 
@@ -133,7 +133,7 @@ class Parts(Cored):
         core_of(self).change_optimizer(optimizers.resolve(optimizer))
 
     def build(self, n_features: int) -> Self:
-        """Lays out the arenas and draws the weights; `fit` and the others do it by themselves at first use.
+        """Lays out the arenas and draws the weights; `fit` and the others do so themselves at first use.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ class Sampling(Cored):
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
-        What lies before the first layer that draws is computed once. The threads share the samples; the result has
+        What comes before the first layer that draws is computed once. The threads share the samples; the result has
         the same bits on any number of them.
 
         Parameters
@@ -34,18 +34,18 @@ class Sampling(Cored):
         X : array-like, shape (n_samples, n_features)
         samples : int >= 1
         seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-            Of the masks; the network's own random state is untouched.
+            Seed of the masks; the network's own random state is untouched.
         return_samples : bool
             Whether `.samples` keeps all predictions, shape (samples, n_samples, units).
         quantiles : array-like of numbers in [0, 1], or None
-            Which quantiles of the samples `.quantiles` holds. Keeps all samples in memory while it computes.
+            Which quantiles of the samples `.quantiles` holds. All samples are kept in memory to compute them.
         drop_connect : "masks" or "moments"
             How the weights of `Dense(drop_connect=...)` vary: dropped anew in every sample, or their layer's outputs
             drawn from normal distributions of the same mean and variance (Wan et al. 2013).
         rate : float in [0, 1] or None
-            Probability of dropping in all dropout layers, instead of their own. None takes theirs; of those that are
-            schedules the value at the end of training, with which the weights were last trained. Where nothing would
-            drop there (dropout that fades out), the values in the middle of training, and a warning.
+            Probability of dropping in all dropout layers, instead of their own. None takes theirs; for schedules the
+            value at the end of training, with which the weights were last trained. Where nothing would be dropped then
+            (dropout that fades out), it takes the values in the middle of training, with a warning.
 
         Returns
         -------
@@ -60,7 +60,7 @@ class Sampling(Cored):
         Warns
         -----
         UserWarning
-            Where nothing is drawn, so that all samples are the same and the spread is 0, which is no certainty; and
+            Where nothing is drawn, so that all samples are the same and the spread is 0, which is not certainty; and
             where the rates are those of the middle of training.
         """
         return monte_carlo.predict_mc(core_of(self), X, samples, seed, return_samples, quantiles, drop_connect, rate)
@@ -93,7 +93,7 @@ class Sampling(Cored):
         -------
         dict of str to float
             "log_likelihood": log of the mean over the samples of p(y | x, sample), in nats, the mean over rows; for
-            regression with noise only. "accuracy" of the mean prediction for classifiers; its "rmse" and "mae" for
+            regression only with noise. "accuracy" of the mean prediction for classifiers; its "rmse" and "mae" for
             regression.
 
         Raises

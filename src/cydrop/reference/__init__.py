@@ -1,7 +1,7 @@
-"""The truth in plain NumPy: every kernel once more, readable, in the precision of its input.
+"""The truth in plain NumPy: every kernel again, readable, in the precision of its input.
 
 Each function has the name and the signature of its twin in `cydrop.functional` and computes in float64 where it is
-given float64. Masks are the same to the bit; numbers agree to rounding. All tests compare with this module.
+given float64. Masks are the same to the bit; numbers agree up to rounding. All tests compare with this module.
 """
 
 from cydrop._base.packages import offered

@@ -135,7 +135,7 @@ def _class_probabilities(y: ArrayLike, shape: tuple[int, int], smoothing: float,
 def _finish(terms: Array, grad: Array, sample_weight: ArrayLike | None, return_grad: bool) -> Any:
     """From the loss of each row, (n,), or element, (n, k), and its gradient, to the mean and the gradient of that.
 
-    A weight multiplies its row or, where there is one an element, its element; the mean stays over all.
+    A weight multiplies its row or, where there is one per element, its element; the mean is still over all.
     """
     w = np.ones(len(terms)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     each = np.broadcast_to(w if w.ndim == terms.ndim else w[:, None], terms.shape)

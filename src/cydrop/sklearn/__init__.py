@@ -1,7 +1,7 @@
 """Estimators for scikit-learn: `MLPClassifier` and `MLPRegressor`, scikit-learn's multi-layer perceptrons with dropout.
 
 Parameters are spelled as in `sklearn.neural_network` where they mean the same, so that changing the import is enough.
-scikit-learn (1.6 or newer) is needed by this module alone; the rest of cydrop never imports it.
+Only this module needs scikit-learn (1.6 or newer); the rest of cydrop never imports it.
 
     X, y, weights  ->  validate  ->  rows of one batch: merge equal ones  ->  split off validation  ->  Network.fit
 """

@@ -45,17 +45,18 @@ class MLP(Estimator, ABC):
         Parameters
         ----------
         X : array-like or sparse matrix, shape (n_samples, n_features)
-            Made float32, and dense.
+            Converted to float32, and made dense.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like, shape (n_samples,), or None
             Multiplies each row's loss. Rows of weight 0 are left out.
         X_val, y_val : array-likes as X and y, or None
-            Rows to validate on. With `early_stopping` they are those that it goes by, and nothing is held out; without
-            it their loss and score are recorded (`validation_loss_curve_`, `validation_scores_`), and decide nothing.
-            Of a classifier they have `class_weight`.
+            Rows to validate on. `early_stopping` then uses them, and holds nothing out; without it their loss and score
+            are recorded (`validation_loss_curve_`, `validation_scores_`), and decide nothing. For a classifier
+            `class_weight` applies to them too.
         callbacks : sequence of `cydrop.callbacks`
-            Told of each epoch of `network_`, after the records below are up to date. With rows to validate on there
-            are "val_loss" and others to watch. Where `EarlyStopping` puts its best epoch back it has the last word.
+            Called after each epoch of `network_`, once the estimator's records are up to date. With rows to validate on
+            there are "val_loss" and others to monitor. Where `EarlyStopping` puts its best epoch back, it has the last
+            word.
 
         Returns
         -------
@@ -64,13 +65,13 @@ class MLP(Estimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For unusable parameters or data, also for y_val with unknown labels, and for validation rows or callbacks
+            For unusable parameters or data, including y_val with unknown labels, and for validation rows or callbacks
             with "lbfgs", which has no epochs; the estimator is left as it was.
         DivergedError
             When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
         """
         return train(
-            self._task(), X, y, sample_weight, incremental=False, held_out=(X_val, y_val), told=callbacks
+            self._task(), X, y, sample_weight, incremental=False, held_out=(X_val, y_val), listeners=callbacks
         )  # fmt: skip
 
     def predict_mc(
@@ -90,21 +91,21 @@ class MLP(Estimator, ABC):
         X : array-like or sparse matrix, shape (n_samples, n_features)
         samples : int >= 1
         seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-            Of the masks. None takes `random_state` where that is an int, and fresh entropy otherwise.
+            Seed of the masks. None takes `random_state` where that is an int, and fresh entropy otherwise.
         return_samples : bool
             Whether `.samples` keeps all predictions.
         quantiles : array-like of numbers in [0, 1], or None
             Which quantiles of the samples `.quantiles` holds.
         rate : float in [0, 1] or None
-            Probability of dropping after all layers, instead of `dropout`. None takes that; with a `dropout_schedule`
-            its value at the end of training or, where that is 0, in the middle, with a warning.
+            Probability of dropping after all layers, instead of `dropout`. None takes `dropout`; with a
+            `dropout_schedule` its value at the end of training or, where that is 0, in the middle, with a warning.
 
         Returns
         -------
         MonteCarlo
             `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
             `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,)
-            or, of several labels, (n_samples, n_outputs).
+            or, for several labels, (n_samples, n_outputs).
 
         Raises
         ------
@@ -124,8 +125,8 @@ class MLP(Estimator, ABC):
     @property
     def coefs_(self) -> list[Floats]:
         """Weights of each layer, shape (fan-in, units): views, as in `network_.parameters()`. Others may be assigned,
-        to `coefs_` or to `coefs_[number]`; they are copied. ValueError for another number or shape of them or for what
-        float32 does not hold, TypeError for what is not numeric; then all stay as they were."""
+        to `coefs_` or to `coefs_[number]`; they are copied. ValueError for a different number or shape or for values
+        that float32 cannot hold, TypeError for what is not numeric; then all stay as they were."""
         return Arrays("coefs_", self._fitted("weight"))
 
     @coefs_.setter

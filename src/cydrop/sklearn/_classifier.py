@@ -98,7 +98,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         X, y, sample_weight
             As for `fit`.
         classes : array-like or None
-            All classes that will ever come; needed in the first call.
+            All classes that will ever occur; needed in the first call.
 
         Returns
         -------
@@ -144,7 +144,7 @@ class MLPClassifier(ClassifierMixin, MLP):
 
         Returns
         -------
-        ndarray, shape (n_samples,), of the type of the labels; of several labels 0 and 1, (n_samples, n_outputs)
+        ndarray, shape (n_samples,), of the type of the labels; for several labels 0 and 1, (n_samples, n_outputs)
         """
         output = outputs(self, X)
         if self._several:
@@ -160,7 +160,7 @@ class MLPClassifier(ClassifierMixin, MLP):
 
         Returns
         -------
-        ndarray of float64, shape (n_samples, n_classes); of two classes (n_samples,), above 0 for the second
+        ndarray of float64, shape (n_samples, n_classes); for two classes (n_samples,), above 0 for the second
         """
         z = outputs(self, X, raw=True)
         if z.shape[1] > 1 or self._several:
@@ -177,7 +177,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         Returns
         -------
         ndarray of float64, shape (n_samples, n_classes)
-            In the order of `classes_`; rows sum to 1. Of several labels each one's probability, (n_samples, n_outputs).
+            In the order of `classes_`; rows sum to 1. For several labels that of each one, (n_samples, n_outputs).
         """
         p = self._expanded(outputs(self, X))
         return p if self._several else p / p.sum(axis=1, keepdims=True)
@@ -215,7 +215,7 @@ class Classification(Task):
 
     @property
     def softmax(self) -> bool:
-        """Whether the network has an output a class."""
+        """Whether the network has one output per class."""
         return not self.estimator._several and len(self.estimator.classes_) > 2
 
     def encoded(self, y: NDArray[Any], fresh: bool, classes: ArrayLike | None = None, name: str = "y") -> NDArray[Any]:

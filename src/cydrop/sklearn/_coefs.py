@@ -10,7 +10,7 @@ from cydrop._base.arrays import Floats
 
 
 class Arrays(list[Floats]):
-    """Views of the network's parameters, one a layer: what is put in their places goes into the network."""
+    """Views of the network's parameters, one per layer: what is put in their places goes into the network."""
 
     def __init__(self, name: str, arrays: list[Floats]) -> None:
         super().__init__(arrays)
@@ -20,13 +20,13 @@ class Arrays(list[Floats]):
         try:
             places = range(len(self))[place]
         except IndexError:
-            raise IndexError(f"{self._name}[{place}] is out of range: there are {len(self)}, one a layer") from None
+            raise IndexError(f"{self._name}[{place}] is out of range: there are {len(self)}, one per layer") from None
         if not isinstance(places, int) and not isinstance(value, Iterable):
-            raise TypeError(f"{self._name} must be a list of arrays, one a layer, got {value!r}")
+            raise TypeError(f"{self._name} must be a list of arrays, one per layer, got {value!r}")
         numbers = [places] if isinstance(places, int) else list(places)
         given = [value] if isinstance(places, int) else list(value)
         if len(given) != len(numbers):
-            raise ValueError(f"{self._name} has {len(numbers)} arrays here, one a layer, got {len(given)}")
+            raise ValueError(f"{self._name} has {len(numbers)} arrays here, one per layer, got {len(given)}")
         arrays = []
         for number, array in zip(numbers, given, strict=True):
             # a copy: one of these views may be assigned to another place

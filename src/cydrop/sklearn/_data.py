@@ -1,4 +1,4 @@
-"""The rows of a training: checked, weighed and merged."""
+"""The rows to train on: checked, weighted and merged."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PARAMETERS = """
     solver : "adam", "sgd" or "lbfgs"
         "lbfgs" is SciPy's L-BFGS-B on all rows at once; without dropout and max_norm.
     alpha : float >= 0
-        L2 penalty, divided by the weight of a batch. Unlike scikit-learn's it holds for biases too with "adam" and
+        L2 penalty, divided by the weight of a batch. Unlike scikit-learn's it also applies to biases with "adam" and
         "sgd", and `loss_curve_` does not contain it.
     batch_size : int or "auto"
         "auto" is min(200, n_samples).
@@ -33,17 +33,17 @@ PARAMETERS = """
     power_t : float >= 0
         Of "invscaling": learning_rate_init / t^power_t, t the rows seen.
     max_iter : int >= 1
-        Epochs at most.
+        The maximum number of epochs.
     shuffle : bool
         Whether each epoch visits the rows in a new order.
     random_state : int, numpy.random.RandomState or None
-        Of weights, masks, shuffles and the validation rows. The same int, data and parameters give the same bits, on
+        For weights, masks, shuffles and the validation rows. The same int, data and parameters give the same bits, on
         any number of threads.
     tol : float >= 0
         What counts as an improvement of the loss; with early_stopping of the score, or of the loss, of the held-out
         rows.
     verbose : bool or int
-        Whether to print a line an epoch; "lbfgs" prints nothing.
+        Whether to print a line per epoch; "lbfgs" prints nothing.
     warm_start : bool
         Whether `fit` goes on from the weights of the last call.
     momentum : float in [0, 1)
@@ -51,8 +51,8 @@ PARAMETERS = """
     nesterovs_momentum : bool
         For "sgd".
     early_stopping : bool
-        Whether to stop by the score of held-out rows and to keep the weights of its best epoch; of equal scores the
-        one of the smaller loss.
+        Whether the score of held-out rows decides when to stop; the weights of its best epoch are kept, of equal scores
+        that with the smaller loss.
     validation_fraction : float in [0, 1)
         Share of the rows held out for early_stopping, at least two rows{stratified}; not used
         where `fit` is given X_val.
@@ -61,22 +61,22 @@ PARAMETERS = """
     epsilon : float > 0
         For "adam".
     n_iter_no_change : int >= 1 or inf
-        Training stops after more epochs than that without improvement. With dropout, whose noise hides progress, it
-        goes on all the same where the training rows' loss with dropout off fell by tol since this was last looked at.
+        Training stops after more than this many epochs without improvement. With dropout, whose noise hides progress,
+        it goes on nevertheless if the training rows' loss with dropout off has fallen by tol since it was last checked.
     max_fun : int >= 1
-        Calls of the loss at most, for "lbfgs".
+        The maximum number of calls of the loss, for "lbfgs".
     dropout : float in [0, 1] or sequence of them
-        Probability of *dropping*: a number after each hidden layer, or a list with a rate for the input first and
-        then one for each hidden layer.
+        Probability of *dropping*: a number for all hidden layers, or a list with a rate for the input first and then
+        one for each hidden layer.
     dropout_mode : "inverted" or "vanilla"
         As for `cydrop.Dropout`.
     dropout_schedule : None or function of training progress in [0, 1]
         A factor for all rates: `schedules.Linear(1, 0)` lets dropout fade out, `schedules.Step(1, 0, at=0.2)` is
-        early dropout. Progress counts max_iter epochs.
+        early dropout. Progress is counted over max_iter epochs.
     max_norm : float > 0 or None
-        Bound of the Euclidean norm of each hidden unit's incoming weights.
+        Bound on the Euclidean norm of each hidden unit's incoming weights.
     n_threads : int or None
-        None takes what the machine grants to this process. A warm start keeps the number of the first fit.
+        None takes what the machine grants this process. A warm start keeps the number of the first fit.
 """
 
 ATTRIBUTES = """
@@ -85,11 +85,11 @@ ATTRIBUTES = """
     network_ : cydrop.Network
         The trained network; `network_.save(path)` and `cydrop.onnx.export(network_, path)` write it to files.
     loss_, best_loss_ : float
-        Of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
+        Loss of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
     loss_curve_ : list of float
-        One value an epoch; like `best_loss_` and the scores below not for "lbfgs".
+        One value per epoch; like `best_loss_` and the scores below not for "lbfgs".
     validation_scores_ : list of float or None
-        {score} of the held-out rows, one value an epoch, with early_stopping or X_val.
+        {score} of the held-out rows, one value per epoch, with early_stopping or X_val.
     validation_loss_curve_ : list of float or None
         Their loss, to compare with `loss_curve_`: dropout off, without the penalty.
     best_validation_score_ : float or None
@@ -106,8 +106,8 @@ ATTRIBUTES = """
 NOTES = """
     Notes
     -----
-    Where all rows fit into one batch, they are sorted, and equal rows are merged to one of their joint weight: then a
-    row of weight 3 and three rows of weight 1 give the same bits. In smaller batches a weight multiplies the row's
+    Where all rows fit into one batch, they are sorted, and equal rows are merged into one with their joint weight: then
+    a row of weight 3 and three rows of weight 1 give the same bits. In smaller batches a weight multiplies the row's
     loss, and weights are scaled to a mean of 1.
 """
 

@@ -65,7 +65,7 @@ def fit_lbfgs(estimator: Estimator, settings: Settings, data: Data, factor: floa
 
 
 def _set(network: Network, vector: NDArray[np.float64]) -> None:
-    """Puts all parameters, one after the other, into the network."""
+    """Puts all parameters, one after another, into the network."""
     end = 0
     for array in network.parameters().values():
         array[...] = vector[end : end + array.size].reshape(array.shape)

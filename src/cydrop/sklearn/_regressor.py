@@ -123,7 +123,7 @@ class MLPRegressor(RegressorMixin, MLP):
 
 
 class Regression(Task):
-    """Of one number a row, or of several."""
+    """Of one number per row, or of several."""
 
     estimator: MLPRegressor
     numeric = True

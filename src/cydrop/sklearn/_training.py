@@ -40,14 +40,14 @@ def train(
     incremental: bool,
     classes: ArrayLike | None = None,
     held_out: tuple[Any, Any] = (None, None),
-    told: Any = (),
+    listeners: Any = (),
 ) -> Any:
     """`fit`, or where `incremental` `partial_fit`, of the task's estimator, which is returned. Warnings name the caller
     of the function that calls this one."""
     estimator = task.estimator
     before = estimator.__dict__.copy()
     try:
-        watching = callbacks.checked(() if told is None else told)
+        watching = callbacks.checked(() if listeners is None else listeners)
         run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching)
     except BaseException:  # what is refused leaves the estimator as it was
         estimator.__dict__.clear()
@@ -66,7 +66,7 @@ def _ready(
     incremental: bool,
     classes: ArrayLike | None,
     held_out: tuple[Any, Any],
-    told: list[callbacks.Callback],
+    listeners: list[callbacks.Callback],
 ) -> Callable[[], None]:
     """Checks everything and sets up a network; then what is left to do: the training."""
     estimator = task.estimator
@@ -80,7 +80,7 @@ def _ready(
     if not len(data.X):
         raise ValueError("sample_weight and class_weight leave no row: one of the two is 0 for each of them")
     validation = _given_validation(task, *held_out)
-    if estimator.solver == "lbfgs" and (validation is not None or told):
+    if estimator.solver == "lbfgs" and (validation is not None or listeners):
         raise ValueError("solver='lbfgs' has no epochs: X_val, y_val and callbacks are for 'adam' and 'sgd'")
     if len(data.X) <= settings.batch_size and not incremental:
         data = merged(data)
@@ -95,7 +95,7 @@ def _ready(
     _begin_records(estimator, validated=validation is not None)
     set_optimizer(estimator, settings, data, keep_moments=incremental and not fresh)
     watch = Watch(estimator, task, settings, data, validation, incremental, fresh)
-    return lambda: _fit_epochs(estimator, settings, data, watch, told)
+    return lambda: _fit_epochs(estimator, settings, data, watch, listeners)
 
 
 def _given_validation(task: Task, X_val: Any, y_val: Any) -> Data | None:
@@ -183,7 +183,7 @@ def _begin_records(estimator: Estimator, validated: bool) -> None:
 
 
 def _fit_epochs(
-    estimator: Estimator, settings: Settings, data: Data, watch: Watch, told: list[callbacks.Callback]
+    estimator: Estimator, settings: Settings, data: Data, watch: Watch, listeners: list[callbacks.Callback]
 ) -> None:
     held, factor = watch.validation, watch.task.loss()[1]
     weight = data.scaled_weight(factor)
@@ -195,7 +195,7 @@ def _fit_epochs(
             shuffle=estimator.shuffle and len(data.X) > settings.batch_size,
             sample_weight=None if (weight == 1.0).all() else weight,
             validation_data=None if held is None else (held.X, held.target, held.scaled_weight(factor)),
-            callbacks=[watch, *told],
+            callbacks=[watch, *listeners],
             verbose=int(bool(estimator.verbose)),
         )  # fmt: skip
     except KeyboardInterrupt:
