@@ -5,7 +5,7 @@ Each function's twin in plain NumPy is in cydrop.reference.
 
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
@@ -236,14 +236,14 @@ def apply_mask(
 
 
 cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, j, whole = n // 64
-    cdef uint64_t word = 0
+    cdef unsigned char[64] last
+    cdef Py_ssize_t i, whole = n // 64, rest = n % 64
     for i in range(whole):
         bits[i] = bytes_to_bits(keep + 64 * i)
-    for j in range(64 * whole, n):
-        word |= <uint64_t>(keep[j] != 0) << (j & 63)
-    if n > 64 * whole:
-        bits[whole] = word
+    if rest:
+        memset(last, 0, 64)
+        memcpy(last, keep + 64 * whole, rest)
+        bits[whole] = bytes_to_bits(last)
 
 
 cdef void keep_block(const unsigned char* keep, float scale, const float* x, float* out, Py_ssize_t n) noexcept nogil:
@@ -280,9 +280,11 @@ def pack(const unsigned char[::1] keep, uint64_t[::1] bits):
 
 def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):
     """Bits into booleans."""
-    cdef Py_ssize_t n = keep.shape[0], i, j, whole = n // 64
+    cdef unsigned char[64] last
+    cdef Py_ssize_t i, whole = keep.shape[0] // 64, rest = keep.shape[0] % 64
     with nogil:
         for i in range(whole):
             bits_to_bytes(bits[i], &keep[64 * i])
-        for j in range(64 * whole, n):
-            keep[j] = (bits[whole] >> (j & 63)) & 1
+        if rest:
+            bits_to_bytes(bits[whole], last)
+            memcpy(&keep[64 * whole], last, rest)
