@@ -27,10 +27,7 @@ from setuptools.command.build_ext import build_ext
 CORE = "src/cydrop/_core"
 SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
 ONCE = ["cpu"]  # needed before an instruction set is chosen
-KERNELS = [
-    "xorshift", "dropout", "noise", "relu", "activations", "dense", "norms", "gather", "losses", "optimizers", "tally",
-    "engine",
-]  # fmt: skip
+KERNELS = ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers", "engine"]
 
 X86_TARGETS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"],

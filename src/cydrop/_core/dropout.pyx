@@ -1,13 +1,15 @@
-"""Dropout on flat arrays: draw masks, apply them forward and backward, pack and unpack them.
+"""Dropout on flat arrays: draw masks, apply them forward and backward, pack and unpack them; leave dropped units out.
 
 Each function's twin in plain NumPy is in cydrop.reference.
 """
 
 from cython.parallel cimport prange
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.gather cimport Kept, gather, kept_places, spread
+from cydrop._core.matrix cimport Matrix
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "bitmask.h" nogil:
@@ -288,3 +290,37 @@ def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):
         if rest:
             bits_to_bytes(bits[whole], last)
             memcpy(&keep[64 * whole], last, rest)
+
+
+def kept(const uint64_t[::1] bits, int32_t[::1] places):
+    """Writes the places of the set bits among the first len(places); returns their number."""
+    return kept_places(&bits[0], places.shape[0], &places[0]) if places.shape[0] else 0
+
+
+def gathered(
+    const float[:, ::1] source,     # IN
+    const uint64_t[::1] row_bits,   # IN, the masks
+    const uint64_t[::1] col_bits,   # IN
+    int32_t[::1] row_places,        # OUT, places for all rows
+    int32_t[::1] col_places,        # OUT
+    float[:, ::1] to,               # OUT
+    int n_threads,
+):
+    """to = source[rows kept][:, columns kept]"""
+    cdef Matrix a, b
+    cdef Kept rows, cols
+    a.data, a.row = <float*>&source[0, 0], source.shape[1]     # only read
+    b.data, b.row = &to[0, 0], to.shape[1]
+    rows.bits, rows.places, rows.units = &row_bits[0], &row_places[0], source.shape[0]
+    cols.bits, cols.places, cols.units = &col_bits[0], &col_places[0], source.shape[1]
+    with nogil:
+        kept_places(rows.bits, rows.units, &row_places[0])
+        kept_places(cols.bits, cols.units, &col_places[0])
+        gather(a, &rows, to.shape[0], &cols, to.shape[1], b, n_threads)
+
+
+def spread_row(const float[::1] source, const uint64_t[::1] bits, Py_ssize_t first, float[::1] to):
+    """to = the units from `first` on of a row whose kept ones among these are `source`"""
+    if to.shape[0]:
+        with nogil:
+            spread(&source[0], &bits[0], first, to.shape[0], &to[0])
