@@ -27,6 +27,7 @@ from setuptools.command.build_ext import build_ext
 CORE = "src/cydrop/_core"
 SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
 ONCE = ["cpu"]  # needed before an instruction set is chosen
+PLUMBING = ["_shared", *ONCE]  # no loops over numbers: -O3 only makes them larger
 KERNELS = ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers", "engine"]
 
 X86_TARGETS = {
@@ -62,7 +63,8 @@ class BuildCore(build_ext):
                 ext.cydrop_target = "baseline"
                 self.extensions.append(ext)
         for ext in self.extensions:
-            ext.extra_compile_args = compile_flags + ext.extra_compile_args
+            own_flags = self._own_flags(ext.name.rpartition(".")[2])
+            ext.extra_compile_args = compile_flags + own_flags + ext.extra_compile_args
             ext.extra_link_args = link_flags + ext.extra_link_args
         super().build_extensions()
 
@@ -86,6 +88,15 @@ class BuildCore(build_ext):
         variant.extra_compile_args = [*ext.extra_compile_args, *flags, f'-DCYDROP_TARGET="{target}"']
         variant.cydrop_target = target
         return variant
+
+    def _own_flags(self, module):
+        if DEBUG or self.compiler.compiler_type == "msvc":
+            return []
+        if module in PLUMBING:
+            return ["-O2"]
+        if module == "engine":  # its functions call, they do not count: the compiler decides what is worth a copy
+            return ["-DCYTHON_INLINE="]
+        return []
 
     def _common_flags(self):
         if self.compiler.compiler_type == "msvc":
@@ -160,6 +171,7 @@ setup(
             "cdivision": True,
             "embedsignature": True,
             "freethreading_compatible": False,
+            "auto_pickle": False,
         },
     ),
     cmdclass={"build_ext": BuildCore},
