@@ -38,6 +38,7 @@ X86_TARGETS = {
 # Same bits everywhere: products and sums are contracted only where the source says fma, and no flag
 # lets the compiler reorder. The two -fno- flags only say that nobody reads errno or the exception flags.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+SMALL = ["-fno-plt"]  # the interpreter's functions are called straight from the table of their addresses
 
 DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
 ANNOTATE = os.environ.get("CYDROP_ANNOTATE", "0") == "1"
@@ -94,7 +95,7 @@ class BuildCore(build_ext):
             return []
         if module in PLUMBING:
             return ["-O2"]
-        if module == "engine":  # its functions call, they do not count: the compiler decides what is worth a copy
+        if module == "engine":  # it calls kernels: let the compiler decide what is worth a copy at every call
             return ["-DCYTHON_INLINE="]
         return []
 
@@ -104,7 +105,7 @@ class BuildCore(build_ext):
             openmp = [(["/openmp"], [])]
         else:
             compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
-            compile_flags += [flag for flag in EXACT if self._accepts([flag])]
+            compile_flags += [flag for flag in EXACT + SMALL if self._accepts([flag])]
             compile_flags += ["-Wno-unused-function", "-Wno-unused-variable"]
             link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]
             openmp = [(["-fopenmp"], ["-fopenmp"])]
