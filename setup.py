@@ -26,10 +26,8 @@ from setuptools.command.build_ext import build_ext
 CORE = "src/cydrop/_core"
 SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
 ONCE = ["cpu"]  # needed before an instruction set is chosen
-KERNELS = [
-    "xorshift", "dropout", "noise", "relu", "activations", "dense", "norms", "gather", "losses", "optimizers", "tally",
-    "engine",
-]  # fmt: skip
+PLUMBING = ["_shared", *ONCE]  # no loops over numbers: -O3 only makes them larger
+KERNELS = ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers", "engine"]
 
 X86_TARGETS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"],
@@ -39,6 +37,7 @@ X86_TARGETS = {
 # Same bits everywhere: products and sums are contracted only where the source says fma, and no flag
 # lets the compiler reorder. The two -fno- flags only say that nobody reads errno or the exception flags.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+SMALL = ["-fno-plt"]  # the interpreter's functions are called straight from the table of their addresses
 
 DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
 ANNOTATE = os.environ.get("CYDROP_ANNOTATE", "0") == "1"
@@ -64,7 +63,8 @@ class BuildCore(build_ext):
                 ext.cydrop_target = "baseline"
                 self.extensions.append(ext)
         for ext in self.extensions:
-            ext.extra_compile_args = compile_flags + ext.extra_compile_args
+            own_flags = self._own_flags(ext.name.rpartition(".")[2])
+            ext.extra_compile_args = compile_flags + own_flags + ext.extra_compile_args
             ext.extra_link_args = link_flags + ext.extra_link_args
         super().build_extensions()
 
@@ -89,13 +89,22 @@ class BuildCore(build_ext):
         variant.cydrop_target = target
         return variant
 
+    def _own_flags(self, module):
+        if DEBUG or self.compiler.compiler_type == "msvc":
+            return []
+        if module in PLUMBING:
+            return ["-O2"]
+        if module == "engine":  # it calls kernels: let the compiler decide what is worth a copy at every call
+            return ["-DCYTHON_INLINE="]
+        return []
+
     def _common_flags(self):
         if self.compiler.compiler_type == "msvc":
             compile_flags, link_flags = (["/Od", "/Zi"] if DEBUG else ["/O2"]) + ["/fp:precise"], []
             openmp = [(["/openmp"], [])]
         else:
             compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
-            compile_flags += [flag for flag in EXACT if self._accepts([flag])]
+            compile_flags += [flag for flag in EXACT + SMALL if self._accepts([flag])]
             compile_flags += ["-Wno-unused-function", "-Wno-unused-variable"]
             link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]
             openmp = [(["-fopenmp"], ["-fopenmp"])]
@@ -160,6 +169,7 @@ setup(
             "cdivision": True,
             "embedsignature": True,
             "freethreading_compatible": False,
+            "auto_pickle": False,
         },
     ),
     cmdclass={"build_ext": BuildCore},

@@ -6,7 +6,6 @@ import pytest
 import cydrop as cd
 from cydrop import functional
 from cydrop._core import dropout as dropout_kernel
-from cydrop._core import gather
 
 
 def packed(mask):
@@ -24,13 +23,13 @@ def test_gathering_is_indexing_and_spreading_is_the_way_back(rows, cols, keep, r
     expected = source[row_mask][:, col_mask]
     exact = np.empty(expected.shape, dtype=np.float32)
     places = np.empty(rows, np.int32), np.empty(cols, np.int32)
-    gather.gathered(source, packed(row_mask), packed(col_mask), *places, exact, 2)
+    dropout_kernel.gathered(source, packed(row_mask), packed(col_mask), *places, exact, 2)
     np.testing.assert_array_equal(exact, expected)
-    assert gather.kept(packed(col_mask), places[1]) == expected.shape[1]
+    assert dropout_kernel.kept(packed(col_mask), places[1]) == expected.shape[1]
     for first in {0, cols // 3, cols - 1}:
         kept = np.ascontiguousarray(source[0, first:][col_mask[first:]])
         back = np.full(cols - first, np.nan, dtype=np.float32)
-        gather.spread_row(kept if kept.size else np.zeros(1, np.float32), packed(col_mask), first, back)
+        dropout_kernel.spread_row(kept if kept.size else np.zeros(1, np.float32), packed(col_mask), first, back)
         np.testing.assert_array_equal(back, np.where(col_mask, source[0], 0)[first:])
 
 

@@ -129,11 +129,11 @@ def into_fresh(run: Callable[..., Any], *given: Floats) -> Floats:
 def compare_relu(report: dict[str, Any], exponent: int, repeats: int) -> None:
     """Allocating against allocating, then into a given array."""
     from cydrop import functional
-    from cydrop._core import relu as kernels
+    from cydrop._core import activations as kernels
 
     n = 2**exponent
     x = np.random.default_rng(17).standard_normal(n, dtype=np.float32)
-    out = np.empty_like(x)
+    out, relu = np.empty_like(x), kernels.KINDS["relu"]
     runs = {name: make(n) for name, make in RELUS.items()}
     best, least = fastest({name: functools.partial(run, x, out) for name, run in runs.items()})
     fresh, _ = fastest({name: functools.partial(into_fresh, run, x) for name, run in runs.items()})
@@ -145,7 +145,7 @@ def compare_relu(report: dict[str, Any], exponent: int, repeats: int) -> None:
     title = f"ReLU forward, 2^{exponent} float32, result allocated, one thread"
     add_section(report, title, take_turns(competitors, repeats), plot=True, candidates=least)
     competitors = {
-        KERNEL.format("_core.relu.relu"): lambda: kernels.relu(x, out, 1),
+        KERNEL.format("_core.activations.activation"): lambda: kernels.activation(relu, 0.0, x, out, 1),
         "NumPy: np.maximum(x, 0, out=out)": lambda: np.maximum(x, 0, out=out),
         f'NumPy, fastest of {len(runs)}: "{best}"': lambda: runs[best](x, out),
     }
@@ -155,7 +155,7 @@ def compare_relu(report: dict[str, Any], exponent: int, repeats: int) -> None:
 
 def compare_relu_backward(report: dict[str, Any], exponent: int, repeats: int) -> None:
     from cydrop import functional
-    from cydrop._core import relu as kernels
+    from cydrop._core import activations as kernels
 
     n = 2**exponent
     x, dy = (rows.copy() for rows in np.random.default_rng(18).standard_normal((2, n), dtype=np.float32))
@@ -172,7 +172,7 @@ def compare_relu_backward(report: dict[str, Any], exponent: int, repeats: int) -
     title = f"ReLU backward, 2^{exponent} float32, result allocated, one thread"
     add_section(report, title, take_turns(competitors, repeats), plot=True, candidates=least)
     competitors = {
-        KERNEL.format("_core.relu.relu_backward"): lambda: kernels.relu_backward(dy, x, out, 1),
+        KERNEL.format("_core.activations.relu_backward"): lambda: kernels.relu_backward(dy, x, out, 1),
         f'NumPy, fastest of {len(runs)}: "{best}"': lambda: runs[best](dy, x, out),
     }
     title = f"ReLU backward, 2^{exponent} float32, into a given array, one thread"

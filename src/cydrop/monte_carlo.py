@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop import losses
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
-from cydrop._core import tally as _tally
+from cydrop._core import losses as _kernels
 from cydrop._run.core import Core
 from cydrop._run.model import Model
 from cydrop._run.plan import Draws
@@ -103,7 +103,7 @@ class Tally:
         """Samples number first, first + 1, ... of the rows from `start` on; each row's samples come in order."""
         rows = slice(start, start + block.shape[1])
         sums = self.mean[rows], self.squares[rows], self.entropies[rows]
-        _tally.tally(block, first, *sums, self.loss.binary, self.n_threads)
+        _kernels.tally(block, first, *sums, self.loss.binary, self.n_threads)
         self.count = max(self.count, first + len(block))
 
     def result(

@@ -1,7 +1,7 @@
 """The activations, y = f(z), and their gradients, dz = dy f'(z), each a scalar formula in a loop that vectorises.
 
-Clevert, Unterthiner and Hochreiter 2016 (ELU); Klambauer et al. 2017 (SELU); Hendrycks and Gimpel 2016 (GELU,
-the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
+Nair and Hinton 2010 (ReLU); Clevert, Unterthiner and Hochreiter 2016 (ELU); Klambauer et al. 2017 (SELU);
+Hendrycks and Gimpel 2016 (GELU, the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
 """
 
 from cython.parallel cimport prange
@@ -173,6 +173,28 @@ def activation_backward(
         control = exact_floats(n_threads)
         for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
             activation_gradient(kind, alpha, &z[i], &dz[i], min(<Py_ssize_t>CHUNK, n - i))
+        restore_floats(control)
+
+
+cdef inline void rectified_gradient(const float* dy, const float* x, float* out, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        out[j] = gradient_of_rectified(x[j], dy[j])
+
+
+def relu_backward(
+    const float[::1] dy,    # IN
+    const float[::1] x,     # IN, the input or the output of the forward pass
+    float[::1] out,         # OUT
+    int n_threads,
+):
+    """out = where(x <= 0, 0, dy)"""
+    cdef Py_ssize_t n = x.shape[0], i
+    cdef uint64_t control
+    with nogil:
+        control = exact_floats(n_threads)
+        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
+            rectified_gradient(&dy[i], &x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))
         restore_floats(control)
 
 

@@ -175,13 +175,15 @@ static inline uint64_t bytes_to_bits(const unsigned char bytes[64]) {
 static inline void bits_to_bytes(uint64_t bits, unsigned char bytes[64]) {
 #if defined(__AVX512BW__)
     _mm512_storeu_si512(bytes, _mm512_maskz_set1_epi8(bits, 1));
-#else
+#elif defined(__SSE2__)
     for (int i = 0; i < 8; i++) {
-        /* eight copies of a byte, each with one bit left, moved down to bit 0 */
+        /* eight copies of a byte, each with one bit left, moved down to bit 0; the lowest byte goes first */
         const uint64_t spread = ((bits >> (8 * i)) & 255) * 0x0101010101010101ull & 0x8040201008040201ull;
         const uint64_t ones = ((spread + 0x7F7F7F7F7F7F7F7Full) | spread) >> 7 & 0x0101010101010101ull;
-        for (int j = 0; j < 8; j++) bytes[8 * i + j] = (unsigned char)(ones >> (8 * j));
+        memcpy(bytes + 8 * i, &ones, 8);
     }
+#else
+    for (int j = 0; j < 64; j++) bytes[j] = (unsigned char)(bits >> j & 1);
 #endif
 }
 

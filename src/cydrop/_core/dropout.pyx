@@ -1,13 +1,15 @@
-"""Dropout on flat arrays: draw masks, apply them forward and backward, pack and unpack them.
+"""Dropout on flat arrays: draw masks, apply them forward and backward, pack and unpack them; leave dropped units out.
 
 Each function's twin in plain NumPy is in cydrop.reference.
 """
 
 from cython.parallel cimport prange
-from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.gather cimport Kept, gather, kept_places, spread
+from cydrop._core.matrix cimport Matrix
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "bitmask.h" nogil:
@@ -236,14 +238,14 @@ def apply_mask(
 
 
 cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, j, whole = n // 64
-    cdef uint64_t word = 0
+    cdef unsigned char[64] last
+    cdef Py_ssize_t i, whole = n // 64, rest = n % 64
     for i in range(whole):
         bits[i] = bytes_to_bits(keep + 64 * i)
-    for j in range(64 * whole, n):
-        word |= <uint64_t>(keep[j] != 0) << (j & 63)
-    if n > 64 * whole:
-        bits[whole] = word
+    if rest:
+        memset(last, 0, 64)
+        memcpy(last, keep + 64 * whole, rest)
+        bits[whole] = bytes_to_bits(last)
 
 
 cdef void keep_block(const unsigned char* keep, float scale, const float* x, float* out, Py_ssize_t n) noexcept nogil:
@@ -280,9 +282,45 @@ def pack(const unsigned char[::1] keep, uint64_t[::1] bits):
 
 def unpack(const uint64_t[::1] bits, unsigned char[::1] keep):
     """Bits into booleans."""
-    cdef Py_ssize_t n = keep.shape[0], i, j, whole = n // 64
+    cdef unsigned char[64] last
+    cdef Py_ssize_t i, whole = keep.shape[0] // 64, rest = keep.shape[0] % 64
     with nogil:
         for i in range(whole):
             bits_to_bytes(bits[i], &keep[64 * i])
-        for j in range(64 * whole, n):
-            keep[j] = (bits[whole] >> (j & 63)) & 1
+        if rest:
+            bits_to_bytes(bits[whole], last)
+            memcpy(&keep[64 * whole], last, rest)
+
+
+def kept(const uint64_t[::1] bits, int32_t[::1] places):
+    """Writes the places of the set bits among the first len(places); returns their number."""
+    return kept_places(&bits[0], places.shape[0], &places[0]) if places.shape[0] else 0
+
+
+def gathered(
+    const float[:, ::1] source,     # IN
+    const uint64_t[::1] row_bits,   # IN, the masks
+    const uint64_t[::1] col_bits,   # IN
+    int32_t[::1] row_places,        # OUT, places for all rows
+    int32_t[::1] col_places,        # OUT
+    float[:, ::1] to,               # OUT
+    int n_threads,
+):
+    """to = source[rows kept][:, columns kept]"""
+    cdef Matrix a, b
+    cdef Kept rows, cols
+    a.data, a.row = <float*>&source[0, 0], source.shape[1]     # only read
+    b.data, b.row = &to[0, 0], to.shape[1]
+    rows.bits, rows.places, rows.units = &row_bits[0], &row_places[0], source.shape[0]
+    cols.bits, cols.places, cols.units = &col_bits[0], &col_places[0], source.shape[1]
+    with nogil:
+        kept_places(rows.bits, rows.units, &row_places[0])
+        kept_places(cols.bits, cols.units, &col_places[0])
+        gather(a, &rows, to.shape[0], &cols, to.shape[1], b, n_threads)
+
+
+def spread_row(const float[::1] source, const uint64_t[::1] bits, Py_ssize_t first, float[::1] to):
+    """to = the units from `first` on of a row whose kept ones among these are `source`"""
+    if to.shape[0]:
+        with nogil:
+            spread(&source[0], &bits[0], first, to.shape[0], &to[0])

@@ -454,12 +454,13 @@ cdef class Workspace:
     def seconds(self):
         """Since start_clock: {"load", "masks", "loss", "update"} and for every operation
         (forward, backward to the input, backward to the weights, the optimizer included)."""
-        cdef int i, j
+        cdef int i
         cdef double* s = self.room.clock.seconds
         if s == NULL:
             raise RuntimeError("the clock was not started")
         parts = {"load": s[LOADING], "masks": s[DRAWING], "loss": s[LOSS_PASS], "update": s[UPDATING]}
-        return parts, [tuple(s[FORWARD + EACH * i + j] for j in range(EACH)) for i in range(self.room.n_ops)]
+        s += FORWARD
+        return parts, [(s[EACH * i], s[EACH * i + 1], s[EACH * i + 2]) for i in range(self.room.n_ops)]
 
     def set_keep(self, int op, double keep):
         """In prediction, the factor of a vanilla dropout layer's outputs: 1 - rate."""

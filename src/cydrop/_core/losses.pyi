@@ -28,3 +28,12 @@ def pair_loss(
     row_correct: NDArray[np.int32],
     n_threads: int,
 ) -> float: ...
+def tally(
+    samples: NDArray[np.float32],
+    before: int,
+    mean: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    entropies: NDArray[np.float64],
+    binary: bool,
+    n_threads: int,
+) -> None: ...

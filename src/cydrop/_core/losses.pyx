@@ -24,6 +24,7 @@ from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, sigmoid32
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.r_drop cimport pair_row
 from cydrop._core.serial cimport SERIAL_PASS
+from cydrop._core.tally cimport SPAN, entropy_rows, tally_span
 
 cdef extern from "fma.h" nogil:
     float fabsf(float x)
@@ -380,4 +381,31 @@ def link(int kind, float[:, ::1] z, int n_threads):
         control = exact_floats(threads)
         for r in prange(0, rows, BLOCK, num_threads=threads, schedule="static"):
             link_rows(kind, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)
+        restore_floats(control)
+
+
+def tally(
+    const float[:, :, ::1] samples,     # IN, (samples, rows, units)
+    Py_ssize_t before,                  # samples that were tallied already
+    double[:, ::1] mean,                # INOUT
+    double[:, ::1] squares,             # INOUT, sum of squared differences from the mean
+    double[:, ::1] entropies,           # INOUT, (rows, 1) or (rows, units), or empty: not wanted
+    bint binary,
+    int n_threads,
+):
+    """Takes some more samples into account."""
+    cdef Py_ssize_t count = samples.shape[0], rows = samples.shape[1], units = samples.shape[2]
+    cdef Py_ssize_t size = rows * units, i, wide = units if binary else 1
+    cdef int threads = n_threads if count * size > SERIAL_PASS else 1
+    if count == 0 or size == 0:
+        return
+    cdef uint64_t control
+    with nogil:
+        control = exact_floats(n_threads)
+        for i in prange(0, size, SPAN, num_threads=threads, schedule="static"):
+            tally_span(&samples[0, 0, 0] + i, size, count, before, &mean[0, 0] + i, &squares[0, 0] + i,
+                       min(<Py_ssize_t>SPAN, size - i))
+        if entropies.shape[0]:
+            for i in prange(rows, num_threads=threads, schedule="static"):
+                entropy_rows(&samples[0, i, 0], size, count, binary, &entropies[0, 0] + i * wide, 1, units)
         restore_floats(control)

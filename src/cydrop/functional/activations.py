@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike
 from cydrop._base import checks, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import activations as kernels
-from cydrop._core import relu as relu_kernels
 from cydrop.functional._arrays import floats, same_shape
 from cydrop.functional._documentation import documented
 
@@ -59,10 +58,7 @@ def _backward(kind: str, dy: ArrayLike, x: ArrayLike, n_threads: int, option: fl
 @_documented_forward
 def relu(x: ArrayLike, *, n_threads: int = 1) -> Floats:
     """max(x, 0); NaN stays NaN."""
-    x = floats("x", x)
-    y = np.empty(x.shape, dtype=np.float32)
-    relu_kernels.relu(x.reshape(-1), y.reshape(-1), threads.resolve(n_threads))
-    return y
+    return _forward("relu", x, n_threads)
 
 
 @_documented_backward
@@ -70,7 +66,7 @@ def relu_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     """dx = 0 where x <= 0, else dy; x is the input or the output of `relu`."""
     given, x = same_shape(dy, x)
     dx = np.empty(x.shape, dtype=np.float32)
-    relu_kernels.relu_backward(given.reshape(-1), x.reshape(-1), dx.reshape(-1), threads.resolve(n_threads))
+    kernels.relu_backward(given.reshape(-1), x.reshape(-1), dx.reshape(-1), threads.resolve(n_threads))
     return dx
 
 

@@ -1,11 +1,6 @@
 """Running mean, spread and entropies of Monte Carlo samples (Welford 1962), each element's samples in order."""
 
-from cython.parallel cimport prange
-from libc.stdint cimport uint64_t
-
 from cydrop._core.elementary cimport log32
-from cydrop._core.float_control cimport exact_floats, restore_floats
-from cydrop._core.serial cimport SERIAL_PASS
 
 cdef enum:
     SPAN = 512                  # elements that a thread takes at a time
@@ -17,7 +12,7 @@ cdef inline float entropy_term(float p) noexcept nogil:
     return -p * log32(safe)
 
 
-cdef void tally_span(
+cdef inline void tally_span(
     const float* sample, Py_ssize_t size, Py_ssize_t samples, Py_ssize_t before, double* mean, double* squares,
     Py_ssize_t n
 ) noexcept nogil:
@@ -32,7 +27,7 @@ cdef void tally_span(
             squares[j] = squares[j] + change * (<double>sample[s * size + j] - mean[j])
 
 
-cdef void entropy_rows(
+cdef inline void entropy_rows(
     const float* sample, Py_ssize_t size, Py_ssize_t samples, bint binary, double* entropies, Py_ssize_t rows,
     Py_ssize_t units
 ) noexcept nogil:
@@ -55,30 +50,3 @@ cdef void entropy_rows(
                     for j in range(some):
                         entropies[r] += <double>terms[j]
                 start += SPAN
-
-
-def tally(
-    const float[:, :, ::1] samples,     # IN, (samples, rows, units)
-    Py_ssize_t before,                  # samples that were tallied already
-    double[:, ::1] mean,                # INOUT
-    double[:, ::1] squares,             # INOUT, sum of squared differences from the mean
-    double[:, ::1] entropies,           # INOUT, (rows, 1) or (rows, units), or empty: not wanted
-    bint binary,
-    int n_threads,
-):
-    """Takes some more samples into account."""
-    cdef Py_ssize_t count = samples.shape[0], rows = samples.shape[1], units = samples.shape[2]
-    cdef Py_ssize_t size = rows * units, i, wide = units if binary else 1
-    cdef int threads = n_threads if count * size > SERIAL_PASS else 1
-    if count == 0 or size == 0:
-        return
-    cdef uint64_t control
-    with nogil:
-        control = exact_floats(n_threads)
-        for i in prange(0, size, SPAN, num_threads=threads, schedule="static"):
-            tally_span(&samples[0, 0, 0] + i, size, count, before, &mean[0, 0] + i, &squares[0, 0] + i,
-                       min(<Py_ssize_t>SPAN, size - i))
-        if entropies.shape[0]:
-            for i in prange(rows, num_threads=threads, schedule="static"):
-                entropy_rows(&samples[0, i, 0], size, count, binary, &entropies[0, 0] + i * wide, 1, units)
-        restore_floats(control)
