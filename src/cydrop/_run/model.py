@@ -23,7 +23,7 @@ KEPT_KINDS = 4  # kinds and sizes of workspaces that are kept for the next call
 KEPT_EACH = 4  # of each: as many threads as predict at the same time find theirs again
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(eq=False, frozen=True, repr=False)
 class Model:
     """What a network is once its inputs' width is known.
 

@@ -53,7 +53,7 @@ class Draws(Protocol):
     def rate_at(self, progress: float) -> float: ...
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Source:
     """What an operation draws from: the column of its rate among all rates, and its random stream."""
 
@@ -62,7 +62,7 @@ class Source:
     seed: tuple[int, int] = (0, 0)  # key of the masks, set when the network is built
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Op:
     """One operation on rows of shape `in_shape`. Offsets are places in an arena, -1: there is none.
 
@@ -102,7 +102,7 @@ class Op:
         return math.prod(self.out_shape)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Parameter:
     """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
 
@@ -128,7 +128,7 @@ class Parameter:
             view[...] = self.initial
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Draw:
     """A number that may change during training, in the order of the columns of rates: a dropout layer's rate, a noise's
     standard deviation, a dense layer's drop_connect."""
@@ -140,7 +140,7 @@ class Draw:
     what: str  # is drawn: "units" (a mask), "weights" (a mask) or "normals"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Plan:
     """Everything that building a network needs to know."""
 

@@ -23,7 +23,7 @@ NO_FLOATS = np.empty(0, dtype=np.float32)
 NO_MATRIX = np.empty((0, 0), dtype=np.float32)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Rows:
     """X with its labels, or its class probabilities (cross-entropy) or targets (every other loss), and its weights, as
     they were checked for a loss.

@@ -39,7 +39,7 @@ class Built(NamedTuple):
     plan: Plan | None = None  # that it was built by
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, frozen=True, repr=False)
 class State:
     """A whole network, with its random state: who goes on from it gets the same bits."""
 

@@ -27,7 +27,7 @@ from cydrop.xorshift import Xorshift
 NO_ORDER = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, frozen=True, repr=False)
 class Job:
     """What a call of `fit` asks for, checked."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -44,6 +43,8 @@ class CSVLogger(Callback):
         self._file: TextIO | None = None
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
+        import csv  # what not every program needs is imported when it is first used
+
         there = ""
         if self.append and os.path.exists(self.path):
             with open(self.path, newline="", encoding="utf-8") as file:
@@ -59,6 +60,8 @@ class CSVLogger(Callback):
             self._file.write("\r\n")
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
+        import csv
+
         assert self._file is not None
         writer = csv.writer(self._file)
         with _naming(self.path):

@@ -31,9 +31,9 @@ _LOWER_IS_BETTER = dict.fromkeys(_GROW.split(), False) | dict.fromkeys([*_FALL.s
 
 # At the end of a name: averages ("f1_macro"), cuts ("ndcg@10", "precision_at_5"), Keras's numbers ("auc_1"), and where
 # on a curve it is ("fpr_at_95_tpr", "recall_at_precision").
-_ENDING = re.compile(r"_(macro|micro|weighted|samples|binary|mean|avg|average|ovr|ovo|\d+|at_.*)$")
-_OPPOSITE = re.compile(r"\s*(1|100|one)\s*-|.*(^|[^a-z])minus[^a-z]", re.IGNORECASE)  # "1 - accuracy": who knows
-_BEGINNING = re.compile(r"^(val|valid|validation|clean|train|training|test|dev|eval)_")
+_ENDING = r"_(macro|micro|weighted|samples|binary|mean|avg|average|ovr|ovo|\d+|at_.*)$"
+_OPPOSITE = r"(?i)\s*(1|100|one)\s*-|.*(^|[^a-z])minus[^a-z]"  # "1 - accuracy": who knows
+_BEGINNING = r"^(val|valid|validation|clean|train|training|test|dev|eval)_"
 
 
 def lower_is_better(monitor: str, mode: str = "auto") -> bool:
@@ -53,12 +53,12 @@ def lower_is_better(monitor: str, mode: str = "auto") -> bool:
 def lower_by_name(monitor: str) -> bool | None:
     """Whether less of a metric is better, where its name says so."""
     name = re.sub(r"[^a-z0-9]+", "_", monitor.lower()).strip("_")
-    while (shorter := _BEGINNING.sub("", name)) != name:
+    while (shorter := re.sub(_BEGINNING, "", name)) != name:
         name = shorter
-    if _OPPOSITE.match(monitor):
+    if re.match(_OPPOSITE, monitor):
         return None
     if "_at_" in name:
-        name = _ENDING.sub("", name)
+        name = re.sub(_ENDING, "", name)
     negated = name.startswith(("neg_", "negative_"))  # "neg_mean_squared_error", as scikit-learn's scorers are called
     while True:
         words = name.split("_")
@@ -69,7 +69,7 @@ def lower_by_name(monitor: str) -> bool | None:
                 named = words[first:] == ["score"] and first and "d2" not in words
                 scored = lower_by_name("_".join(words[:first])) if named else None
                 return known != negated if scored is None else scored
-        shorter = _ENDING.sub("", name)
+        shorter = re.sub(_ENDING, "", name)
         if shorter == name:
             return None
         name = shorter
