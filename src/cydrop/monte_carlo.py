@@ -239,14 +239,12 @@ def _blocks(
     plan, engine = model.plan, model.engine
     seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
     chunks = -(-len(rows) // SAMPLE_ROWS)
-    # a mask of all rows, or of the weights, belongs to one sample: those cannot be stacked
-    alone = any(op.shared or op.connect is not None for op in plan.ops)
     workspace = model.borrow(SAMPLE_ROWS, masked=True)
     engine.use_moments(workspace, moments)
     for chunk in range(chunks):
         start = chunk * SAMPLE_ROWS
         part = rows[start : start + SAMPLE_ROWS]
-        copies = 1 if alone else max(1, STACKED_ROWS // len(part))
+        copies = 1 if plan.draws_for_all_rows else max(1, STACKED_ROWS // len(part))
         engine.begin_samples(workspace, part, copies, rates)
         for first in range(0, samples, SAMPLED_BATCHES * copies):
             count = min(SAMPLED_BATCHES * copies, samples - first)

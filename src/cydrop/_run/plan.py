@@ -259,6 +259,11 @@ class Plan:
         return [draw for draw in self.draws if self.ops[draw.op].vanilla]
 
     @cached_property
+    def draws_for_all_rows(self) -> bool:
+        """Whether any mask is of all rows, or of weights: such a mask belongs to one sample."""
+        return any(op.shared or op.connect is not None for op in self.ops)
+
+    @cached_property
     def mask_draws(self) -> list[Draw]:
         """The draws of masks of units, in order."""
         return [draw for draw in self.draws if draw.what == "units"]
