@@ -92,7 +92,11 @@ class BuildCore(build_ext):
     def _own_flags(self, module):
         if DEBUG or self.compiler.compiler_type == "msvc":
             return []
-        return ["-O2"] if module in PLUMBING else []
+        if module in PLUMBING:
+            return ["-O2"]
+        if module == "engine":  # it calls kernels: let the compiler decide what is worth a copy at every call
+            return ["-DCYTHON_INLINE="]
+        return []
 
     def _common_flags(self):
         if self.compiler.compiler_type == "msvc":

@@ -144,6 +144,12 @@ cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, 
             dz[j] = dz[j] * sigmoid32(z[j])
 
 
+cdef inline Py_ssize_t share_of(Py_ssize_t n, int n_threads) noexcept nogil:
+    """Elements that each thread takes of n: whole chunks."""
+    cdef Py_ssize_t chunks = (n + CHUNK - 1) // CHUNK
+    return max((chunks + n_threads - 1) // n_threads, <Py_ssize_t>1) * CHUNK
+
+
 def activation(
     int kind, float alpha,
     const float[::1] z,     # IN
@@ -151,28 +157,28 @@ def activation(
     int n_threads,
 ):
     """y = f(z)"""
-    cdef Py_ssize_t n = z.shape[0], i
+    cdef Py_ssize_t n = z.shape[0], share = share_of(n, n_threads), i
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
-        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
-            activate(kind, alpha, &z[i], &y[i], min(<Py_ssize_t>CHUNK, n - i))
+        for i in prange(0, n, share, num_threads=n_threads, schedule="static"):
+            activate(kind, alpha, &z[i], &y[i], min(share, n - i))
         restore_floats(control)
 
 
 def activation_backward(
     int kind, float alpha,
     const float[::1] z,     # IN
-    float[::1] dz,           # INOUT
+    float[::1] dz,          # INOUT
     int n_threads,
 ):
     """dz = dy f'(z), dz holds dy before"""
-    cdef Py_ssize_t n = z.shape[0], i
+    cdef Py_ssize_t n = z.shape[0], share = share_of(n, n_threads), i
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
-        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
-            activation_gradient(kind, alpha, &z[i], &dz[i], min(<Py_ssize_t>CHUNK, n - i))
+        for i in prange(0, n, share, num_threads=n_threads, schedule="static"):
+            activation_gradient(kind, alpha, &z[i], &dz[i], min(share, n - i))
         restore_floats(control)
 
 
@@ -189,12 +195,12 @@ def relu_backward(
     int n_threads,
 ):
     """out = where(x <= 0, 0, dy)"""
-    cdef Py_ssize_t n = x.shape[0], i
+    cdef Py_ssize_t n = x.shape[0], share = share_of(n, n_threads), i
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads)
-        for i in prange(0, n, CHUNK, num_threads=n_threads, schedule="static"):
-            rectified_gradient(&dy[i], &x[i], &out[i], min(<Py_ssize_t>CHUNK, n - i))
+        for i in prange(0, n, share, num_threads=n_threads, schedule="static"):
+            rectified_gradient(&dy[i], &x[i], &out[i], min(share, n - i))
         restore_floats(control)
 
 
