@@ -1,8 +1,10 @@
 """What every layer must do, whichever it is: a new one is tested here as soon as it stands in `LAYERS` of its file."""
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -61,6 +63,20 @@ def test_alone_it_is_a_network_of_one(layer, rows):
         np.testing.assert_array_equal(y, net.forward(X))
     out = alone.forward(X)
     assert alone.backward(np.ones_like(out)).shape == X.shape
+
+
+@pytest.mark.parametrize("layer", EVERY, ids=repr)
+def test_nobody_keeps_a_layer_that_was_used(layer, rows):
+    X, y = rows
+    layer = one_of(type(layer))
+    layer.forward(X)
+    assert pickle.loads(pickle.dumps(layer)).options().keys() == layer.options().keys()
+    net = network(layer)
+    net.train_on_batch(X, y)
+    last = weakref.ref(layer)
+    del layer, net
+    gc.collect()
+    assert last() is None
 
 
 @pytest.mark.parametrize("layer", EVERY, ids=repr)

@@ -1,8 +1,11 @@
-"""A layer used alone: a core of one layer, there is no second implementation."""
+"""A layer used alone: a core of one layer, there is no second implementation.
+
+The core is kept beside the layer's options, in its `__dict__`: it refers to the layer, so that a table of its own, even
+one with weak keys, would keep both forever. What a layer declares does not change by it.
+"""
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 from cydrop._base import seeding, threads
@@ -14,18 +17,18 @@ from cydrop.history import History
 from cydrop.losses import MSE
 from cydrop.optimizers import SGD
 
-_CORES: weakref.WeakKeyDictionary[Any, Core] = weakref.WeakKeyDictionary()  # of layers that were used alone
+KEPT = "_alone"  # under this name; no pickle takes it along
 
 
 def forward(layer: Any, X: Floats, training: bool) -> Floats:
     """y of a layer for X, (rows, columns)."""
-    core = _CORES.get(layer)
+    core: Core | None = vars(layer).get(KEPT)
     if core is None:
         # one step, so that threads that come first at the same time get the same core
-        core = _CORES.setdefault(layer, _core(layer, seeding.words(getattr(layer, "seed", None), 4)))
+        core = vars(layer).setdefault(KEPT, _core(layer, seeding.words(getattr(layer, "seed", None), 4)))
     model = core.model
     if model is not None and X.shape[1] != model.plan.n_features and not model.plan.has_arrays:
-        core = _CORES[layer] = _core(layer, core.root)  # for these columns: it goes on with the random numbers
+        core = vars(layer)[KEPT] = _core(layer, core.root)  # for these columns: it goes on with the random numbers
         core.built_for(X.shape[1]).engine.draws = model.engine.draws
     if not training:
         return predict(core.built_for(core.inputs(X).shape[1]), X, False)
@@ -36,7 +39,7 @@ def forward(layer: Any, X: Floats, training: bool) -> Floats:
 
 def backward(layer: Any, dy: Floats) -> Floats:
     """d loss / d X of the last training `forward`."""
-    core = _CORES.get(layer)
+    core: Core | None = vars(layer).get(KEPT)
     if core is None:
         raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
     with core.turn:

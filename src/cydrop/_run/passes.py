@@ -87,6 +87,7 @@ class Passes:
         before, self._last = self._last, _Pass(model, model.engine.draws - 1, rows, given, rates)
         if _claims[0] is self._name and before is not None and before.model is model:
             return
+        _claims[0] = None  # until all are, whatever interrupt comes
         for draw in model.plan.draws:
             _LAST[draw.layer] = weakref.ref(self)
         _claims[0] = self._name

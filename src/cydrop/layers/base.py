@@ -152,6 +152,9 @@ class Layer(Declaration):
         """
         return cls(**{name: getattr(module, name) for name in cls.option_names})
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != alone.KEPT}
+
 
 class RandomLayer(Layer):
     """Base of the layers that draw random numbers in training."""

@@ -80,6 +80,8 @@ class Network(Parts, Sampling, ByHand):
         count, root = threads.resolve(n_threads), tuple(int(word) for word in seeding.words(seed, 4))
         self._begin(Core(State(given, *chosen, root, 0, History(), count, n_threads is None, None)))
 
+    _trainer = Trainer()  # the seam for other ways of training; it keeps nothing of a network
+
     def _begin(self, core: Core) -> None:
         self._core = core
         self.stop_training = False
@@ -174,7 +176,6 @@ class Network(Parts, Sampling, ByHand):
             core.built_for(data.X.shape[1])
             # train
             job = Job(data, validation, epochs, shuffle, clean_metrics)
-            trainer = Trainer()
             self.stop_training = False
             self.training_rows = len(data.X)
             try:
@@ -182,7 +183,7 @@ class Network(Parts, Sampling, ByHand):
                     for epoch in range(epochs):
                         if self.stop_training:  # set before the first epoch, or after the last
                             break
-                        metrics = trainer.epoch(core, job, epoch)
+                        metrics = self._trainer.epoch(core, job, epoch)
                         notifier.epoch_ended(core.epochs, metrics)
             finally:
                 if core.n_threads > 1:
@@ -242,7 +243,7 @@ class Network(Parts, Sampling, ByHand):
             data = core.rows(X, y, sample_weight, batch_size)
             core.check_batches(data)
             core.built_for(data.X.shape[1])
-            total, _ = Trainer().train_pass(core, data, NO_ORDER, core.rates([0.0]), core.epochs + 1)
+            total, _ = self._trainer.train_pass(core, data, NO_ORDER, core.rates([0.0]), core.epochs + 1)
             return total / len(data.X)
 
     # Prediction -------------------------------------------------------------------------------------------
