@@ -391,3 +391,26 @@ def test_the_examples_of_the_docstrings_run():
     result = doctest.testmod(cd.exchange)
     assert result.attempted >= 10
     assert result.failed == 0
+
+
+def test_arrays_without_a_name_in_a_state_dict_are_not_left_out_without_a_word():
+    class Block(cd.layers.Layer):
+        def lower(self, plan):
+            cd.Dense(3).lower(plan)
+
+    net = cd.Network([cd.Dense(4), Block()], loss="mse").build(5)
+    for call in (lambda: cd.exchange.to_state_dict(net), lambda: cd.exchange.load_state_dict(net, {})):
+        with pytest.raises(ValueError, match=r"layers\[1\] is Block\(\): a state dict has no name for its bias"):
+            call()
+
+
+def test_what_lies_between_parameters_is_not_taken_over():
+    """Memory that was freed may hold anything, NaN as well: training looks at the whole arena."""
+    net = cd.Network([cd.Dense(3), cd.ReLU(), cd.Dense(2)], seed=0).build(5)
+    state = cd.exchange.to_state_dict(net)
+    size = core_of(net).plan.arena_size
+    for _ in range(50):
+        junk = [np.full(size, np.nan, dtype=np.float32) for _ in range(8)]
+        del junk
+        cd.exchange.load_state_dict(net, state)
+        assert np.isfinite(core_of(net).model.parameters).all()

@@ -349,3 +349,21 @@ def test_a_rate_out_of_range_is_refused_and_a_refused_call_leaves_a_generator_al
     with pytest.raises(ValueError, match="columns"):
         net.predict_mc(rng.standard_normal((7, 5)), seed=generator)
     assert generator.bit_generator.state == before
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [cd.Dropout(0.2), cd.Dense(16), cd.ReLU(), cd.Dense(2, drop_connect=0.3)],
+        lambda: [cd.Dense(16), cd.Dropout(0.2), cd.Dense(9), cd.GaussianNoise(0.5), cd.Dense(2)],
+        lambda: [cd.AlphaDropout(0.2), cd.Dense(9), cd.GaussianNoise(0.5), cd.GaussianDropout(0.1), cd.Dense(2)],
+    ],
+)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_samples_do_not_depend_on_where_earlier_ones_began_to_draw(rng, layers, n_threads):
+    X = rng.standard_normal((30, 6)).astype(np.float32)
+    used, fresh = (cd.Network(layers(), seed=0, n_threads=n_threads).build(6) for _ in range(2))
+    for rate in (0.0, 0.4, 0.0):  # without dropout the first draws come later
+        used.predict_mc(X, 40, seed=1, rate=rate)
+    found, wanted = (net.predict_mc(X, 40, seed=1, return_samples=True) for net in (used, fresh))
+    np.testing.assert_array_equal(found.samples, wanted.samples)

@@ -578,7 +578,8 @@ def test_a_layer_that_does_not_say_what_it_computes_is_refused():
     class Silent(cd.layers.Layer):
         pass
 
-    with pytest.raises(TypeError, match=r"Silent does not say what it computes: it needs a method lower\(plan\)"):
+    message = r"layers\[0\] is Silent\(\), which does not say .*: its class needs a method lower\(plan\)"
+    with pytest.raises(TypeError, match=message):
         cd.Network([Silent()])
 
 
@@ -597,3 +598,41 @@ def test_what_the_engine_does_not_know_is_refused(kind, options, message):
 
     with pytest.raises(ValueError, match=message):
         cd.Network([Unknown()]).build(5)
+
+
+@pytest.mark.parametrize(
+    ("lower", "message"),
+    [
+        (lambda plan: None, "the layers put no operation into the plan"),
+        (lambda plan: plan.operation("dense", (3,)), "a 'dense' operation of 5 to 3 units has not the parameters it"),
+        (lambda plan: plan.operation("norm", plan.shape, variant="rows"), "has not the parameters it needs"),
+        (lambda plan: plan.operation("map", (3,)), "a 'map' operation cannot make 3 units of 5"),
+        (lambda plan: plan.operation("noise", (9,), variant="add"), "a 'noise' operation cannot make 9 units of 5"),
+    ],
+)
+def test_an_operation_that_would_read_what_is_not_there_is_refused(lower, message):
+    class Wrong(cd.layers.Layer):
+        def lower(self, plan):
+            lower(plan)
+
+    with pytest.raises(ValueError, match=message):
+        cd.Network([Wrong()]).build(5)
+
+
+class Own(cd.Network):
+    """A network with attributes of its own."""
+
+
+def test_attributes_of_a_subclass_are_pickled_whatever_they_are_called():
+    net = Own([cd.Dense(2)])
+    net.epochs, net.root, net.threads_of_machine = 50, "/data", None
+    for one in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net), copy.copy(net.build(3))):
+        assert (one.epochs, one.root, one.threads_of_machine) == (50, "/data", None)
+
+
+def test_the_summary_asks_the_plan_for_the_widths():
+    class Block(cd.layers.Layer):
+        def lower(self, plan):
+            cd.Dense(3).lower(plan)
+
+    assert "(n, 3)" in cd.Network([cd.Dense(4), Block()], loss="mse").build(5).summary()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,7 @@ def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
     """
     check_network(net)
     views = core_of(net).made("a state dict").arrays()
+    _check_named(net.layers, views, _names(net.layers).values())
     result: OrderedDict[str, NDArray[Any]] = OrderedDict()
     for name, ours in _names(net.layers).items():
         if name.endswith(COUNTER):
@@ -134,6 +135,7 @@ def _load(net: Network, state_dict: Mapping[str, Any], what: str) -> None:
     if n_features is not None:
         plan = core_of(net).plan_for(n_features)
         shapes = {parameter.name: parameter.shape[::-1] for parameter in [*plan.parameters, *plan.buffers]}
+        _check_named(net.layers, shapes, wanted.values())
         for name, array in arrays.items():
             if array.shape != shapes[wanted[name]]:
                 problems.append(f"{name} must have shape {shapes[wanted[name]]}, got {array.shape}")
@@ -154,6 +156,16 @@ def _names(layers: Sequence[Layer]) -> dict[str, str]:
         names |= {f"{number}.{theirs}": f"{place}.{ours}" for theirs, ours in layer.tensor_names().items()}
         number += 2 if layer.activated else 1
     return names
+
+
+def _check_named(layers: Sequence[Layer], arrays: Iterable[str], named: Iterable[str]) -> None:
+    """Raises for arrays that a state dict has no names for: they would be missing without a word."""
+    for name in sorted(set(arrays) - set(named)):
+        place, _, own = name.partition(".")
+        raise ValueError(
+            f"layers[{place}] is {layers[int(place)]!r}: a state dict has no name for its {own}; its class needs a "
+            "method tensor_names"
+        )
 
 
 def _n_features(net: Network, wanted: dict[str, str], arrays: dict[str, Floats]) -> int | None:

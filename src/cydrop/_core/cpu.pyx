@@ -106,7 +106,7 @@ def forked():
 cdef class Turn:
     """What one thread at a time may do to an object; its own calls may nest. Others are refused, they do not wait.
 
-        with network._turn:
+        with core.turn:
             ...
 
     Compiled, since between a Python function's taking of a lock and its end an interrupt could come, and nobody would

@@ -25,6 +25,7 @@ cdef inline int lower_op(Op* op, given, const Learner* learner, dict parameters,
     op.n_in, op.n_out = given.n_in, given.n_out
     lower_tensor(&op.weight, given.weight, learner, parameters)
     lower_tensor(&op.bias, given.bias, learner, parameters)
+    check_tensors(op, given)
     op.readable = learner.parameters + learner.n + MARGIN if learner.n else NULL
     op.alpha = given.alpha
     op.noise, op.connect = source_of(given.noise), source_of(given.connect)
@@ -36,6 +37,16 @@ cdef inline int lower_op(Op* op, given, const Learner* learner, dict parameters,
     if op.norm.batch:
         op.norm.running_mean = buffers + <Py_ssize_t>given.running_mean
         op.norm.running_variance = buffers + <Py_ssize_t>given.running_variance
+    return 0
+
+
+cdef inline int check_tensors(const Op* op, given) except -1:
+    """What the family computes with must be there: kernels do not look."""
+    cdef Py_ssize_t wanted = op.n_in * op.n_out if op.doors.has_product else op.n_out if op.doors.has_scale else 0
+    if op.weight.size != wanted or (op.doors.has_scale or op.bias.data != NULL) and op.bias.size != op.n_out:
+        raise ValueError(f"a {given.kind!r} operation of {op.n_in} to {op.n_out} units has not the parameters it needs")
+    if op.n_in != op.n_out and not op.doors.has_product:
+        raise ValueError(f"a {given.kind!r} operation cannot make {op.n_out} units of {op.n_in}")
     return 0
 
 

@@ -46,4 +46,5 @@ cdef inline Doors norm_doors() noexcept:
     memset(&doors, 0, sizeof(Doors))
     doors.lay_out, doors.begin, doors.draw = norm_lay_out, norm_begin, norm_draw
     doors.forward, doors.backward = norm_op_forward, norm_op_backward
+    doors.has_scale = True
     return doors

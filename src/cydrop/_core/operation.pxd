@@ -71,6 +71,7 @@ cdef struct Doors:
     Pass forward
     Backward backward           # (op, bound, the operation below or NULL, upstream, step)
     bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
+    bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
 
 

@@ -95,7 +95,10 @@ cdef inline void begin_samples(
     cdef Matrix source, to
     cdef Py_ssize_t copy
     cdef Step step = step_in(room, 0, rows, p.n_threads)
-    cdef int i, stop = room.first
+    cdef int i, lane, stop = room.first
+    for lane in range(room.lanes):          # an earlier sampling may have begun with another operation
+        for i in range(1, p.n_ops):
+            lane_of(room, lane)[i].x = lane_of(room, lane)[i - 1].y
     if stop < p.n_ops and draws_last(&p.ops[stop]):
         stop += 1
     room.copies = copies

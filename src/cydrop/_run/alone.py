@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cydrop._base import seeding, threads
+from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._run.core import Core
 from cydrop._run.prediction import predict
@@ -28,8 +28,9 @@ def forward(layer: Any, X: Floats, training: bool) -> Floats:
         core = vars(layer).setdefault(KEPT, _core(layer, seeding.words(getattr(layer, "seed", None), 4)))
     model = core.model
     if model is not None and X.shape[1] != model.plan.n_features and not model.plan.has_arrays:
-        core = vars(layer)[KEPT] = _core(layer, core.root)  # for these columns: it goes on with the random numbers
-        core.built_for(X.shape[1]).engine.draws = model.engine.draws
+        other = _core(layer, core.root)  # for these columns: it goes on with the random numbers
+        other.built_for(X.shape[1]).engine.draws = model.engine.draws
+        core = vars(layer)[KEPT] = other
     if not training:
         return predict(core.built_for(core.inputs(X).shape[1]), X, False)
     with core.turn:
@@ -37,13 +38,17 @@ def forward(layer: Any, X: Floats, training: bool) -> Floats:
         return core.passes.forward(model, X, [None] * len(model.plan.mask_draws), core.rates([0.0]).drawing)
 
 
-def backward(layer: Any, dy: Floats) -> Floats:
+def backward(layer: Any, dy: Any) -> Floats:
     """d loss / d X of the last training `forward`."""
     core: Core | None = vars(layer).get(KEPT)
     if core is None:
         raise RuntimeError("backward needs a forward(x, training=True) of this layer before it")
+    dy = checks.floats("dy", dy)
+    if not dy.size:
+        raise ValueError(f"dy is empty: shape {dy.shape}")
     with core.turn:
-        return core.passes.backward(dy)
+        dx = core.passes.backward(dy.reshape(len(dy), -1) if dy.ndim else dy)
+    return dx.reshape(dy.shape) if dx.size == dy.size else dx
 
 
 def _core(layer: Any, root: Any) -> Core:

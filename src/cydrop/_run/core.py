@@ -158,7 +158,7 @@ class Core:
         """Other parameters and running statistics, by name; moments start afresh. All or, after an interrupt, none."""
         with self.turn:
             model = self.made("other weights")
-            fresh = model.weights.like()
+            fresh = model.weights.copy()  # the gaps between parameters as well
             views = {**model.views(fresh.parameters), **model.running(fresh.buffers)}
             for name, view in views.items():
                 view[...] = arrays[name]

@@ -22,9 +22,7 @@ from cydrop._run.plan import Draw, Draws, Plan
 
 Mask = NDArray[np.bool_]
 
-# whose training pass a layer was in last; a layer keeps nothing itself
-_LAST: weakref.WeakKeyDictionary[Any, weakref.ref[Passes]] = weakref.WeakKeyDictionary()
-_claims: list[object] = [None]  # the name of those whose layers were claimed last: they need not be claimed again
+KEPT = "_passes"  # under this name a layer's __dict__ has whose training pass it was in last; no pickle takes it along
 
 
 class _Pass(NamedTuple):
@@ -51,7 +49,7 @@ class Passes:
     def __init__(self) -> None:
         self._last: _Pass | None = None
         self._tape: _Tape | None = None
-        self._name = object()
+        self._reference = weakref.ref(self)
 
     def forward(self, model: Model, X: Floats, given: Sequence[Mask | None], rates: NDArray[np.float64]) -> Floats:
         """Raw outputs with dropout on; masks that are given are used instead of drawn ones."""
@@ -84,46 +82,44 @@ class Passes:
 
     def remember(self, model: Model, rows: int, given: Sequence[Mask | None], rates: list[float]) -> None:
         """The training pass that was made just now was of so many rows, at these rates."""
-        before, self._last = self._last, _Pass(model, model.engine.draws - 1, rows, given, rates)
-        if _claims[0] is self._name and before is not None and before.model is model:
-            return
-        _claims[0] = None  # until all are, whatever interrupt comes
+        self._last = _Pass(model, model.engine.draws - 1, rows, given, rates)
         for draw in model.plan.draws:
-            _LAST[draw.layer] = weakref.ref(self)
-        _claims[0] = self._name
+            vars(draw.layer)[KEPT] = self._reference
 
     def masks(self) -> list[Mask]:
         """The masks of the units in the last training pass, one per dropout layer."""
-        if self._last is None:
+        last = self._last  # once: another thread may train
+        if last is None:
             raise RuntimeError("masks needs a training forward pass (fit, train_on_batch or forward) before it")
-        return [self._drawn(draw) for draw in self._last.model.plan.mask_draws]
+        return [_drawn(last, draw) for draw in last.model.plan.mask_draws]
 
     def mask_of(self, layer: Draws) -> Mask | None:
         """The last mask of a layer, the last one of a layer that stands at several places; None where it has none."""
-        if self._last is None:
+        last = self._last
+        if last is None:
             return None
-        draws = [draw for draw in self._last.model.plan.draws if draw.layer is layer and draw.what != "normals"]
-        return self._drawn(draws[-1]) if draws else None
+        draws = [draw for draw in last.model.plan.draws if draw.layer is layer and draw.what != "normals"]
+        return _drawn(last, draws[-1]) if draws else None
 
-    def _drawn(self, draw: Draw) -> Mask:
-        assert self._last is not None
-        plan = self._last.model.plan
-        for given, other in zip(self._last.given, plan.mask_draws, strict=False):  # none is given in `fit`
-            if other is draw and given is not None:
-                return given
-        shape = plan.mask_shape(draw, self._last.rows)
-        size = math.prod(shape)
-        bits = np.zeros(dropout.words_of(size), dtype=np.uint64)
-        rate = self._last.rates[draw.source.column]
-        dropout.mask(bits, size, rate, *key_of(draw.source, self._last.step), 1)
-        mask = np.empty(size, dtype=np.bool_)
-        dropout.unpack(bits, mask.view(np.uint8))
-        return mask.reshape(shape)
+
+def _drawn(last: _Pass, draw: Draw) -> Mask:
+    plan = last.model.plan
+    for given, other in zip(last.given, plan.mask_draws, strict=False):  # none is given in `fit`
+        if other is draw and given is not None:
+            return given
+    shape = plan.mask_shape(draw, last.rows)
+    size = math.prod(shape)
+    bits = np.zeros(dropout.words_of(size), dtype=np.uint64)
+    rate = last.rates[draw.source.column]
+    dropout.mask(bits, size, rate, *key_of(draw.source, last.step), 1)
+    mask = np.empty(size, dtype=np.bool_)
+    dropout.unpack(bits, mask.view(np.uint8))
+    return mask.reshape(shape)
 
 
 def last_mask(layer: Draws) -> Mask | None:
     """The mask of a layer in the last training pass that it was in, alone or in a network; None before the first."""
-    reference = _LAST.get(layer)
+    reference: weakref.ref[Passes] | None = vars(layer).get(KEPT)
     passes = None if reference is None else reference()
     return None if passes is None else passes.mask_of(layer)
 

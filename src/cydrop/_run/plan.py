@@ -162,6 +162,8 @@ class Plan:
                 raise TypeError(f"layers[{plan.place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
             plan.shapes.append(plan.shape)
             layer.lower(plan)
+        if not plan.ops:
+            raise ValueError("the layers put no operation into the plan: there is nothing to compute")
         return plan
 
     @property

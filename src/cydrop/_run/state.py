@@ -64,6 +64,7 @@ class State:
             "history": History({name: list(values) for name, values in self.history.metrics.items()}),
             "_root": self.root,
             "_epochs": self.epochs,
+            "built": None,
         }
         if self.built is not None:
             state["built"] = {name: getattr(self.built, name) for name in ("n_features", "draws", "updates", "tensors")}
@@ -75,8 +76,10 @@ class State:
         return cls(
             tuple(state["layers"]), state["loss"], state["_optimizer"], state["_root"], state["_epochs"],
             state["history"], state["n_threads"], state["_threads_of_machine"],
-            Built(**state["built"]) if "built" in state else None,
+            Built(**state["built"]) if state.get("built") is not None else None,
         )  # fmt: skip
 
 
-PICKLED = frozenset(State.__dataclass_fields__) | {"_optimizer", "_threads_of_machine", "_root", "_epochs"}
+PICKLED = frozenset({
+    "layers", "loss", "_optimizer", "n_threads", "_threads_of_machine", "history", "_root", "_epochs", "built",
+})  # fmt: skip

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop._base.declaration import Declaration
-from cydrop._run import alone
+from cydrop._run import alone, passes
 from cydrop._run.plan import Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
@@ -64,9 +64,7 @@ class Layer(Declaration):
         RuntimeError
             Without a training `forward` before it.
         """
-        dy = checks.floats("dy", dy)
-        dx = alone.backward(self, dy.reshape(len(dy), -1) if dy.ndim else dy)
-        return dx.reshape(dy.shape) if dx.size == dy.size else dx
+        return alone.backward(self, dy)
 
     # What the rest of the house asks of a layer -----------------------------------------------------------------
 
@@ -78,7 +76,8 @@ class Layer(Declaration):
         plan : Plan
             Of the layers before; `plan.shape` is what a row looks like here.
         """
-        raise TypeError(f"{type(self).__name__} does not say what it computes: it needs a method lower(plan)")
+        what = f"layers[{plan.place}] is {self!r}, which does not say what it computes"
+        raise TypeError(f"{what}: its class needs a method lower(plan)")
 
     def check_batch(self, rows: int) -> None:
         """Raises ValueError where nothing is learned from training batches of this many rows.
@@ -153,7 +152,7 @@ class Layer(Declaration):
         return cls(**{name: getattr(module, name) for name in cls.option_names})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != alone.KEPT}
+        return {name: value for name, value in vars(self).items() if name not in (alone.KEPT, passes.KEPT)}
 
 
 class RandomLayer(Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 from cydrop import losses, optimizers
@@ -157,7 +158,7 @@ class Parts(Cored):
         if plan:
             rows.append(("", "input", f"(n, {width})", "0"))
         for place, layer in enumerate(self.layers):
-            width = getattr(layer, "units", width)
+            width = math.prod(plan.shapes[place + 1]) if plan else getattr(layer, "units", width)
             count = sum(p.size for p in plan.parameters if p.name.startswith(f"{place}.")) if plan else 0
             total += count
             rows.append((str(place), repr(layer), f"(n, {width or '?'})", f"{count:,}" if plan else "?"))
