@@ -19,6 +19,7 @@ bits where that is exact (rates that are multiples of 1/256, such as .5), else 1
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from cydrop._core.matrix cimport Matrix
 from cydrop._core.xorshift cimport StreamKey
 
 cdef enum:
@@ -59,5 +60,8 @@ cdef inline void select_row(
         j += 64
 
 
+cdef void select_rows(
+    const uint64_t* mask, int64_t first, Py_ssize_t mask_row, Matrix x, float scale, Matrix out, Py_ssize_t rows,
+    Py_ssize_t cols) noexcept nogil
 cdef void draw_mask(
     StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil

@@ -87,6 +87,16 @@ cdef void break_ties(
             used += 1
 
 
+cdef void select_rows(
+    const uint64_t* mask, int64_t first, Py_ssize_t mask_row, Matrix x, float scale, Matrix out, Py_ssize_t rows,
+    Py_ssize_t cols
+) noexcept nogil:
+    """select_row for each of the rows; the bit of the first element is number `first`."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        select_row(mask, first + r * mask_row, x.data + r * x.row, scale, out.data + r * out.row, cols)
+
+
 cdef void draw_mask(
     StreamKey key, uint32_t threshold, uint64_t* bits, Py_ssize_t first, Py_ssize_t n, int n_threads
 ) noexcept nogil:

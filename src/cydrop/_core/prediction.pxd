@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.panels cimport TILE_ROWS
-from cydrop._core.dropout cimport select_row
+from cydrop._core.dropout cimport select_rows
 from cydrop._core.losses cimport link_rows
 from cydrop._core.operation cimport Bound, Step
 from cydrop._core.program cimport Program, begin, copy_rows, draw, draws_last, forward, forward_from, write_output
@@ -125,7 +125,6 @@ cdef inline void sample_batch(
     cdef Bound* b
     cdef Step step = step_in(room, lane, rows, 1)
     cdef Matrix to
-    cdef Py_ssize_t r
     cdef int i = room.first
     if i == p.n_ops:                    # nothing is drawn
         to.data, to.row = out, room.head_units
@@ -139,9 +138,8 @@ cdef inline void sample_batch(
         b.x = room.head
     draw(p, bound, &step)
     if draws_last(&p.ops[i]):           # the activation is done
-        for r in range(rows):
-            select_row(b.epilogue.mask, b.epilogue.mask_first + r * b.epilogue.mask_row,
-                       room.head.data + r * room.head.row, b.epilogue.scale, b.y.data + r * b.y.row, p.ops[i].n_out)
+        select_rows(b.epilogue.mask, b.epilogue.mask_first, b.epilogue.mask_row, room.head, b.epilogue.scale, b.y, rows,
+                    p.ops[i].n_out)
         i += 1
     forward_from(p, bound, i, p.n_ops, &step)
     write_output(p, bound, rows, out, link)
