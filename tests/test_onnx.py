@@ -305,3 +305,13 @@ def test_a_variance_beyond_float32_is_the_largest_number_there_too():
     found = run(cd.onnx.to_model(net), X)
     np.testing.assert_allclose(found, net.predict(X), rtol=1e-6)
     assert found[0, 1] == np.finfo(np.float32).max
+
+
+def test_noise_that_does_not_say_its_nodes_is_refused_where_it_would_act():
+    class Other(cd.layers.Noise):
+        kernel, rate_name, option_names, std, seed = "add", "std", (), 0.5, None
+
+    net = cd.Network([Other(), cd.Dense(2)], loss="mse", seed=0).build(3)
+    assert cd.onnx.to_model(net).graph.node  # the identity in prediction
+    with pytest.raises(ValueError, match=r"an ONNX model cannot hold Other.* its class has no method noisy"):
+        cd.onnx.to_model(net, mc=True)

@@ -58,6 +58,11 @@ class Loss(Declaration, ABC):
         """Weight of the divergence between two passes of the same rows (R-Drop); 0 is one pass."""
         return 0.0
 
+    @property
+    def copies(self) -> int:
+        """How often a training step passes each row: R-Drop does so twice."""
+        return 2 if self.pair else 1
+
     def columns(self, units: int) -> int:
         """Columns of y; 0 for class labels.
 

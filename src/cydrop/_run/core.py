@@ -225,7 +225,7 @@ class Core:
     def check_batches(self, data: Rows) -> None:
         """Raises where a layer learns nothing from batches of so few rows."""
         for layer in self.layers:
-            layer.check_batch(data.batch_size * (2 if self.loss.pair else 1))
+            layer.check_batch(data.batch_size * self.loss.copies)
 
 
 class Cored:

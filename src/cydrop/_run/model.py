@@ -92,14 +92,9 @@ class Model:
         force, (first, second) = (self.optimizer, self.moments), self.moments
         self.engine.set_optimizer(force, updates, first, second, *self.optimizer.kernel_options())
 
-    @property
-    def copies(self) -> int:
-        """How often a training step passes each row: R-Drop does so twice."""
-        return 2 if self.loss.pair else 1
-
     def borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
         """A workspace for batches of `rows` rows that nobody uses."""
-        rows *= self.copies if training else 1
+        rows *= self.loss.copies if training else 1
         try:
             return self.idle[rows, training, masked].pop()
         except (KeyError, IndexError):

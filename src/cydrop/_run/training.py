@@ -90,7 +90,7 @@ class Trainer:
                     raise DivergedError(epoch, batch + 1)
                 last = min(data.batch_size, rows - (batch - 1) * data.batch_size)
                 in_force = rates.drawing[min(batch, len(rates.drawing)) - 1]
-                core.passes.remember(model, last * model.copies, (), list(in_force))
+                core.passes.remember(model, last * model.loss.copies, (), list(in_force))
                 total += loss
                 correct += hits
         except BaseException:  # an interrupt: was the last update a good one?

@@ -46,7 +46,7 @@ class Noise(RandomLayer):
         amount : float
             Rate or standard deviation.
         """
-        raise NotImplementedError
+        raise ValueError(f"an ONNX model cannot hold {self!r} with its noise: its class has no method noisy")
 
 
 class AlphaDropout(Noise):
