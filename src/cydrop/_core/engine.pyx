@@ -15,15 +15,13 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_of
 from cydrop._core.batch cimport Data, data_of, fetch
-from cydrop._core.dense_op cimport dense_doors, square_weights
+from cydrop._core.dense_op cimport square_weights
+from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.losses cimport LossSum
-from cydrop._core.lowering cimport give_moments, lower_op, lower_optimizer, lower_segments, source_of
-from cydrop._core.map_op cimport map_doors
+from cydrop._core.lowering cimport give_moments, has_parameters, lower_op, lower_optimizer, lower_segments, source_of
 from cydrop._core.matrix cimport Matrix
-from cydrop._core.noise_op cimport noise_doors
-from cydrop._core.norm_op cimport norm_doors
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Source
 from cydrop._core.pace cimport (
     DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, threads_now,
@@ -39,7 +37,7 @@ from cydrop._core.xorshift cimport StreamKey, stream_key
 
 import numpy
 
-from cydrop._core import activations, noise, norms
+from cydrop._core import activations
 from cydrop._core.kinds import kind_of
 from cydrop._core.memory import aligned
 from cydrop._core.optimizers import spans_of
@@ -48,19 +46,8 @@ cdef extern from "fma.h" nogil:
     const char* CYDROP_TARGET
     int CYDROP_HAS_FMA
 
-cdef Doors[8] DOORS
-FAMILIES = {}                   # of operations, by the names in a plan: the place of their doors, and their variants
-
-
-cdef void register(str family, Doors doors, variants):
-    DOORS[len(FAMILIES)] = doors
-    FAMILIES[family] = len(FAMILIES), variants
-
-
-register("dense", dense_doors(), {"": 0})
-register("map", map_doors(), {"": 0})
-register("noise", noise_doors(), noise.KINDS)
-register("norm", norm_doors(), norms.KINDS)
+cdef Doors[MOST_FAMILIES] DOORS
+FAMILIES = families(DOORS)      # of operations, by the names in a plan: the place of their doors, and their variants
 
 
 def key_of(source, unsigned long long step):
@@ -87,6 +74,7 @@ cdef class Engine:
     cdef Py_ssize_t work        # multiply-adds a row, and elements that passes go over
     cdef float[::1] parameters, gradients, moment1, moment2
     cdef float[::1] buffers     # running statistics
+    cdef list numbers           # arrays of operations' sizes
     cdef float[::1] parameters_before, buffers_before   # at the beginning of a pass: a divergence goes back to them
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
@@ -118,16 +106,18 @@ cdef class Engine:
         self.work = p.n_parameters
         lower_segments(learner, plan.segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
+        sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
+        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) for op in plan.ops]
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = kind_of(FAMILIES, given.kind)
             p.ops[i].doors = &DOORS[<int>family]
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)
-            lower_op(&p.ops[i], given, learner, places, first_of(buffers))
+            lower_op(&p.ops[i], given, self.numbers[i], learner, places, first_of(buffers), sizes)
             self.work += 8 * p.ops[i].n_out
             learner.limits_norms = learner.limits_norms or p.ops[i].max_norm > 0
-            if p.ops[i].weight.data != NULL:
+            if has_parameters(&p.ops[i]):
                 p.lowest = min(i, p.lowest)
         mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters)
 
@@ -153,8 +143,7 @@ cdef class Engine:
         self.moment1, self.moment2 = moment1, moment2
         learner.moment1, learner.moment2 = first_of(moment1), first_of(moment2)
         for i in range(self.program.n_ops):
-            give_moments(&self.program.ops[i].weight, learner)
-            give_moments(&self.program.ops[i].bias, learner)
+            give_moments(&self.program.ops[i], learner)
         lower_optimizer(learner, options)
 
     def begin_pass(self, float[::1] parameters, float[::1] buffers):

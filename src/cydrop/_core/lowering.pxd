@@ -1,10 +1,11 @@
 """From a plan's operations, which are Python's, to the structs that run."""
 
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 from cydrop._core.matrix cimport MARGIN
-from cydrop._core.operation cimport Op, Source, Tensor
+from cydrop._core.operation cimport MOST_PARTS, Op, Source, Tensor
 from cydrop._core.optimizers cimport Segment, Update
 from cydrop._core.training cimport Learner
 
@@ -20,11 +21,18 @@ cdef inline Source source_of(given):
     return source
 
 
-cdef inline int lower_op(Op* op, given, const Learner* learner, dict parameters, float* buffers) except -1:
-    """Fills in what an operation says, all but the kinds."""
+cdef inline int lower_op(
+    Op* op, given, const int64_t[::1] numbers, const Learner* learner, dict parameters, float* buffers,
+    dict buffer_sizes
+) except -1:
+    """Fills in what an operation says, all but the kinds. `parameters`, `buffer_sizes`: by their offsets."""
     op.n_in, op.n_out = given.n_in, given.n_out
     lower_tensor(&op.weight, given.weight, learner, parameters)
     lower_tensor(&op.bias, given.bias, learner, parameters)
+    lower_parts(op, given, learner, parameters)
+    op.numbers, op.n_numbers = &numbers[0] if numbers.shape[0] else NULL, numbers.shape[0]
+    if given.buffer >= 0:
+        op.buffer, op.buffer_size = buffers + <Py_ssize_t>given.buffer, buffer_sizes[given.buffer]
     check_tensors(op, given)
     op.readable = learner.parameters + learner.n + MARGIN if learner.n else NULL
     op.alpha = given.alpha
@@ -40,14 +48,35 @@ cdef inline int lower_op(Op* op, given, const Learner* learner, dict parameters,
     return 0
 
 
+cdef inline int lower_parts(Op* op, given, const Learner* learner, dict parameters) except -1:
+    """The parameters of a family's own."""
+    cdef int i
+    op.n_parts = len(given.parts)
+    if op.n_parts > MOST_PARTS:
+        raise ValueError(f"a {given.kind!r} operation has {op.n_parts} parts, at most {MOST_PARTS} have room")
+    for i in range(op.n_parts):
+        lower_tensor(&op.parts[i], given.parts[i], learner, parameters)
+    return 0
+
+
 cdef inline int check_tensors(const Op* op, given) except -1:
     """What the family computes with must be there: kernels do not look."""
     cdef Py_ssize_t wanted = op.n_in * op.n_out if op.doors.has_product else op.n_out if op.doors.has_scale else 0
-    if op.weight.size != wanted or (op.doors.has_scale or op.bias.data != NULL) and op.bias.size != op.n_out:
+    cdef bint fits = op.weight.size == wanted
+    if op.doors.has_scale or op.bias.data != NULL:
+        fits = fits and op.bias.size == op.n_out
+    if op.doors.fits != NULL:
+        fits = op.doors.fits(op)
+    if not fits:
         raise ValueError(f"a {given.kind!r} operation of {op.n_in} to {op.n_out} units has not the parameters it needs")
-    if op.n_in != op.n_out and not op.doors.has_product:
+    if op.n_in != op.n_out and not op.doors.has_product and op.doors.fits == NULL:
         raise ValueError(f"a {given.kind!r} operation cannot make {op.n_out} units of {op.n_in}")
     return 0
+
+
+cdef inline bint has_parameters(const Op* op) noexcept:
+    """Whether there is anything to learn."""
+    return op.weight.data != NULL or op.n_parts > 0
 
 
 cdef inline int lower_tensor(Tensor* tensor, Py_ssize_t offset, const Learner* learner, dict parameters) except -1:
@@ -89,8 +118,16 @@ cdef inline int lower_optimizer(Learner* learner, options) except -1:
     return 0
 
 
-cdef inline void give_moments(Tensor* tensor, const Learner* learner) noexcept:
+cdef inline void give_moments(Op* op, const Learner* learner) noexcept:
     """The places of the moments, once the optimizer has any."""
+    cdef int i
+    give_moments_of(&op.weight, learner)
+    give_moments_of(&op.bias, learner)
+    for i in range(op.n_parts):
+        give_moments_of(&op.parts[i], learner)
+
+
+cdef inline void give_moments_of(Tensor* tensor, const Learner* learner) noexcept:
     if tensor.data != NULL:
         tensor.moment1, tensor.moment2 = learner.moment1, learner.moment2
         if tensor.moment1 != NULL:

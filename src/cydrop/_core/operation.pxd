@@ -8,10 +8,10 @@ the doors by which it is run.
     backward    once per batch      the gradients, and d loss / d z of the operation below
 
 A door is one pointer call per operation and batch, never one per row. A family of operations (map_op.pxd is the
-smallest, made to be copied) is a file that fills in a `Doors`, and a line in the engine's table of families.
+smallest, made to be copied) is a file that fills in a `Doors`, and a line in families.pxd.
 """
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
@@ -21,6 +21,9 @@ from cydrop._core.norms cimport Norm
 from cydrop._core.optimizers cimport Update
 from cydrop._core.pace cimport Clock
 from cydrop._core.xorshift cimport StreamKey
+
+cdef enum:
+    MOST_PARTS = 4
 
 cdef struct Op
 cdef struct Bound
@@ -58,6 +61,7 @@ cdef struct Upstream:           # what the backward pass brings down to an opera
     bint updating               # whether the optimizer runs at once, and gradients need not be kept
 
 
+ctypedef bint (*Fits)(const Op*) noexcept nogil
 ctypedef void (*LayOut)(const Op*, Bound*, const Bound*, Layout*) noexcept nogil
 ctypedef void (*Begin)(const Op*, Bound*) noexcept nogil
 ctypedef void (*Pass)(const Op*, Bound*, const Step*) noexcept nogil
@@ -65,6 +69,7 @@ ctypedef void (*Backward)(const Op*, Bound*, const Bound*, Upstream*, const Step
 
 
 cdef struct Doors:
+    Fits fits                   # whether a family with `parts` has all that it computes with; NULL: it has none
     LayOut lay_out              # (op, bound, the same operation in the first lane, layout)
     Begin begin
     Pass draw
@@ -93,6 +98,12 @@ cdef struct Op:                 # never changes but for moments and updates
     Source connect              # of its dropped weights
     float max_norm              # 0: none
     Norm norm                   # of a normalisation
+    Tensor[MOST_PARTS] parts    # parameters of a family for which a weight and a bias are not enough
+    int n_parts
+    const int64_t* numbers      # sizes of a family's own
+    Py_ssize_t n_numbers
+    float* buffer               # what it keeps but does not train, NULL: nothing
+    Py_ssize_t buffer_size
 
 
 cdef struct Bound:              # an operation and its memory in one workspace

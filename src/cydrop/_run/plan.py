@@ -91,6 +91,9 @@ class Op:
     momentum: float = 0.0
     running_mean: int = -1
     running_variance: int = -1
+    parts: list[int] = field(default_factory=list)  # parameters of a family for which weight and bias are not enough
+    numbers: tuple[int, ...] = ()  # sizes of a family's own
+    buffer: int = -1  # what a family keeps but does not train
     layers: list[int] = field(default_factory=list)  # places in the list of layers
 
     @property
