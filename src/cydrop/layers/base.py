@@ -10,7 +10,8 @@ Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeAlias
 
 from numpy.typing import ArrayLike
 
@@ -18,10 +19,12 @@ from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop._base.declaration import Declaration
 from cydrop._run import alone, passes
-from cydrop._run.plan import Plan
+from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
-__all__ = ["Activation", "Layer", "RandomLayer", "checked_rate"]
+__all__ = ["Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
+
+Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
 
 
 class Layer(Declaration):
@@ -65,6 +68,20 @@ class Layer(Declaration):
             Without a training `forward` before it.
         """
         return alone.backward(self, dy)
+
+    # of layers with parameters, that have these options: what multiplies the optimizer's learning rate and weight decay
+    learning_rate_factor: Factor = 1.0
+    decay_factor: Factor = 1.0
+
+    def factors(self, word: str) -> Factors:
+        """What multiplies learning rate, epsilon and weight decay for one of the layer's parameters.
+
+        Parameters
+        ----------
+        word : str
+            The layer's own for it, as "weight".
+        """
+        return _factor_of(self.learning_rate_factor, word), 1.0, _factor_of(self.decay_factor, word)
 
     # What the rest of the house asks of a layer -----------------------------------------------------------------
 
@@ -225,3 +242,16 @@ class Activation(Layer):
 def checked_rate(name: str, rate: Rate) -> Rate:
     """A probability, or a schedule, whose values are checked as they come."""
     return rate if callable(rate) else checks.rate(name, rate)
+
+
+def checked_factor(name: str, factor: Factor, words: Iterable[str]) -> Factor:
+    """A factor of at least 0 for all parameters, or such factors by the words of some: {"bias": 0.1}."""
+    if not isinstance(factor, Mapping):
+        return checks.number(name, factor, 0.0, single=True)
+    for word in factor:
+        checks.one_of(f"{name}: the parameter", word, tuple(words))
+    return {word: checks.number(f"{name}[{word!r}]", own, 0.0, single=True) for word, own in factor.items()}
+
+
+def _factor_of(factor: Factor, word: str) -> float:
+    return factor.get(word, 1.0) if isinstance(factor, Mapping) else factor

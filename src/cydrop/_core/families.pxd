@@ -1,0 +1,26 @@
+"""The families of operations: a line for each. What a family is, operation.pxd says."""
+
+from cydrop._core.dense_op cimport dense_doors
+from cydrop._core.map_op cimport map_doors
+from cydrop._core.noise_op cimport noise_doors
+from cydrop._core.norm_op cimport norm_doors
+from cydrop._core.operation cimport Doors
+
+cdef enum:
+    MOST_FAMILIES = 16
+
+
+cdef inline void register(dict found, Doors* doors, str family, Doors own, dict variants):
+    doors[len(found)] = own
+    found[family] = len(found), variants
+
+
+cdef inline dict families(Doors* doors):
+    """Fills in the doors: {name in a plan: (their place, the family's variants)}."""
+    from cydrop._core import noise, norms
+    cdef dict found = {}
+    register(found, doors, "dense", dense_doors(), {"": 0})
+    register(found, doors, "map", map_doors(), {"": 0})
+    register(found, doors, "noise", noise_doors(), noise.KINDS)
+    register(found, doors, "norm", norm_doors(), norms.KINDS)
+    return found
