@@ -1,7 +1,7 @@
 """The activations, y = f(z), and their gradients, dz = dy f'(z), each a scalar formula in a loop that vectorises.
 
 Nair and Hinton 2010 (ReLU); Clevert, Unterthiner and Hochreiter 2016 (ELU); Klambauer et al. 2017 (SELU);
-Hendrycks and Gimpel 2016 (GELU, the exact one); Elfwing, Uchibe and Doya 2018 (SiLU).
+Hendrycks and Gimpel 2016 (GELU, the exact one); Elfwing, Uchibe and Doya 2018 (SiLU); Misra 2019 (Mish).
 """
 
 from cython.parallel cimport prange
@@ -22,10 +22,11 @@ cdef enum:                      # after IDENTITY and RELU
     TANH = 7
     SIGMOID = 8
     SOFTPLUS = 9
+    MISH = 10
 
 KINDS = {
     "identity": IDENTITY, "relu": RELU, "leaky_relu": LEAKY_RELU, "elu": ELU, "selu": SELU, "gelu": GELU,
-    "silu": SILU, "tanh": TANH, "sigmoid": SIGMOID, "softplus": SOFTPLUS,
+    "silu": SILU, "tanh": TANH, "sigmoid": SIGMOID, "softplus": SOFTPLUS, "mish": MISH,
 }
 
 cdef enum:
@@ -77,6 +78,23 @@ cdef inline float sigmoid_derivative(float z) noexcept nogil:
     return s * (<float>1.0 - s)
 
 
+# Mish with w = e^z, n = w (w + 2): tanh(log(1 + w)) = n / (n + 2), a quotient of sums of positive terms. From z = 20 on
+# it is 1 to the last place, and w goes no further.
+
+cdef inline float mish(float z) noexcept nogil:
+    cdef float w = exp32(<float>20.0 if z > <float>20.0 else z)
+    cdef float n = w * (w + <float>2.0)
+    return z * (n / (n + <float>2.0))
+
+
+cdef inline float mish_derivative(float z) noexcept nogil:
+    """t + z (1 - t^2) sigmoid(z), t = n / (n + 2);  1 - t^2 = 4 (1 + w)^2 / (n + 2)^2,  sigmoid(z) = w / (1 + w)"""
+    cdef float bounded = <float>20.0 if z > <float>20.0 else z
+    cdef float w = exp32(bounded)
+    cdef float n = w * (w + <float>2.0), d = n + <float>2.0
+    return n / d + bounded * (<float>4.0 * w * (w + <float>1.0) / (d * d))
+
+
 cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n) noexcept nogil:
     """y = f(z); y may be z."""
     cdef Py_ssize_t j
@@ -107,6 +125,9 @@ cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n
     elif kind == SOFTPLUS:
         for j in range(n):
             y[j] = log1p_exp(z[j])
+    elif kind == MISH:
+        for j in range(n):
+            y[j] = mish(z[j])
     elif kind == IDENTITY:
         for j in range(n):
             y[j] = z[j]
@@ -142,6 +163,9 @@ cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, 
     elif kind == SOFTPLUS:
         for j in range(n):
             dz[j] = dz[j] * sigmoid32(z[j])
+    elif kind == MISH:
+        for j in range(n):
+            dz[j] = dz[j] * mish_derivative(z[j])
 
 
 cdef inline Py_ssize_t share_of(Py_ssize_t n, int n_threads) noexcept nogil:
