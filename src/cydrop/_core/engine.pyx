@@ -191,7 +191,7 @@ cdef class Engine:
         const int32_t[::1] labels,          # IN, empty unless cross-entropy
         const float[:, ::1] targets,        # IN, empty where there are labels
         const float[::1] weights,           # IN, one per row, or per target row by row, or empty
-        const int64_t[::1] order,           # IN, the rows in the order of training, empty: as they are
+        const int64_t[::1] order,           # IN, the rows to train on, in their order; empty: all as they are
         Py_ssize_t batch_size,
         Py_ssize_t first_batch,
         const double[::1] learning_rates,   # IN, one per batch of the epoch, or one for all
@@ -202,8 +202,8 @@ cdef class Engine:
 
         Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
         """
-        cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
-        cdef Py_ssize_t first, rows, correct = 0
+        cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
+        cdef Py_ssize_t batches = (n + batch_size - 1) // batch_size, batch = first_batch, first, rows, correct = 0
         cdef double begun, now, deadline, loss = 0.0
         cdef LossSum one
         cdef bint diverged = False
