@@ -178,5 +178,37 @@ def norm_backward(net, op, dy, x):
     return dy
 
 
-FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm}
-BACKWARD = {"dense": dense_backward, "map": epilogue_backward, "noise": noise_backward, "norm": norm_backward}
+def parametric(net, op, x, drawn):
+    if op.variant == "scale":
+        z = reference.scale(x, net.array(op, "weight"))
+    else:
+        z = reference.parametric(x, net.array(op, "alpha"), op.variant, option(op))
+    y, kept = epilogue(net, op, z, drawn)
+    return y, (x, kept)
+
+
+def option(op):
+    return op.option if op.variant in ("leaky_relu", "elu") else None
+
+
+def parametric_backward(net, op, dy, kept):
+    x, epilogue_kept = kept
+    dy = epilogue_backward(net, op, dy, epilogue_kept)
+    name = "weight" if op.variant == "scale" else "alpha"
+    weight = net.array(op, name)
+    if op.variant == "scale":
+        dx, gradient = reference.scale_backward(dy, x, weight)
+    else:
+        dx, gradient = reference.parametric_backward(dy, x, weight, op.variant, option(op))
+    net.gradients[f"{op.layers[0]}.{name}"] = gradient
+    return dx
+
+
+FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm, "parametric": parametric}
+BACKWARD = {
+    "dense": dense_backward,
+    "map": epilogue_backward,
+    "noise": noise_backward,
+    "norm": norm_backward,
+    "parametric": parametric_backward,
+}

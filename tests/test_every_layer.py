@@ -18,8 +18,11 @@ from cydrop._run.core import core_of
 FEATURES, ROWS = 6, 12
 
 
+ARGUMENTS = {cd.Dense: [5], cd.Parametric: ["mish"]}  # of the layers that need some
+
+
 def one_of(cls):
-    return cls(5) if cls is cd.Dense else cls()
+    return cls(*ARGUMENTS.get(cls, []))
 
 
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]

@@ -180,6 +180,7 @@ def test_every_layer_works_alone(rng):
         cd.Tanh(),
         cd.Sigmoid(),
         cd.Softplus(),
+        cd.Mish(),
     ):
         name = {"LeakyReLU": "leaky_relu"}.get(type(layer).__name__, type(layer).__name__.lower())
         np.testing.assert_array_equal(layer.forward(x), getattr(cd.functional, name)(x))

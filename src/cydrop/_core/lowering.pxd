@@ -35,7 +35,7 @@ cdef inline int lower_op(
         op.buffer, op.buffer_size = buffers + <Py_ssize_t>given.buffer, buffer_sizes[given.buffer]
     check_tensors(op, given)
     op.readable = learner.parameters + learner.n + MARGIN if learner.n else NULL
-    op.alpha = given.alpha
+    op.alpha, op.option = given.alpha, given.option
     op.noise, op.connect = source_of(given.noise), source_of(given.connect)
     op.vanilla, op.shared = given.vanilla, given.shared
     op.max_norm = given.max_norm

@@ -78,6 +78,7 @@ cdef struct Doors:
     bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
     bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
+    bint gathers                # and it can do without the units that a shared mask drops
 
 
 cdef struct Op:                 # never changes but for moments and updates
@@ -90,6 +91,7 @@ cdef struct Op:                 # never changes but for moments and updates
     const float* readable       # weights may be read up to here, by vectors that hang over
     int activation
     float alpha
+    float option                # of the variant
     Source noise                # of its dropout or noise
     bint vanilla                # unscaled in training, scaled in prediction
     bint shared                 # one mask for all rows
@@ -121,6 +123,7 @@ cdef struct Bound:              # an operation and its memory in one workspace
     float deviation             # that they are multiplied by
     Affine affine               # of alpha dropout
     bint quiet                  # nothing is drawn: the identity
+    float* sums                 # of blocks of rows
     float* mean                 # of a normalisation
     float* inverse
     int32_t* places             # memory for places of the units that a shared mask keeps

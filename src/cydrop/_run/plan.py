@@ -66,11 +66,12 @@ class Source:
 class Op:
     """One operation on rows of shape `in_shape`. Offsets are places in an arena, -1: there is none.
 
-    kind        computes                                  variants: KINDS of
-    "dense"     y = drop(f(x W + b))
-    "map"       y = drop(f(x))
-    "noise"     x and what it draws                       _core.noise
-    "norm"      weight (x - mean) / deviation + bias      _core.norms
+    kind          computes                                variants: KINDS of
+    "dense"       y = drop(f(x W + b))
+    "map"         y = drop(f(x))
+    "noise"       x and what it draws                     _core.noise
+    "norm"        weight (x - mean) / deviation + bias    _core.norms
+    "parametric"  y = drop(f(x + weight (g(x) - x)))      _core.activations, PARAMETRIC_KINDS: which g is
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Op:
     bias: int = -1
     activation: str = "identity"  # name of f
     alpha: float = 0.0  # its option
+    option: float = 0.0  # of the variant
     noise: Source | None = None  # of its dropout or noise
     vanilla: bool = False
     shared: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 from cydrop._base import checks
 from cydrop._base.packages import offered
-from cydrop.layers import activations, dense, dropout, noise, norms
+from cydrop.layers import activations, dense, dropout, noise, norms, parametric
 from cydrop.layers.activations import *
 from cydrop.layers.base import *
 from cydrop.layers.base import Layer
@@ -14,12 +14,14 @@ from cydrop.layers.dense import *
 from cydrop.layers.dropout import *
 from cydrop.layers.noise import *
 from cydrop.layers.norms import *
+from cydrop.layers.parametric import *
 
-__all__ = ["KNOWN", "from_config", *offered(__name__, ["base", "dense", "dropout", "noise", "norms", "activations"])]
+_FILES = ["base", "dense", "dropout", "noise", "norms", "activations", "parametric"]
+__all__ = ["KNOWN", "from_config", *offered(__name__, _FILES)]
 
 # by the names that files give them
 KNOWN: dict[str, type[Layer]] = {
-    cls.__name__: cls for family in (dense, dropout, noise, norms, activations) for cls in family.LAYERS
+    cls.__name__: cls for family in (dense, dropout, noise, norms, activations, parametric) for cls in family.LAYERS
 }
 
 
