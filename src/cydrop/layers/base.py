@@ -22,9 +22,10 @@ from cydrop._run import alone, passes
 from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
-__all__ = ["Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
+__all__ = ["WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
 
 Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
+WEIGHT_AND_BIAS = ("weight", "bias")  # these words, where a layer has no others
 
 
 class Layer(Declaration):

@@ -14,7 +14,7 @@ from cydrop._base.arrays import Floats
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
-from cydrop.layers.base import Activation, RandomLayer, checked_rate
+from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
 from cydrop.xorshift import Xorshift
 
@@ -64,9 +64,17 @@ class Dense(RandomLayer):
         fresh mask for all rows of the batch, and what it keeps is divided by 1 - drop_connect. `predict` uses the
         mean weights; `predict_mc` drops weights, or draws the outputs that they lead to from normal distributions
         of the same mean and variance.
+    learning_rate_factor, decay_factor : float >= 0, or dict of such
+        What multiplies the optimizer's learning rate and weight decay for this layer: one number, or a number for some
+        of its parameters, as {"bias": 0.1}; those that are not named have 1. It is as if the parameter had an optimizer
+        of its own with the multiplied options: a learning rate of 0 keeps it as it is, and `AdamW` multiplies it by
+        1 - (learning_rate learning_rate_factor) (weight_decay decay_factor).
     """
 
-    option_names = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
+    option_names = (
+        "units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect", "learning_rate_factor",
+        "decay_factor",
+    )  # fmt: skip
     rate_name = "drop_connect"
     seed = None  # of the masks: the network's
     units: int
@@ -87,6 +95,8 @@ class Dense(RandomLayer):
         bias_init: str = "glorot_uniform",
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
+        learning_rate_factor: Factor = 1.0,
+        decay_factor: Factor = 1.0,
     ) -> None:
         checks.one_of("weight_init", weight_init, INITIALIZATIONS)
         checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
@@ -98,6 +108,8 @@ class Dense(RandomLayer):
             bias_init=bias_init,
             max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
             drop_connect=checked_rate("drop_connect", drop_connect),
+            learning_rate_factor=checked_factor("learning_rate_factor", learning_rate_factor, WEIGHT_AND_BIAS),
+            decay_factor=checked_factor("decay_factor", decay_factor, WEIGHT_AND_BIAS),
         )
 
     @property
@@ -157,12 +169,14 @@ class Dense(RandomLayer):
         number = plan.counts["dense"]  # of the layers that draw their weights
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
-        )
+            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
+            self.factors("weight"),
+        )  # fmt: skip
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number)
-            )
+                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                self.factors("bias"),
+            )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:
