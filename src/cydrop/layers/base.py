@@ -75,7 +75,7 @@ class Layer(Declaration):
     decay_factor: Factor = 1.0
 
     def factors(self, word: str) -> Factors:
-        """What multiplies learning rate, epsilon and weight decay for one of the layer's parameters.
+        """The factors of learning rate and weight decay of one of the layer's parameters, with a gain of 1 in between.
 
         Parameters
         ----------
