@@ -203,7 +203,7 @@ def test_a_late_update_has_the_bias_correction_of_its_number(name):
 def test_a_segment_with_factors_is_updated_as_by_an_optimizer_with_the_multiplied_options(name, n_threads):
     n, cut = 80_001, 40_007
     optimizer = CASES[name][0]
-    factors = np.array([[0.1, 3.0, 0.0], [2.5, 0.7, 1.3]])  # of learning rate, epsilon and weight decay
+    factors = np.array([[0.1, 0.3, 0.0], [2.5, 1.7, 1.3]])  # learning rate, gain and weight decay
     segments = np.column_stack([[0, cut], [cut, n - cut], factors])
     w = np.random.default_rng(6).normal(size=n).astype(np.float32)
     together = Parameters(optimizer, w)
@@ -219,14 +219,29 @@ def test_a_segment_with_factors_is_updated_as_by_an_optimizer_with_the_multiplie
         assert np.concatenate([getattr(one, arena) for one in apart]).tobytes() == getattr(together, arena).tobytes()
 
 
-def with_factors(optimizer, learning_rate, epsilon, weight_decay):
+def with_factors(optimizer, learning_rate, gain, weight_decay):
     """The optimizer with multiplied options."""
     options = optimizer.options()
-    options["learning_rate"] *= learning_rate
-    options["weight_decay"] *= weight_decay
+    options["learning_rate"] = (
+        options["learning_rate"] * learning_rate * (gain * gain if isinstance(optimizer, cd.SGD) else gain)
+    )
+    options["weight_decay"] = (
+        options["weight_decay"] * weight_decay / (gain if isinstance(optimizer, cd.AdamW) else gain * gain)
+    )
     if "epsilon" in options:
-        options["epsilon"] *= epsilon
+        options["epsilon"] = options["epsilon"] / gain
     return type(optimizer)(**options)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("gain", [0.1, 1.7])
+def test_of_a_segment_with_a_gain_the_arena_holds_gain_times_the_parameter(name, gain):
+    w = np.random.default_rng(8).normal(size=50).astype(np.float32)
+    held, twin = Parameters(CASES[name][0], (w * gain).astype(np.float32)), Twin(CASES[name], w)
+    for g in gradients(50):
+        held.update((g / gain).astype(np.float32), segments=np.array([[0.0, 50.0, 1.0, gain, 1.0]]))
+        twin.update(g.astype(float))
+    np.testing.assert_allclose(held.w, twin.w * gain, rtol=1e-5, atol=5e-6 * gain)
 
 
 @pytest.mark.parametrize("name", CASES)

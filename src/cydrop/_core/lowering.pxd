@@ -104,7 +104,7 @@ cdef inline int lower_segments(Learner* learner, list segments) except -1:
         raise MemoryError
     for i in range(learner.n_segments):
         segment = &learner.segments[i]
-        segment.start, segment.size, segment.learning_rate, segment.epsilon, segment.decay = segments[i]
+        segment.start, segment.size, segment.learning_rate, segment.gain, segment.decay = segments[i]
     return 0
 
 

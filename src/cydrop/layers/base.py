@@ -22,9 +22,10 @@ from cydrop._run import alone, passes
 from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
-__all__ = ["Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
+__all__ = ["WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
 
 Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
+WEIGHT_AND_BIAS = ("weight", "bias")  # these words, where a layer has no others
 
 
 class Layer(Declaration):
@@ -74,7 +75,7 @@ class Layer(Declaration):
     decay_factor: Factor = 1.0
 
     def factors(self, word: str) -> Factors:
-        """What multiplies learning rate, epsilon and weight decay for one of the layer's parameters.
+        """The factors of learning rate and weight decay of one of the layer's parameters, with a gain of 1 in between.
 
         Parameters
         ----------

@@ -14,7 +14,7 @@ from cydrop._base.arrays import Floats
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
-from cydrop.layers.base import Activation, RandomLayer, checked_rate
+from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
 from cydrop.xorshift import Xorshift
 
@@ -33,6 +33,7 @@ INITIALIZATIONS = {
     f"{name}_{shape}": (name, shape) for name in ("he", "glorot", "lecun") for shape in ("normal", "uniform")
 } | {"torch_uniform": ("torch", "uniform"), "glorot_sigmoid_uniform": ("glorot_sigmoid", "uniform")}
 BIAS_INITIALIZATIONS = {"zeros": ("", "zeros")} | INITIALIZATIONS
+PARAMETRIZATIONS = ("standard", "ntk")
 
 
 class Dense(RandomLayer):
@@ -64,9 +65,24 @@ class Dense(RandomLayer):
         fresh mask for all rows of the batch, and what it keeps is divided by 1 - drop_connect. `predict` uses the
         mean weights; `predict_mc` drops weights, or draws the outputs that they lead to from normal distributions
         of the same mean and variance.
+    learning_rate_factor, decay_factor : float >= 0, or dict of such
+        What multiplies the optimizer's learning rate and weight decay for this layer: one number, or a number for some
+        of its parameters, as {"bias": 0.1}; those that are not named have 1. It is as if the parameter had an optimizer
+        of its own with the multiplied options: a learning rate of 0 keeps it as it is, and `AdamW` multiplies it by
+        1 - (learning_rate learning_rate_factor) (weight_decay decay_factor).
+    parametrization : "standard" or "ntk"
+        What the optimizer trains. "ntk" (Jacot, Gabriel and Hongler 2018): y = f(x V / sqrt(inputs) + b), with V of
+        entries of about 1; the steps of V, and its weight decay, do not have to shrink where there are many inputs. The
+        network holds W = V / sqrt(inputs) all the same, which `parameters`, files and other programs get, and which
+        `weight_init` is for ("lecun_normal": V is standard normal). The optimizer makes the steps for W that come to
+        its steps for V, whichever it is: for Adam the learning rate is divided by sqrt(inputs) and epsilon multiplied
+        by it, for SGD the learning rate is divided by the number of inputs. `clip_norm` and `max_norm` measure W.
     """
 
-    option_names = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
+    option_names = (
+        "units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect", "learning_rate_factor",
+        "decay_factor", "parametrization",
+    )  # fmt: skip
     rate_name = "drop_connect"
     seed = None  # of the masks: the network's
     units: int
@@ -76,6 +92,7 @@ class Dense(RandomLayer):
     bias_init: str = "zeros"  # of layers pickled before there was a choice
     max_norm: float | None
     drop_connect: Rate
+    parametrization: str = "standard"  # of layers pickled before there was a choice
 
     def __init__(
         self,
@@ -87,6 +104,9 @@ class Dense(RandomLayer):
         bias_init: str = "glorot_uniform",
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
+        learning_rate_factor: Factor = 1.0,
+        decay_factor: Factor = 1.0,
+        parametrization: str = "standard",
     ) -> None:
         checks.one_of("weight_init", weight_init, INITIALIZATIONS)
         checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
@@ -98,6 +118,9 @@ class Dense(RandomLayer):
             bias_init=bias_init,
             max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
             drop_connect=checked_rate("drop_connect", drop_connect),
+            learning_rate_factor=checked_factor("learning_rate_factor", learning_rate_factor, WEIGHT_AND_BIAS),
+            decay_factor=checked_factor("decay_factor", decay_factor, WEIGHT_AND_BIAS),
+            parametrization=checks.one_of("parametrization", parametrization, PARAMETRIZATIONS),
         )
 
     @property
@@ -155,14 +178,18 @@ class Dense(RandomLayer):
     def lower(self, plan: Plan) -> None:
         (fan_in,) = plan.shape
         number = plan.counts["dense"]  # of the layers that draw their weights
+        learning_rate, _, decay = self.factors("weight")
+        gain = 1.0 / math.sqrt(fan_in) if self.parametrization == "ntk" else 1.0
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
-        )
+            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
+            (learning_rate, gain, decay),
+        )  # fmt: skip
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number)
-            )
+                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                self.factors("bias"),
+            )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:

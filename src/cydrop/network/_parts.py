@@ -19,7 +19,8 @@ HINTS = {
     for names, hint in {
         ("learning_rate", "lr"): "assign net.optimizer = net.optimizer.with_learning_rate(...)",
         ("dropout", "rate"): "call net.set_rate(place, rate)",
-        ("training", "trainable"): "call fit to train and predict to predict; all layers are trained",
+        ("training",): "call fit to train and predict to predict",
+        ("trainable",): "a layer with learning_rate_factor=0 is not trained",
         ("weights", "bias"): "write into the arrays of net.parameters()",
         ("epochs", "batch_size", "callbacks"): "give it to fit",
     }.items()
