@@ -54,6 +54,8 @@ class Trainer:
         metrics = {"loss": total / len(data.X)} | data.hit_rate(correct)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
+        if callable(core.optimizer.weight_decay):
+            metrics["weight_decay"] = float(rates.decay[-1])
         model = core.made("fit")
         for draw, rate in zip(model.plan.draws, rates.drawing[-1], strict=True):
             if callable(draw.layer.rate_value):
@@ -84,7 +86,7 @@ class Trainer:
             while batch < data.batches:
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.drawing, STRETCH_SECONDS,
+                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)
