@@ -969,6 +969,16 @@ def test_a_metric_that_begins_late_is_nan_before(data):
         (schedules.Exponential(1.0, 1 / 16), [1, 0.5, 0.25, 0.125, 0.0625]),
         (schedules.Cosine(1.0), [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]),
         (schedules.FlatCos(0.15, 0.0, flat=0.5), [0.15, 0.15, 0.15, 0.075, 0]),
+        (
+            schedules.CosLog4(2.0),
+            [
+                0,
+                1 - math.cos(2 * math.pi * math.log2(4.75)),
+                1 - math.cos(2 * math.pi * math.log2(8.5)),
+                1 - math.cos(2 * math.pi * math.log2(12.25)),
+                0,
+            ],
+        ),
         (schedules.Scaled(schedules.Linear(1.0, 0.0), 0.5), [0.5, 0.375, 0.25, 0.125, 0]),
         (schedules.OneCycle(1.0, 4.0, 8.0, warm_up=0.5), [0.25, 0.625, 1, (1 + 0.125) / 2, 0.125]),
     ],
@@ -977,3 +987,13 @@ def test_a_metric_that_begins_late_is_nan_before(data):
 def test_schedules_take_their_values_and_survive_saving(schedule, values):
     np.testing.assert_allclose([schedule(p) for p in (0, 0.25, 0.5, 0.75, 1)], values, atol=1e-12)
     assert schedules.from_config(schedule.config()) == schedule
+
+
+def test_the_schedules_of_realmlp_are_to_the_letter():
+    """Holzmueller, Grinsztajn and Steinwart 2024, appendix A."""
+    t = np.linspace(0, 1, 1001)
+    coslog4 = (1 - np.cos(2 * np.pi * np.log2(1 + 15 * t))) / 2
+    flat_cos = np.where(t <= 0.5, 1, (1 + np.cos(np.pi * (2 * t - 1))) / 2)
+    np.testing.assert_allclose([schedules.CosLog4(0.04)(p) for p in t], 0.04 * coslog4, atol=1e-14)
+    np.testing.assert_allclose([schedules.FlatCos(0.02)(p) for p in t], 0.02 * flat_cos, atol=1e-14)
+    np.testing.assert_allclose([schedules.CosLog4(1.0)(p / 15) for p in (0, 1, 3, 7, 15)], 0, atol=1e-14)

@@ -195,6 +195,7 @@ cdef class Engine:
         Py_ssize_t batch_size,
         Py_ssize_t first_batch,
         const double[::1] learning_rates,   # IN, one per batch of the epoch, or one for all
+        const double[::1] decays,           # IN, weight decays, the same
         const double[:, ::1] rates,         # IN, dropout rates: a row per batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
     ):
@@ -230,7 +231,8 @@ cdef class Engine:
                 fetch(&data, first + rows, min(batch_size, n - first - rows))
                 self.updates += 1
                 update_batch(&self.program, room, &self.learner,
-                             learning_rates[batch if learning_rates.shape[0] > 1 else 0], self.updates)
+                             learning_rates[batch if learning_rates.shape[0] > 1 else 0],
+                             decays[batch if decays.shape[0] > 1 else 0], self.updates)
                 batch += 1
                 now = passing_seconds()
                 note_pace(&room.pace, room.threads, self.program.n_threads, now - begun, rows, now)
@@ -273,13 +275,13 @@ cdef class Engine:
             copy_rows(room.upstream.dz, to, grad.shape[0], dx.shape[1])
             restore_floats(control)
 
-    def apply_update(self, double learning_rate):
+    def apply_update(self, double learning_rate, double weight_decay):
         """One optimizer update from the gradient arena."""
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(1))
             self.updates += 1
-            begin_learning(&self.learner, learning_rate, self.updates)
+            begin_learning(&self.learner, learning_rate, weight_decay, self.updates)
             update_from_arena(&self.learner, self.program.n_threads)
             limit_norms(&self.program, &self.learner, self.program.n_threads)
             restore_floats(control)

@@ -109,9 +109,9 @@ cdef inline int lower_segments(Learner* learner, list segments) except -1:
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:
-    """(kind, beta1, beta2, epsilon, weight_decay, nesterov, clip_norm or None)"""
+    """(kind, beta1, beta2, epsilon, nesterov, clip_norm or None)"""
     update = &learner.update
-    update.kind, update.beta1, update.beta2, update.epsilon, update.decay, update.nesterov, clip_norm = options
+    update.kind, update.beta1, update.beta2, update.epsilon, update.nesterov, clip_norm = options
     update.clip = 1.0
     learner.clips = clip_norm is not None
     learner.clip_norm = clip_norm if learner.clips else 0.0

@@ -8,7 +8,7 @@ cdef struct Update:
     double beta1                # momentum for SGD
     double beta2                # rho for RMSprop
     double epsilon
-    double decay
+    double decay                # of this step
     float clip                  # the gradient is multiplied by it
     # worked out by begin_update, once per step:
     double learning_rate        # of this step

@@ -62,6 +62,8 @@ class Trainer:
         metrics = {"loss": total / rows} | data.hit_rate(correct, order)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
+        if callable(core.optimizer.weight_decay):
+            metrics["weight_decay"] = float(rates.decay[-1])
         model = core.made("fit")
         for draw, rate in zip(model.plan.draws, rates.drawing[-1], strict=True):
             if callable(draw.layer.rate_value):
@@ -92,7 +94,7 @@ class Trainer:
             while batch < data.batches_of(rows):
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.drawing, STRETCH_SECONDS,
+                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)
