@@ -1,6 +1,7 @@
 """What layers have in common. A layer is a declaration without arrays; it says what it is once, in its own file:
 
     lower               what it computes: parameters, operation, draws          (cydrop._run.plan)
+    initialize          what it learns from rows before training begins
     config, from_config what a file keeps of it
     to_onnx             its nodes in an ONNX graph
     to_torch, ...       its module in PyTorch
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cydrop._base import checks
@@ -96,6 +98,28 @@ class Layer(Declaration):
         """
         what = f"layers[{plan.place}] is {self!r}, which does not say what it computes"
         raise TypeError(f"{what}: its class needs a method lower(plan)")
+
+    def initialize(self, x: Floats, arrays: dict[str, Floats]) -> None:
+        """Overwrites what depends on the rows that the layer is given, for `Network.initialize`; by default nothing.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n, columns)
+            Rows as they come into the layer. They are not written to.
+        arrays : dict of str to ndarray of float32
+            Its parameters and running statistics by its own words, as "weight".
+        """
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        """`initialize` for a layer that also draws; by default it does not.
+
+        Parameters
+        ----------
+        x, arrays
+            As for `initialize`.
+        seed : numpy.random.SeedSequence
+        """
+        self.initialize(x, arrays)
 
     def check_batch(self, rows: int) -> None:
         """Raises ValueError where nothing is learned from training batches of this many rows.

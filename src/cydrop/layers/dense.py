@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop._core import dense as products
+from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
@@ -34,6 +36,10 @@ INITIALIZATIONS = {
 } | {"torch_uniform": ("torch", "uniform"), "glorot_sigmoid_uniform": ("glorot_sigmoid", "uniform")}
 BIAS_INITIALIZATIONS = {"zeros": ("", "zeros")} | INITIALIZATIONS
 PARAMETRIZATIONS = ("standard", "ntk")
+
+BIAS_ROWS = 5  # of `initialize_from`, as in RealMLP
+PRODUCT_ROWS = 65536
+NO_BIAS = np.empty(0, dtype=np.float32)
 
 
 class Dense(RandomLayer):
@@ -158,6 +164,37 @@ class Dense(RandomLayer):
         ndarray of float32, shape (units,)
         """
         return self._drawn(self.bias_init, (self.units,), fan_in, seed)
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        """Begins with outputs x W of standard deviation 1, and with kinks among the rows.
+
+        W is drawn from the standard normal distribution; then each column is divided by the population standard
+        deviation of x W (where that is 0 by the root of the inputs). A unit's bias is minus a random point among
+        x W at five random rows: a mean of them whose weights are uniform among those that sum to 1.
+
+        Parameters
+        ----------
+        x, arrays, seed
+            As for every layer.
+        """
+        n, fan_in = x.shape
+        generator = Xorshift(seed)
+        weight: Floats = generator.normal((fan_in, self.units))
+        z = np.empty((n, self.units), dtype=np.float32)
+        for start in range(0, n, PRODUCT_ROWS):  # Ctrl-C is answered in between
+            rows = slice(start, start + PRODUCT_ROWS)
+            products.forward(x[rows], weight, NO_BIAS, z[rows], 1)
+        deviation = deviations(z)
+        scale = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 1.0 / math.sqrt(fan_in))
+        arrays["weight"][...] = weight * scale
+        if self.bias:
+            chosen = (generator.random_raw((BIAS_ROWS, self.units)) >> 32) * n >> 32  # n is below 2^32
+            # the gaps between sorted uniform numbers have the distribution of exponential ones divided by their sum
+            cuts = np.sort(generator.random((BIAS_ROWS - 1, self.units)).astype(np.float64), axis=0)
+            point = np.zeros(self.units)
+            for row, share in zip(chosen, np.diff(cuts, axis=0, prepend=0.0, append=1.0), strict=True):
+                point += share * z[row, np.arange(self.units)]
+            arrays["bias"][...] = 0.0 - point * scale
 
     def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
         name, shape = BIAS_INITIALIZATIONS[init]
