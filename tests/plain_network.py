@@ -16,8 +16,7 @@ class PlainNetwork:
         self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
-        kinds = ("learning_rate", "epsilon", "weight_decay")
-        self.factors = {p.name: dict(zip(kinds, p.factors, strict=True)) for p in plan.parameters}
+        self.factors = {p.name: p.factors for p in plan.parameters}
         self.gradients = {}
         self.around = []  # what goes around blocks
         self.updates = 0
@@ -67,9 +66,15 @@ class PlainNetwork:
         options = {name: value for name, value in optimizer.options().items() if name != "clip_norm"}
         update = getattr(reference, type(optimizer).__name__.lower())
         for name, w in self.parameters.items():
-            own = options | {key: options[key] * by for key, by in self.factors[name].items() if key in options}
-            w, m, v = update(w, self.gradients[name] * factor, *self.moments[name], self.updates, **own)
-            self.parameters[name], self.moments[name] = w, (m, v)
+            learning_rate, gain, decay = self.factors[name]
+            own = options | {
+                "learning_rate": options["learning_rate"] * learning_rate,
+                "weight_decay": options["weight_decay"] * decay,
+            }
+            # what is held is gain times the parameter that the optimizer is for
+            gradient = self.gradients[name] * factor * gain
+            w, m, v = update(w / gain, gradient, *self.moments[name], self.updates, **own)
+            self.parameters[name], self.moments[name] = w * gain, (m, v)
         for op in self.ops:
             if op.max_norm > 0:
                 name = f"{op.layers[0]}.weight"

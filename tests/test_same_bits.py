@@ -74,6 +74,24 @@ def test_first_weights_and_biases_are_the_golden_bits(simd):
     assert run(simd, BEGIN_SCRIPT).stdout.split() == [BEGIN_GOLDEN]
 
 
+FROM_DATA_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from digests import digest
+X = np.random.default_rng(0).random((3000, 90), dtype=np.float32)
+hidden = [cd.Dense(300, activation="selu"), cd.Dropout(0.3), cd.LayerNorm(), cd.Dense(200, activation="gelu")]
+for n_threads in (1, 2, 3):
+    print(digest(cd.Network([*hidden, cd.Dense(1)], loss="mse", seed=11, n_threads=n_threads).initialize(X)))
+"""
+
+FROM_DATA_GOLDEN = "6849e1b1a95c031d56235504c10479faf3a8b38fa8831841b8582ecf69dbb6f5"
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_parameters_initialized_from_data_are_the_golden_bits(simd):
+    assert run(simd, FROM_DATA_SCRIPT).stdout.split() == 3 * [FROM_DATA_GOLDEN]
+
+
 LARGE_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np

@@ -28,7 +28,7 @@ ALIGNMENT = 16  # floats: every parameter begins on a cache line
 
 Shape: TypeAlias = tuple[int, ...]
 Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
-Factors: TypeAlias = tuple[float, float, float]
+Factors: TypeAlias = tuple[float, float, float]  # learning rate, gain, weight decay
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
 
@@ -112,7 +112,8 @@ class Op:
 class Parameter:
     """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
 
-    `factors` multiply the optimizer's learning rate, epsilon and weight decay for this parameter.
+    `factors`: what multiplies the optimizer's learning rate for this parameter; the gain, where the arena holds gain
+    times the parameter that the optimizer is for; and what multiplies the weight decay.
     """
 
     name: str

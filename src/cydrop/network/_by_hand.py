@@ -76,7 +76,8 @@ class ByHand(Cored):
         Unlike `fit` and `train_on_batch` it does not check whether the parameters stay finite.
         """
         with core_of(self).turn:
-            core_of(self).made("step").ready().apply_update(float(core_of(self).rates([0.0]).learning[0]))
+            rates = core_of(self).rates([0.0])
+            core_of(self).made("step").ready().apply_update(float(rates.learning[0]), float(rates.decay[0]))
 
     def parameters(self) -> OrderedDict[str, Floats]:
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
