@@ -18,6 +18,7 @@ class PlainNetwork:
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
         self.factors = {p.name: p.factors for p in plan.parameters}
         self.gradients = {}
+        self.around = []  # what goes around blocks
         self.updates = 0
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
         self.columns = {draw.source.column: draw for draw in plan.draws}
@@ -183,6 +184,28 @@ def norm_backward(net, op, dy, x):
     return dy
 
 
+def fork(net, op, x, drawn):
+    net.around.append(x)
+    return x, None
+
+
+def fork_backward(net, op, dy, kept):
+    return dy + net.around.pop()
+
+
+def join(net, op, x, drawn):
+    around, mask = net.around.pop(), None
+    if op.noise is not None and drawn is not None:
+        mask = next(drawn)
+        x = reference.drop_path(x, net.rate(op.noise), mask=mask)
+    return around + x, mask
+
+
+def join_backward(net, op, dy, mask):
+    net.around.append(dy)
+    return dy if mask is None else reference.drop_path_backward(dy, mask, net.rate(op.noise))
+
+
 def parametric(net, op, x, drawn):
     if op.variant == "scale":
         z = reference.scale(x, net.array(op, "weight"))
@@ -209,11 +232,21 @@ def parametric_backward(net, op, dy, kept):
     return dx
 
 
-FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm, "parametric": parametric}
+FORWARD = {
+    "dense": dense,
+    "map": epilogue,
+    "noise": noise,
+    "norm": norm,
+    "parametric": parametric,
+    "fork": fork,
+    "join": join,
+}
 BACKWARD = {
     "dense": dense_backward,
     "map": epilogue_backward,
     "noise": noise_backward,
     "norm": norm_backward,
     "parametric": parametric_backward,
+    "fork": fork_backward,
+    "join": join_backward,
 }

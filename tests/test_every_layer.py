@@ -18,7 +18,11 @@ from cydrop._run.core import core_of
 FEATURES, ROWS = 6, 12
 
 
-ARGUMENTS = {cd.Dense: [5], cd.Parametric: ["mish"]}  # of the layers that need some
+ARGUMENTS = {  # of the layers that need some
+    cd.Dense: [5],
+    cd.Parametric: ["mish"],
+    cd.Residual: [[cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.3)], 0.4],
+}
 
 
 def one_of(cls):

@@ -147,6 +147,35 @@ def test_every_kind_of_dropout_and_norm_has_its_golden_bits(simd):
     assert run(simd, KINDS_SCRIPT).stdout.split() == 2 * KINDS_GOLDEN
 
 
+BLOCKS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np, hashlib
+from digests import HE, digest
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
+for n_threads in (1, 2, 3):
+    layers = [
+        cd.Scale(), cd.Dense(150, **HE), cd.Parametric("mish"), cd.Dropout(0.15),
+        cd.Residual([cd.Dense(130, activation="mish", **HE), cd.Dropout(0.3), cd.Dense(150, **HE)], drop_path=0.2),
+        cd.Parametric("selu"), cd.Dropout(0.15), cd.Dense(120, **HE), cd.Parametric("silu"), cd.Dense(10, **HE),
+    ]
+    net = cd.Network(layers, optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
+    net.fit(X, y, epochs=3, batch_size=64, verbose=0)
+    print(digest(net))
+    print(hashlib.sha256(net.predict_mc(X, 9, seed=1, return_samples=True).samples.tobytes()).hexdigest())
+"""
+
+BLOCKS_GOLDEN = [
+    "9fc7b61ef3e422e63c7576db2d5e75b8e28dc0d297b16f1c803047faa5814dfb",  # the weights
+    "9505ab7f21a4d552527ba68c3570f2f21e1e619e06ff69f04b508eccccf2670b",  # samples
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_learned_numbers_and_blocks_have_their_golden_bits_on_1_2_and_3_threads(simd):
+    assert run(simd, BLOCKS_SCRIPT).stdout.split() == 3 * BLOCKS_GOLDEN
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"

@@ -107,11 +107,12 @@ cdef class Engine:
         lower_segments(learner, plan.segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
-        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) for op in plan.ops]
+        none = numpy.empty(0, dtype=numpy.int64)
+        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) if op.numbers else none for op in plan.ops]
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = kind_of(FAMILIES, given.kind)
-            p.ops[i].doors = &DOORS[<int>family]
+            p.ops[i].doors, p.ops[i].place = &DOORS[<int>family], i
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)
             lower_op(&p.ops[i], given, self.numbers[i], learner, places, first_of(buffers), sizes)

@@ -6,6 +6,7 @@ from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
 from cydrop._core.operation cimport Doors
 from cydrop._core.parametric_op cimport parametric_doors
+from cydrop._core.residual_op cimport fork_doors, join_doors
 
 cdef enum:
     MOST_FAMILIES = 16
@@ -25,4 +26,6 @@ cdef inline dict families(Doors* doors):
     register(found, doors, "noise", noise_doors(), noise.KINDS)
     register(found, doors, "norm", norm_doors(), norms.KINDS)
     register(found, doors, "parametric", parametric_doors(), activations.PARAMETRIC_KINDS)
+    register(found, doors, "fork", fork_doors(), {"": 0})
+    register(found, doors, "join", join_doors(), {"": 0})
     return found

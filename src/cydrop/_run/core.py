@@ -241,4 +241,4 @@ def core_of(network: Cored) -> Core:
 
 def _drawing(layers: Sequence[Any]) -> list[Draws]:
     """The layers whose rate may change, in the order of every plan."""
-    return [draw.layer for draw in Plan.of(layers, 1).draws]
+    return [draw.layer for draw in Plan.of(layers, None).draws]

@@ -24,7 +24,10 @@ from cydrop._run import alone, passes
 from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
-__all__ = ["WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
+__all__ = [
+    "KNOWN", "WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate",
+    "from_config",
+]  # fmt: skip
 
 Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
 WEIGHT_AND_BIAS = ("weight", "bias")  # these words, where a layer has no others
@@ -262,6 +265,15 @@ class Activation(Layer):
     def to_onnx(self, graph: Any, x: str) -> str:
         y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self.option_names else {}))
         return y
+
+
+KNOWN: dict[str, type[Layer]] = {}  # by the names that files give them; `cydrop.layers` fills it in
+
+
+def from_config(config: dict[str, Any]) -> Layer:
+    """The layer that `Layer.config` described."""
+    options = dict(config)
+    return checks.choice("layer", options.pop("layer", None), KNOWN).from_config(options)
 
 
 def checked_rate(name: str, rate: Rate) -> Rate:

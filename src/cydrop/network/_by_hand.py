@@ -30,7 +30,8 @@ class ByHand(Cored):
             Whether dropout drops; then `backward` may follow.
         masks : sequence or None
             One entry per dropout layer (`Dropout` and `AlphaDropout`): a boolean array (True keeps) of shape
-            (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws.
+            (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws. A
+            `Residual` with drop_path has one of shape (n_samples,), after those of the layers inside.
 
         Returns
         -------
@@ -95,7 +96,8 @@ class ByHand(Cored):
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The masks of the last training forward pass: one boolean array per dropout layer, True keeps, of shape
-        (n_samples, units), or (units,) for a layer with shared="batch". With R-Drop the rows of the first pass are
+        (n_samples, units), (units,) for a layer with shared="batch", or (n_samples,) for a `Residual` with drop_path,
+        whose mask comes after those of the layers inside. With R-Drop the rows of the first pass are
         followed by those of the second.
 
         They are not kept but drawn again, from the seed and the number of the step.
