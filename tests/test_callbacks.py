@@ -105,6 +105,44 @@ def test_the_better_way_is_that_of_the_name_or_of_the_mode(name, mode, values, b
     assert cd.History({name: values}).best(name, mode) == (best, values[best - 1])
 
 
+@pytest.mark.parametrize(
+    ("values", "first", "last"),
+    [
+        ([2, 1, 3, 1, 2], 2, 4),
+        ([1, 1, 1], 1, 3),
+        ([3, 2, 1], 3, 3),
+        ([math.nan, 2, 2, math.nan], 2, 3),
+        ([math.nan, math.nan], 0, 0),
+        ([math.inf, math.inf], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_first_or_the_last_of_equally_good_epochs_is_put_back(values, first, last, sign):
+    values = [sign * value for value in values]
+    for ties, best in (("first", first), ("last", last)):
+        stop, rehearsal = callbacks.EarlyStopping("score", mode="min" if sign == 1 else "max", ties=ties), Rehearsal()
+        rehearsal(stop, values, "score")
+        assert stop.best_epoch == best
+        assert rehearsal.weight[0, 0] == (best or len(values))
+
+
+def test_an_equal_value_is_no_improvement_that_training_goes_on_for():
+    stop = callbacks.EarlyStopping(patience=2, ties="last")
+    assert Rehearsal()(stop, [1, 0.5, 0.5, 0.5, 0.4, 0.4])[0] == [4]
+    assert stop.best_epoch == 6
+
+
+def test_without_patience_training_is_never_stopped_and_ends_with_the_best_epoch():
+    stop, rehearsal = callbacks.EarlyStopping("accuracy", patience=None, ties="last"), Rehearsal()
+    assert rehearsal(stop, [0.5, 0.9, 0.9, *[0.1] * 100], "accuracy")[0] == []
+    assert rehearsal.weight[0, 0] == stop.best_epoch == 3
+    assert pickle.loads(pickle.dumps(stop)).ties == "last"
+    with pytest.raises(ValueError, match="ties='both' is not known"):
+        callbacks.EarlyStopping(ties="both")
+    with pytest.raises(ValueError, match="patience must be at least 1"):
+        callbacks.EarlyStopping(patience=0)
+
+
 def test_nan_counts_as_no_improvement_and_restores_nothing():
     stop, rehearsal = callbacks.EarlyStopping(patience=3), Rehearsal()
     assert rehearsal(stop, [math.nan] * 4)[0] == [3, 4]
