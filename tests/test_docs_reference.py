@@ -23,6 +23,7 @@ NEEDED = {
     "cydrop.onnx": "onnx",
     "cydrop.plot": "matplotlib",
     "cydrop.sklearn": "sklearn",
+    "cydrop.tabular": "sklearn",
 }
 
 MODULES = sorted(

@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "cydrop"
 # From the face down to the ground: a module imports only what stands below it. A package is one entry.
 ORDER = [
     "__main__", "__init__",
+    "tabular",
     "sklearn", "onnx", "exchange",
     "network",
     "callbacks", "plot", "monte_carlo", "saving", "layers",

@@ -44,6 +44,7 @@ from cydrop.xorshift import Xorshift
 if TYPE_CHECKING:
     from cydrop import datasets, exchange, functional, onnx, plot, reference
     from cydrop import sklearn as sklearn
+    from cydrop import tabular as tabular
 
 __all__ = [
     "ELU",
@@ -95,7 +96,7 @@ def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
-    if name in ("datasets", "exchange", "functional", "onnx", "plot", "reference", "sklearn"):
+    if name in ("datasets", "exchange", "functional", "onnx", "plot", "reference", "sklearn", "tabular"):
         return importlib.import_module(f"cydrop.{name}")
     raise AttributeError(f"module 'cydrop' has no attribute {name!r}")
 

@@ -1,0 +1,331 @@
+"""The estimators: RealMLP for classes and for numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from cydrop._base import seeding
+from cydrop._base.arrays import Floats
+from cydrop.history import History
+from cydrop.monte_carlo import MonteCarlo
+from cydrop.network import Network
+from cydrop.tabular import _sampling
+from cydrop.tabular._columns import Doubles
+from cydrop.tabular._documentation import documented
+from cydrop.tabular._parameters import CLASSES, NUMBERS, keep
+from cydrop.tabular._table import Schema
+from cydrop.tabular._training import Part, fit, read
+
+
+class RealMLP(BaseEstimator, ABC):
+    """Base of both estimators."""
+
+    schema_: Schema
+    parts_: list[Part]
+    n_features_in_: int
+    task: str
+
+    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, X_val: Any = None, y_val: Any = None) -> Any:
+        """Trains from the start.
+
+        Parameters
+        ----------
+        X : DataFrame (pandas or polars) or array-like, shape (n_samples, n_features)
+            As it is: categories, missing cells (NaN, None, pandas.NA, NaT, null) and numbers of any size.
+        y : array-like, shape (n_samples,), or for a regressor (n_samples, n_targets)
+        sample_weight : array-like, shape (n_samples,), or None
+            Multiplies each row's loss, and its part in the validation. Rows of weight 0 are left out.
+        X_val, y_val : as X and y, or None
+            Rows to validate on, instead of a share of X.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For unusable parameters or data, such as dates, infinite numbers, or y_val with unknown labels; the
+            estimator is left as it was.
+        DivergedError
+            When a loss stops being finite; the estimator is left as it was.
+        """
+        fit(self, self.task, X, y, sample_weight, X_val, y_val)
+        return self
+
+    def predict_mc(
+        self,
+        X: Any,
+        samples: int = 100,
+        *,
+        seed: seeding.Seed = None,
+        return_samples: bool = False,
+        quantiles: ArrayLike | None = None,
+        rate: float | None = None,
+    ) -> MonteCarlo:
+        """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
+
+        Of several networks each makes an equal share of the samples, so that the spread is theirs as well.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+        samples : int >= 1
+        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            Seed of the masks. None takes `random_state` where that is an int, and fresh entropy otherwise.
+        return_samples : bool
+            Whether `.samples` keeps all predictions.
+        quantiles : array-like of numbers in [0, 1], or None
+            Which quantiles of the samples `.quantiles` holds.
+        rate : float in [0, 1] or None
+            Probability of dropping. None takes `dropout`, whose schedule ends at 0: then it is the rate of the middle
+            of training.
+
+        Returns
+        -------
+        MonteCarlo
+            `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
+            `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+        ValueError, TypeError
+            For unusable arguments.
+        """
+        inputs = self._inputs(X)
+        if seed is None and isinstance(self.random_state, int | np.integer):
+            seed = int(self.random_state)
+        if rate is None:
+            rate = float(self.dropout)
+        return _sampling.predict_mc(
+            self._members(inputs), self._values, samples, seed, return_samples, quantiles, None if self.small else rate
+        )
+
+    @property
+    def networks_(self) -> list[Network]:
+        """All trained networks: those of a fold's ensemble one after another, fold by fold."""
+        return [network for part in self._fitted_parts() for network in part.networks]
+
+    @property
+    def network_(self) -> Network:
+        """The first of them."""
+        return self.networks_[0]
+
+    @property
+    def histories_(self) -> list[History]:
+        """The values of every epoch, a `History` a network."""
+        return [history for part in self._fitted_parts() for history in part.histories]
+
+    @property
+    def history_(self) -> History:
+        """That of the first network."""
+        return self.histories_[0]
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs of a network."""
+        return len(self.history_)
+
+    def _fitted_parts(self) -> list[Part]:
+        if not hasattr(self, "parts_"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        return self.parts_
+
+    def _inputs(self, X: Any) -> list[Floats]:
+        """The networks' input rows, an array a part."""
+        check_is_fitted(self, "parts_")
+        table = read(self, self.schema_, X)
+        return [part.preprocessor.transform(table).rows() for part in self.parts_]
+
+    def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:
+        return [
+            (part, network, rows)
+            for part, rows in zip(self.parts_, inputs, strict=True)
+            for network in part.networks
+        ]  # fmt: skip
+
+    @abstractmethod
+    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
+        """What a network's output means, with any dimensions in front: probabilities, or targets in their shape."""
+
+    def _mean(self, X: Any) -> Doubles:
+        """The mean of what the networks predict."""
+        members = self._members(self._inputs(X))
+        total = self._values(members[0][0], members[0][1].predict(members[0][2]))
+        for part, network, rows in members[1:]:
+            total += self._values(part, network.predict(rows))
+        return total / len(members)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+
+@documented(
+    kind="classifier",
+    best="the lowest classification error, or with metric=\"log_loss\" the lowest log-loss",
+    smoothing="""
+        Share of the label that is spread over all classes. "auto" is 0.1 for metric="error" and 0 for
+        metric="log_loss", whose probabilities would suffer.""",
+    metric="""
+        What the best epoch is chosen by, the latest among equals: "error" for labels, "log_loss" where probabilities,
+        or the order of rows by them (AUC), are what counts.""",
+    parameters="""
+    class_weight : dict, "balanced" or None
+        Weights of the classes, {label: weight}, above 0; what is not named has 1. "balanced" gives all classes the same
+        weight: n_samples / (n_classes * rows of the class), each row counted by its sample_weight.
+""",
+    attributes="""
+    classes_ : ndarray
+        The labels, sorted.
+""",
+)  # fmt: skip
+class RealMLPClassifier(ClassifierMixin, RealMLP):
+    """RealMLP for classes, of a table as it is: the recipe of Holzmüller, Grinsztajn and Steinwart (2024).
+
+    Labels may be of any type that can be sorted. Minimises the cross-entropy.
+    """
+
+    classes_: NDArray[Any]
+    class_factors_: Doubles
+    task = CLASSES
+
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
+        dropout: float = 0.15,
+        max_iter: int = 256,
+        batch_size: int = 256,
+        learning_rate_init: float | None = None,
+        weight_decay: float = 0.02,
+        label_smoothing: float | str = "auto",
+        metric: str = "error",
+        numeric_embedding: str | None = "pbld",
+        max_onehot: int = 8,
+        embedding_size: int = 8,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        small: bool = False,
+        class_weight: Any = None,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
+
+    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
+        p = output[..., : len(self.classes_)].astype(np.float64)
+        return np.asarray(p / p.sum(axis=-1, keepdims=True))
+
+    def predict_proba(self, X: Any) -> Doubles:
+        """The probability of each class: the mean over the networks.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+            With the columns of the table in `fit`. A category that was not there counts as missing.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_classes)
+            In the order of `classes_`; rows sum to 1.
+        """
+        return self._mean(X)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,), of the type of the labels
+        """
+        places = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[places])
+
+
+@documented(
+    kind="regressor",
+    best="the lowest RMSE",
+    smoothing="""
+        For classifiers; "auto" and 0 are nothing here.""",
+    metric="""
+        "error", which is the RMSE; of several targets in units of each one's spread.""",
+    parameters="",
+    attributes="",
+)
+class RealMLPRegressor(RegressorMixin, RealMLP):
+    """RealMLP for numbers, of a table as it is: the recipe of Holzmüller, Grinsztajn and Steinwart (2024).
+
+    One target, or several at once. Minimises the mean squared error of the standardised targets; predictions stay in
+    the range of the training targets (not with `small=True`).
+    """
+
+    target_shape_: tuple[int, ...]
+    task = NUMBERS
+
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes: int | Sequence[int] = (256, 256, 256),
+        dropout: float = 0.15,
+        max_iter: int = 256,
+        batch_size: int = 256,
+        learning_rate_init: float | None = None,
+        weight_decay: float = 0.02,
+        label_smoothing: float | str = "auto",
+        metric: str = "error",
+        numeric_embedding: str | None = "pbld",
+        max_onehot: int = 8,
+        embedding_size: int = 8,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        small: bool = False,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
+
+    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
+        assert part.standard is not None
+        y = part.standard.undone(output, clamped=not self.small)
+        return y.reshape(*y.shape[:-1], *self.target_shape_)
+
+    def predict(self, X: Any) -> Doubles:
+        """The predicted targets: the mean over the networks.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+            With the columns of the table in `fit`. A category that was not there counts as missing.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
+        """
+        return self._mean(X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

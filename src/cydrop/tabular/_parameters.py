@@ -1,0 +1,82 @@
+"""The constructor's parameters: scikit-learn wants them kept as they come, and checked by `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cydrop._base import checks, threads
+from cydrop.tabular._recipe import Recipe
+
+EMBEDDINGS = ("pbld", "plr", "piecewise_linear")
+METRICS = ("error", "log_loss")
+CLASSES, NUMBERS = "classes", "numbers"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The constructor's parameters, checked."""
+
+    recipe: Recipe
+    metric: str
+    max_onehot: int
+    validation_fraction: float
+    n_ensemble: int
+    n_folds: int
+    n_threads: int
+
+
+def checked(estimator: Any, task: str) -> Settings:
+    """Checks every parameter but those that need the data; the names in errors are those of the constructor."""
+    sizes = estimator.hidden_layer_sizes
+    sizes = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
+    metric = checks.one_of("metric", estimator.metric, METRICS)
+    if task == NUMBERS and metric != "error":
+        raise ValueError(
+            f"metric={metric!r} is for classifiers; the best epoch of a regressor is that of the least RMSE"
+        )
+    rate, embedding = estimator.learning_rate_init, estimator.numeric_embedding
+    recipe = Recipe(
+        hidden_layer_sizes=tuple(checks.integer("hidden_layer_sizes", size, 1) for size in sizes),
+        dropout=checks.number("dropout", estimator.dropout, 0.0, 1.0, high_open=True),
+        max_iter=checks.integer("max_iter", estimator.max_iter, 1),
+        batch_size=checks.integer("batch_size", estimator.batch_size, 1),
+        learning_rate_init=None if rate is None else checks.number("learning_rate_init", rate, 0.0, low_open=True),
+        weight_decay=checks.number("weight_decay", estimator.weight_decay, 0.0),
+        label_smoothing=_label_smoothing(estimator.label_smoothing, metric, task),
+        numeric_embedding=None if embedding is None else checks.one_of("numeric_embedding", embedding, EMBEDDINGS),
+        embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1),
+        small=checks.flag("small", estimator.small),
+        n_threads=threads.resolve(estimator.n_threads),
+        verbose=estimator.verbose,
+        task=task,
+    )
+    return Settings(
+        recipe=recipe,
+        metric=metric,
+        max_onehot=checks.integer("max_onehot", estimator.max_onehot, 0),
+        validation_fraction=checks.number(
+            "validation_fraction", estimator.validation_fraction, 0.0, 1.0, low_open=True, high_open=True
+        ),
+        n_ensemble=checks.integer("n_ensemble", estimator.n_ensemble, 1),
+        n_folds=checks.integer("n_folds", estimator.n_folds, 1),
+        n_threads=threads.resolve(estimator.n_threads),
+    )
+
+
+def _label_smoothing(given: Any, metric: str, task: str) -> float:
+    if isinstance(given, str):
+        checks.one_of("label_smoothing", given, ("auto",))
+        return 0.1 if metric == "error" and task == CLASSES else 0.0
+    smoothing = checks.number("label_smoothing", given, 0.0, 1.0, high_open=True)
+    if smoothing and task == NUMBERS:
+        raise ValueError(f"label_smoothing={given!r} is for classifiers: a regressor has no labels")
+    return smoothing
+
+
+def keep(estimator: Any, given: dict[str, Any]) -> None:
+    """Sets the constructor's parameters as they came."""
+    for name, value in given.items():
+        if name != "self":
+            setattr(estimator, name, value)

@@ -1,0 +1,78 @@
+"""Monte Carlo dropout of several networks: each makes a share of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop._base import checks, seeding
+from cydrop._base.arrays import Floats
+from cydrop.monte_carlo import MonteCarlo, quantile_levels
+from cydrop.network import Network
+from cydrop.tabular._columns import Doubles
+from cydrop.tabular._training import Part
+
+PIECE = 1 << 24  # sampled values that are kept at a time
+
+
+def predict_mc(
+    members: list[tuple[Part, Network, Floats]],
+    values: Callable[[Part, NDArray[Any]], Doubles],
+    samples: Any,
+    seed: seeding.Seed,
+    return_samples: Any,
+    quantiles: ArrayLike | None,
+    rate: float | None,
+) -> MonteCarlo:
+    """Statistics of the samples of all members, in the shape that `values` makes of a network's output."""
+    samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
+    levels = None if quantiles is None else quantile_levels(quantiles)
+    keep = checks.flag("return_samples", return_samples)
+    seeds = seeding.sequence(seed).spawn(len(members))
+    shares = [samples // len(members) + (place < samples % len(members)) for place in range(len(members))]
+    n, units = len(members[0][2]), members[0][1].predict(members[0][2][:1]).shape[1]
+    step = n if keep else max(1, PIECE // (samples * units))
+    found: list[dict[str, Any]] = []
+    for number, start in enumerate(range(0, n, step)):
+        drawn = []
+        for (part, network, rows), source, count in zip(members, seeds, shares, strict=True):
+            if count:
+                key = np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
+                some = rows[start : start + step]
+                mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
+                drawn.append(values(part, np.asarray(mc.samples)).astype(np.float32))
+        found.append(_summary(np.concatenate(drawn), levels, keep, classes=members[0][0].standard is None))
+    joined = {name: [piece[name] for piece in found] for name in found[0]}
+    axes = {"samples": 1, "quantiles": 1}
+    result: dict[str, Any] = {
+        name: None if pieces[0] is None else np.concatenate(pieces, axis=axes.get(name, 0))
+        for name, pieces in joined.items()
+    }
+    return MonteCarlo(**result)
+
+
+def _summary(drawn: Floats, levels: Doubles | None, keep: bool, classes: bool) -> dict[str, Any]:
+    """What `MonteCarlo` holds, of samples of shape (samples, n, ...)."""
+    mean = drawn.mean(axis=0, dtype=np.float64)
+    result: dict[str, Any] = {
+        "mean": mean.astype(np.float32),
+        "std": drawn.std(axis=0, dtype=np.float64).astype(np.float32),
+        "entropy": None,
+        "mutual_information": None,
+        "quantiles": None if levels is None else np.quantile(drawn, levels, axis=0).astype(np.float32),
+        "samples": drawn if keep else None,
+    }
+    if classes:
+        total = _entropy(mean)
+        average = np.mean([_entropy(sample.astype(np.float64)) for sample in drawn], axis=0)
+        result["entropy"] = total.astype(np.float32)
+        result["mutual_information"] = np.maximum(total - average, 0.0).astype(np.float32)
+    return result
+
+
+def _entropy(p: Doubles) -> Doubles:
+    """In nats, of the last dimension."""
+    return np.asarray(-(p * np.log(np.maximum(p, np.finfo(np.float64).tiny))).sum(axis=-1))

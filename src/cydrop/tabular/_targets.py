@@ -1,0 +1,98 @@
+"""What is to be learned: classes as codes, or numbers in units of their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d
+
+from cydrop._base import checks
+from cydrop.tabular._columns import Doubles
+
+FARTHEST = 1e15  # spreads from the mean that a held-out target is taken for at most: its square stays in float32
+
+
+@dataclass(eq=False)
+class Standard:
+    """Numbers in units of the training targets' spread; in float64, a value a target."""
+
+    shift: Doubles  # mean
+    scale: Doubles  # population standard deviation; 0 of a constant target
+    low: Doubles  # the range of the training targets
+    high: Doubles
+
+    @classmethod
+    def of(cls, y: Doubles, weight: Doubles) -> Standard:
+        """Of the training rows' targets, (n, targets)."""
+        low, high = y.min(axis=0), y.max(axis=0)
+        unit = np.maximum(np.maximum(-low, high), np.finfo(np.float64).tiny)
+        mean = np.average(y / unit, axis=0, weights=weight)
+        spread = np.sqrt(np.average((y / unit - mean) ** 2, axis=0, weights=weight))
+        same = low == high
+        return cls(np.where(same, low, mean * unit), np.where(same, 0.0, spread * unit), low, high)
+
+    def applied(self, y: Doubles) -> NDArray[np.float32]:
+        scale = np.where(self.scale > 0, self.scale, 1.0)
+        with np.errstate(over="ignore"):  # of a held-out target that is far away
+            z = y / scale - self.shift / scale if np.abs(y).max() > 1e300 else (y - self.shift) / scale
+        return np.clip(z, -FARTHEST, FARTHEST).astype(np.float32)
+
+    def undone(self, z: NDArray[Any], clamped: bool) -> Doubles:
+        """Values of the network's outputs, the targets in the last dimension; `clamped` to the training targets'
+        range."""
+        y = z.astype(np.float64) * self.scale + self.shift
+        return np.clip(y, self.low, self.high) if clamped else np.asarray(y)
+
+
+# Classes ----------------------------------------------------------------------------------------------------
+
+
+def checked_labels(y: Any, name: str = "y") -> NDArray[Any]:
+    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    if labels.dtype.kind == "f":
+        labels = check_array(labels, ensure_2d=False, dtype=None, input_name=name)
+    check_classification_targets(labels)
+    return labels
+
+
+def codes_of(labels: NDArray[Any], classes: NDArray[Any], name: str) -> NDArray[np.int64]:
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"{name} has classes {unknown} that are not among those of y, {classes}")
+    return np.searchsorted(classes, labels).astype(np.int64)
+
+
+def class_factors(given: Any, classes: NDArray[Any], codes: NDArray[np.int64], weight: Doubles) -> Doubles:
+    """The factor of each class, by `class_weight`; a row of weight 2 counts as two."""
+    if given is None:
+        return np.ones(len(classes))
+    if isinstance(given, str):
+        checks.one_of("class_weight", given, ("balanced",))
+        sums = np.bincount(codes, weights=weight)
+        return np.asarray(weight.sum() / (len(classes) * sums))
+    if not isinstance(given, Mapping):
+        raise TypeError(f"class_weight must be a dict of labels and weights, 'balanced' or None, got {given!r}")
+    known = classes.tolist()
+    if not given.keys() <= set(known) and not set(known) <= given.keys():
+        raise ValueError(f"class_weight has the labels {list(given)}, y has {known}: some have no weight")
+    return np.array([
+        checks.number(f"class_weight[{label!r}]", given.get(label, 1.0), 0.0, low_open=True) for label in known
+    ])  # fmt: skip
+
+
+# Numbers ----------------------------------------------------------------------------------------------------
+
+
+def checked_numbers(y: Any, name: str = "y") -> Doubles:
+    """Targets as they came, (n,) or (n, targets), in float64."""
+    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = column_or_1d(y, warn=True)
+    if y.ndim > 2 or not y.shape[-1]:
+        raise ValueError(f"{name} must be of shape (n_samples,) or (n_samples, n_targets), got {y.shape}")
+    return np.asarray(y)

@@ -1,0 +1,227 @@
+"""From a table to trained networks: check, merge equal rows, split, prepare, train the members side by side.
+
+    X, y -> rows -> [Part: its training and held-out rows, what was learned from the former, its networks]
+
+A part is a fold; without folds there is one. Its members differ in their seeds alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+from cydrop._base import checks
+from cydrop._base.arrays import Floats
+from cydrop.history import History
+from cydrop.network import Network
+from cydrop.tabular import _splits
+from cydrop.tabular._columns import Doubles
+from cydrop.tabular._parameters import CLASSES, Settings, checked
+from cydrop.tabular._preprocessing import Preprocessor, fitted
+from cydrop.tabular._recipe import train_member
+from cydrop.tabular._table import Schema, Table, columns_of, learned
+from cydrop.tabular._targets import (
+    Standard,
+    checked_labels,
+    checked_numbers,
+    class_factors,
+    codes_of,
+)
+
+
+@dataclass(eq=False)
+class Part:
+    """The networks that were trained on one split of the rows."""
+
+    preprocessor: Preprocessor
+    standard: Standard | None  # of numbers
+    networks: list[Network] = field(default_factory=list)
+    histories: list[History] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Rows:
+    """Rows of a table, with their targets and weights."""
+
+    table: Table
+    y: NDArray[Any]  # codes of classes, (n,), or numbers, (n, targets)
+    weight: Doubles  # above 0
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, rows: NDArray[np.intp]) -> Rows:
+        return Rows(self.table.take(rows), self.y[rows], self.weight[rows])
+
+    def scaled_weight(self) -> Floats | None:
+        """The weights with a mean of 1; None where all are the same."""
+        if (self.weight == self.weight[0]).all():
+            return None
+        return (self.weight / self.weight.mean()).astype(np.float32)
+
+    def merged(self) -> Rows:
+        """Sorted rows, equal ones merged to one of their joint weight."""
+        columns = self.y.reshape(len(self), -1).astype(np.float64) + 0.0
+        keys = np.ascontiguousarray(np.hstack([self.table.keys(), columns]))
+        whole = keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1]))).ravel()
+        _, first, group = np.unique(whole, return_index=True, return_inverse=True)
+        result = self.take(first)
+        result.weight = np.bincount(group, weights=self.weight).astype(np.float64)
+        return result
+
+
+def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+    """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
+    before = estimator.__dict__.copy()
+    try:
+        _fit(estimator, task, X, y, sample_weight, X_val, y_val)
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before)
+        raise
+
+
+def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+    settings = checked(estimator, task)
+    columns = columns_of(X)
+    validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
+    schema, table = learned(columns, estimator.categorical_features)
+    rows = _rows(estimator, task, table, y, sample_weight)
+    held = _given_validation(estimator, task, schema, settings, X_val, y_val)
+    if len(rows) <= settings.recipe.batch_size:
+        rows = rows.merged()
+    rng = check_random_state(estimator.random_state)
+    splits = _split(rng, rows, task, settings, held)
+    parts, jobs = [], []
+    for train, valid in splits:
+        part = Part(fitted(train.table, settings.max_onehot, settings.recipe.small), None)
+        if task != CLASSES:
+            part.standard = Standard.of(train.y, train.weight)
+        parts.append(part)
+        for _ in range(settings.n_ensemble):
+            seed = int(rng.randint(2**31 - 1))
+            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits))))
+    for number, (network, history) in enumerate(_all(jobs, settings.n_threads)):
+        network.n_threads = estimator.n_threads
+        parts[number // settings.n_ensemble].networks.append(network)
+        parts[number // settings.n_ensemble].histories.append(history)
+    estimator.schema_, estimator.parts_ = schema, parts
+
+
+def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Settings:
+    """The settings of one member: on one thread where several are trained side by side."""
+    recipe = settings.recipe
+    if min(n_splits * settings.n_ensemble, settings.n_threads) > 1:
+        recipe = replace(recipe, n_threads=1)
+    if task == CLASSES and len(estimator.classes_) == 1:
+        recipe = replace(recipe, max_iter=1)  # there is nothing to learn
+    return replace(settings, recipe=recipe)
+
+
+def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Callable[[], tuple[Network, History]]:
+    """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
+
+    def run() -> tuple[Network, History]:
+        targets = [rows.y if part.standard is None else part.standard.applied(rows.y) for rows in (train, valid)]
+        prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
+        return train_member(
+            settings.recipe, prepared[0], targets[0], train.scaled_weight(),
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric,
+        )  # fmt: skip
+
+    return run
+
+
+def _all(jobs: list[Callable[[], tuple[Network, History]]], n_threads: int) -> list[tuple[Network, History]]:
+    """What the jobs give, in their order; as many at a time as there are threads. The engine runs without the GIL."""
+    workers = min(len(jobs), n_threads)
+    if workers == 1:
+        return [job() for job in jobs]
+    with ThreadPoolExecutor(workers) as executor:
+        try:
+            return [future.result() for future in [executor.submit(job) for job in jobs]]
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# Rows -------------------------------------------------------------------------------------------------------
+
+
+def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -> Rows:
+    """Checked rows of weight above 0; sets what the estimator knows of its targets."""
+    y = checked_labels(y) if task == CLASSES else checked_numbers(y)
+    check_consistent_length(table.numbers, y)
+    if len(y) < 2:
+        raise ValueError(f"n_samples={len(y)}: one row to train on and one to validate on are needed at least")
+    weight = np.ones(len(y))
+    if sample_weight is not None:
+        weight = checks.weights("sample_weight", sample_weight, len(y)).astype(np.float64)
+        if not weight.any():
+            raise ValueError("sample_weight must have at least one weight above 0: all of them are zero in float32")
+    there = np.flatnonzero(weight > 0)
+    if len(there) < len(y):
+        table, y, weight = table.take(there), y[there], weight[there]
+    if task != CLASSES:
+        estimator.target_shape_ = y.shape[1:]
+        return Rows(table, y.reshape(len(y), -1), weight)
+    estimator.classes_, codes = np.unique(y, return_inverse=True)
+    codes = codes.astype(np.int64)
+    factors = class_factors(estimator.class_weight, estimator.classes_, codes, weight)
+    estimator.class_factors_ = factors
+    return Rows(table, codes, weight * factors[codes])
+
+
+def _given_validation(
+    estimator: Any, task: str, schema: Schema, settings: Settings, X_val: Any, y_val: Any
+) -> Rows | None:
+    """The rows given to validate on."""
+    if X_val is None and y_val is None:
+        return None
+    if X_val is None or y_val is None:
+        raise ValueError(f"X_val and y_val belong together, {'X_val' if X_val is None else 'y_val'} is missing")
+    if settings.n_folds > 1:
+        raise ValueError(f"n_folds={settings.n_folds} validates on folds of X; X_val and y_val are for n_folds=1")
+    try:
+        table = read(estimator, schema, X_val)
+    except (ValueError, TypeError) as error:  # which names X
+        raise type(error)(f"X_val: {error}") from None
+    if task == CLASSES:
+        codes = codes_of(checked_labels(y_val, "y_val"), estimator.classes_, "y_val")
+        check_consistent_length(table.numbers, codes)
+        return Rows(table, codes, estimator.class_factors_[codes])
+    y = checked_numbers(y_val, "y_val")
+    check_consistent_length(table.numbers, y)
+    if y.shape[1:] != estimator.target_shape_:
+        raise ValueError(f"y_val has shape {y.shape}, y has rows of shape {estimator.target_shape_}")
+    return Rows(table, y.reshape(len(y), -1), np.ones(len(y)))
+
+
+def read(estimator: Any, schema: Schema, X: Any) -> Table:
+    """A table with the columns of the one in `fit`, checked by names and number, with scikit-learn's words."""
+    columns = columns_of(X)
+    validate_data(estimator, X, skip_check_array=True, reset=False)
+    return schema.read(columns)
+
+
+def _split(
+    rng: np.random.RandomState, rows: Rows, task: str, settings: Settings, held: Rows | None
+) -> list[tuple[Rows, Rows]]:
+    """Training and held-out rows of each part."""
+    if held is not None:
+        return [(rows, held)]
+    codes = rows.y if task == CLASSES else None
+    if settings.n_folds > len(rows):
+        raise ValueError(f"n_folds={settings.n_folds} needs as many different rows, got {len(rows)}")
+    if settings.n_folds > 1:
+        pairs = _splits.folds(rng, len(rows), settings.n_folds, codes)
+    else:
+        pairs = [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
+    return [(rows.take(train), rows.take(valid)) for train, valid in pairs]
