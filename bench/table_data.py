@@ -103,7 +103,7 @@ def read_table(path: Path) -> Table:
 
 
 def _from_csv(path: Path) -> Table:
-    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip", low_memory=False)
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
     target = frame.pop(frame.columns[-1]).to_numpy()
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name]) or frame[name].dtype == bool:

@@ -100,13 +100,13 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def run_alone(job: Job, python: str) -> dict[str, Any]:
-    """What a process of its own finds. RuntimeError with the end of its messages where it fails."""
+    """What a process of its own finds. RuntimeError with its last line where it fails."""
     script = Path(__file__).resolve().parent / "table_methods.py"
     command = [python, str(script), job.method, str(job.path.resolve()), str(job.seed), str(job.threads)]
     with tempfile.TemporaryDirectory() as folder:  # for what libraries write into the folder that they run in
         ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment(job.threads))
     if ended.returncode:
-        raise RuntimeError("\n".join(ended.stderr.strip().splitlines()[-5:]) or f"ended with {ended.returncode}")
+        raise RuntimeError((ended.stderr.strip().splitlines() or [f"ended with {ended.returncode}"])[-1])
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
 
