@@ -136,7 +136,10 @@ def circumstances(results: Results) -> Iterator[str]:
     runs = [run for by_seed in results.runs.values() for run in by_seed.values()]
     jobs = sorted({run.get("jobs", 1) for run in runs})
     yield f"{len(runs)} runs of {len(results.methods)} methods on {len(results.tables)} tables"
-    yield f"machine: {', '.join(sorted({run['machine'] for run in runs}))}; runs at once: {', '.join(map(str, jobs))}"
+    machines = sorted({run["machine"] for run in runs})
+    yield f"machine: {', '.join(machines)}; runs at once: {', '.join(map(str, jobs))}"
+    if len(machines) > 1 or len(jobs) > 1:
+        yield "not all of them under the same conditions: their seconds cannot be compared"
     versions = sorted({f"{name} {version}" for run in runs for name, version in run["versions"].items()})
     yield f"versions: {', '.join(versions)}"
     for method in results.methods:

@@ -214,6 +214,13 @@ def test_the_report_has_means_ratios_and_ranks(bench):
     assert "fit, CPU s / realmlp-td 0.250 0.250 1.000" in lines
 
 
+def test_the_report_says_when_seconds_cannot_be_compared(bench):
+    report, said = bench("table_report"), "their seconds cannot be compared"
+    same, other = run("cydrop", [1.0]), run("realmlp-td", [1.0], machine="b")
+    assert not any(said in line for line in report.lines(report.Results(same), "realmlp-td"))
+    assert any(said in line for line in report.lines(report.Results(same + other), "realmlp-td"))
+
+
 def test_the_picture_has_a_point_for_each_method(bench, tmp_path):
     runs = run("cydrop", [1.0, 3.0]) + run("realmlp-td", [1.0, 1.0], fit_cpu=4.0)
     bench("table_report").draw(bench("table_report").Results(runs), tmp_path / "picture.svg")
