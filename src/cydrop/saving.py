@@ -299,7 +299,7 @@ def _state(description: dict[str, Any], n_threads: int | None) -> State:
         raise ValueError("layers is empty: a network needs at least one layer")
     loss = losses.from_config(an_object("loss", description["loss"]))
     optimizer = optimizers.from_config(an_object("optimizer", description["optimizer"]))
-    check_rates(optimizer.learning_rate, [draw.layer for draw in Plan.of(made, 1).draws])
+    check_rates(optimizer.learning_rate, Plan.drawing(made))
     root = tuple(a_word(word) for word in a_list("seed", description["root"], 4))
     epochs = a_count(description["epochs"])
     names = a_list("history", description["history"])

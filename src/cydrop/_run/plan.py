@@ -25,6 +25,7 @@ from cydrop._base.declaration import Declaration
 from cydrop.schedules import Rate
 
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
+MANY = 2**24  # columns
 
 Shape: TypeAlias = tuple[int, ...]
 Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
@@ -71,6 +72,8 @@ class Op:
     "map"       y = drop(f(x))
     "noise"     x and what it draws                       _core.noise
     "norm"      weight (x - mean) / deviation + bias      _core.norms
+    "numbers"   embeddings of the first columns           _core.dense.NUMBER_KINDS
+    "codes"     rows of tables for the last columns
     """
 
     kind: str
@@ -168,6 +171,12 @@ class Plan:
         if not plan.ops:
             raise ValueError("the layers put no operation into the plan: there is nothing to compute")
         return plan
+
+    @classmethod
+    def drawing(cls, layers: Sequence[Lowers]) -> list[Draws]:
+        """The layers whose rate may change, in the order of every plan: it does not depend on the columns that come in,
+        of which there are enough here for any layer."""
+        return [draw.layer for draw in cls.of(layers, MANY).draws]
 
     @property
     def shape(self) -> Shape:
