@@ -19,10 +19,12 @@ FEATURES, ROWS = 6, 12
 
 
 def one_of(cls):
-    return cls(5) if cls is cd.Dense else cls()
+    return cls(*NEEDED.get(cls, ()))
 
 
+NEEDED = {cd.Dense: (5,), cd.Embedding: ([2, 3], 4)}  # arguments
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]
+EVERY += [cd.NumericEmbedding("plr", columns=2), cd.NumericEmbedding("piecewise_linear", columns=3)]
 SLOPES = {"leaky_relu", "elu"}  # activations that take a number
 
 
@@ -33,7 +35,9 @@ def network(layer, **options):
 
 @pytest.fixture
 def rows(rng):
-    return rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, 3, ROWS)
+    X = rng.standard_normal((ROWS, FEATURES)).astype(np.float32)
+    X[:, -2:] = rng.integers(0, 2, (ROWS, 2))  # codes, where a layer wants some
+    return X, rng.integers(0, 3, ROWS)
 
 
 @pytest.mark.parametrize("layer", EVERY, ids=repr)

@@ -10,8 +10,9 @@ from cydrop._base.packages import offered
 from cydrop.functional.activations import *
 from cydrop.functional.dense import *
 from cydrop.functional.dropout import *
+from cydrop.functional.embeddings import *
 from cydrop.functional.losses import *
 from cydrop.functional.noise import *
 from cydrop.functional.norms import *
 
-__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "dense", "losses"])
+__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "dense", "embeddings", "losses"])

@@ -8,10 +8,13 @@ from cydrop._base.packages import offered
 from cydrop.reference.activations import *
 from cydrop.reference.dense import *
 from cydrop.reference.dropout import *
+from cydrop.reference.embeddings import *
 from cydrop.reference.losses import *
 from cydrop.reference.noise import *
 from cydrop.reference.norms import *
 from cydrop.reference.optimizers import *
 from cydrop.reference.xorshift import *
 
-__all__ = offered(__name__, ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers"])
+__all__ = offered(
+    __name__, ["xorshift", "dropout", "noise", "activations", "dense", "embeddings", "norms", "losses", "optimizers"]
+)
