@@ -4,7 +4,8 @@
 
 Each function is compared with float64 at N float32 arguments, spread evenly over a range. An ulp is the distance
 of the float32 numbers next to the true value. Where a function goes to 0 while its terms stay large (GELU, SiLU, Mish
-far on the left) its relative error grows, so the largest absolute error is shown as well.
+far on the left) its relative error grows, so the largest absolute error is shown as well. cos and sin are those of
+2 pi x.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 import cydrop as cd
 from cydrop import functional
-from cydrop._core import activations
+from cydrop._core import activations, dense
 
 Array = NDArray[Any]
 
@@ -27,6 +28,22 @@ def exponential(x: Array) -> Array:
     out = np.empty_like(x)
     activations.exponential(x, out)
     return out
+
+
+def cosine(x: Array) -> Array:
+    """cydrop's cos 2 pi x, as embeddings of numbers have it."""
+    return _parts_of_turns(x)[0]
+
+
+def sine(x: Array) -> Array:
+    """cydrop's sin 2 pi x."""
+    return _parts_of_turns(x)[1]
+
+
+def _parts_of_turns(x: Array) -> tuple[Array, Array]:
+    c, s = np.empty_like(x), np.empty_like(x)
+    dense.parts_of_turns(x, 1.0, 0.0, c, s)
+    return c, s
 
 
 def normal_cdf(x: Array) -> Array:
@@ -41,6 +58,8 @@ CASES: list[tuple[str, Callable[[Array], Array], Callable[[Array], Array], float
     ("elu", functional.elu, lambda x: np.where(x > 0, x, np.expm1(x)), -20.0, 5.0),
     ("silu", functional.silu, lambda x: x / (1 + np.exp(-x)), -80.0, 20.0),
     ("mish", functional.mish, lambda x: x * np.tanh(np.log1p(np.exp(x))), -80.0, 20.0),
+    ("cos", cosine, lambda x: np.cos(2 * np.pi * (x - np.rint(x))), -2.0, 2.0),
+    ("sin", sine, lambda x: np.sin(2 * np.pi * (x - np.rint(x))), -2.0, 2.0),
     ("gelu", functional.gelu, lambda x: x * normal_cdf(x), -5.0, 5.0),
 ]
 

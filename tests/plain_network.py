@@ -232,6 +232,38 @@ def parametric_backward(net, op, dy, kept):
     return dx
 
 
+WORDS = {  # of the parameters, as the twins take them
+    "pbld": ("frequency", "phase", "weight", "bias"),
+    "plr": ("frequency", "weight", "bias"),
+    "piecewise_linear": ("edges", "slope", "weight", "bias"),
+}
+
+
+def numbers(net, op, x, drawn):
+    arrays = {word: net.array(op, word) for word in WORDS[op.variant]}
+    return getattr(reference, op.variant)(x, **arrays), (x, arrays)
+
+
+def numbers_backward(net, op, dy, kept):
+    x, arrays = kept
+    if op.variant != "plr":  # whose derivative needs to know where it is 0
+        arrays = {word: array for word, array in arrays.items() if word != "bias"}
+    dx, *found = getattr(reference, f"{op.variant}_backward")(dy, x, **arrays)
+    words = [word for word in WORDS[op.variant] if word != "edges"]
+    net.gradients |= {f"{op.layers[0]}.{word}": g for word, g in zip(words, found, strict=True)}
+    return dx
+
+
+def codes(net, op, x, drawn):
+    cardinalities = np.diff(op.numbers[1:])
+    return reference.embedding(x, net.array(op, "weight"), cardinalities), (x, cardinalities)
+
+
+def codes_backward(net, op, dy, kept):
+    dx, net.gradients[f"{op.layers[0]}.weight"] = reference.embedding_backward(dy, *kept)
+    return dx
+
+
 FORWARD = {
     "dense": dense,
     "map": epilogue,
@@ -240,6 +272,8 @@ FORWARD = {
     "parametric": parametric,
     "fork": fork,
     "join": join,
+    "numbers": numbers,
+    "codes": codes,
 }
 BACKWARD = {
     "dense": dense_backward,
@@ -249,4 +283,6 @@ BACKWARD = {
     "parametric": parametric_backward,
     "fork": fork_backward,
     "join": join_backward,
+    "numbers": numbers_backward,
+    "codes": codes_backward,
 }

@@ -21,6 +21,7 @@ FEATURES, ROWS = 6, 12
 ARGUMENTS = {  # of the layers that need some
     cd.Dense: [5],
     cd.Parametric: ["mish"],
+    cd.Embedding: [[2, 3], 4],
     cd.Residual: [[cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.3)], 0.4],
 }
 
@@ -30,6 +31,7 @@ def one_of(cls):
 
 
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]
+EVERY += [cd.NumericEmbedding("plr", columns=2), cd.NumericEmbedding("piecewise_linear", columns=3)]
 SLOPES = {"leaky_relu", "elu"}  # activations that take a number
 
 
@@ -40,7 +42,9 @@ def network(layer, **options):
 
 @pytest.fixture
 def rows(rng):
-    return rng.standard_normal((ROWS, FEATURES)).astype(np.float32), rng.integers(0, 3, ROWS)
+    X = rng.standard_normal((ROWS, FEATURES)).astype(np.float32)
+    X[:, -2:] = rng.integers(0, 2, (ROWS, 2))  # codes, where a layer wants some
+    return X, rng.integers(0, 3, ROWS)
 
 
 @pytest.mark.parametrize("layer", EVERY, ids=repr)

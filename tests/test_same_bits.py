@@ -176,6 +176,33 @@ def test_learned_numbers_and_blocks_have_their_golden_bits_on_1_2_and_3_threads(
     assert run(simd, BLOCKS_SCRIPT).stdout.split() == 3 * BLOCKS_GOLDEN
 
 
+EMBEDDINGS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from digests import digest
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((700, 23)).astype("f"), rng.integers(0, 10, 700)
+X[:, -2:] = rng.integers(0, 40, (700, 2))
+for n_threads in (1, 3):
+    for kind in ("pbld", "plr", "piecewise_linear"):
+        embeddings = [cd.NumericEmbedding(kind, columns=20), cd.Embedding([40, 50], 7)]
+        net = cd.Network([*embeddings, cd.Dense(60), cd.ReLU(), cd.Dense(10)], seed=0, n_threads=n_threads)
+        net.fit(X, y, epochs=3, batch_size=300, verbose=0)
+        print(digest(net))
+"""
+
+EMBEDDINGS_GOLDEN = [
+    "aab529ca085eb6e4d6d03486eeac5a78610ffe989b6bd75ca76c079e8d90f6c9",
+    "9c7500f655c947bf577970ff0e08f39c5e8aec2846500b0448129550925b0379",
+    "9cfb97464962ac238c1190896765c352b216c68092e7ba102eb7ce83c54c592f",
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_every_kind_of_embedding_has_its_golden_bits(simd):
+    assert run(simd, EMBEDDINGS_SCRIPT).stdout.split() == 2 * EMBEDDINGS_GOLDEN
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"

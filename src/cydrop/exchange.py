@@ -162,10 +162,9 @@ def _check_named(layers: Sequence[Layer], arrays: Iterable[str], named: Iterable
     """Raises for arrays that a state dict has no names for: they would be missing without a word."""
     for name in sorted(set(arrays) - set(named)):
         place, _, own = name.partition(".")
-        raise ValueError(
-            f"layers[{place}] is {layers[int(place)]!r}: a state dict has no name for its {own}; its class needs a "
-            "method tensor_names"
-        )
+        layer = layers[int(place)]
+        hint = "" if type(layer) in KNOWN.values() else "; its class needs a method tensor_names"
+        raise ValueError(f"layers[{place}] is {layer!r}: a state dict has no name for its {own}{hint}")
 
 
 def _n_features(net: Network, wanted: dict[str, str], arrays: dict[str, Floats]) -> int | None:
@@ -225,8 +224,10 @@ def to_torch(net: Network) -> Any:
         For what PyTorch has no module for: Dropout with mode="vanilla" or shared="batch", noise but alpha
         dropout, and Dense with max_norm or drop_connect.
     """
+    check_network(net)
+    if core_of(net).plan is not None:
+        _check_torch_has(net.layers)
     state_dict = to_state_dict(net)
-    _check_torch_has(net.layers)
     try:
         torch = importlib.import_module("torch")
     except ImportError:

@@ -310,7 +310,7 @@ def _state(description: dict[str, Any], n_threads: int | None) -> State:
         raise ValueError("layers is empty: a network needs at least one layer")
     loss = losses.from_config(an_object("loss", description["loss"]))
     optimizer = optimizers.from_config(an_object("optimizer", description["optimizer"]))
-    check_rates(optimizer, [draw.layer for draw in Plan.of(made, None).draws])
+    check_rates(optimizer, Plan.drawing(made))
     root = tuple(a_word(word) for word in a_list("seed", description["root"], 4))
     epochs = a_count(description["epochs"])
     names = a_list("history", description["history"])

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 else:
     Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
-WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES = range(5)  # branches of a network's root
-FROM_DATA = 6  # another
+WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES, EMBEDDINGS, FROM_DATA = range(7)  # branches of a network's root
 
 
 def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:

@@ -1,7 +1,10 @@
-"""The dense operation and what is fused to it: product, bias, activation, dropout, and all of it backwards."""
+"""The dense operation and what is fused to it: product, bias, activation, dropout, and all of it backwards; and the
+embeddings, dense operations of one column each."""
 
+from cydrop._core.code_embeddings cimport Codes
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
+from cydrop._core.number_embeddings cimport Numbers
 from cydrop._core.weight_gradient cimport Gradient
 
 cdef void finish_forward(
@@ -19,3 +22,13 @@ cdef void dense_backward_input(
 cdef void dense_backward_weight(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Gradient* to, float* scratch, int n_threads) noexcept nogil
+cdef void numbers_forward(
+    const Numbers* e, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t n_in, float* memory, int n_threads) noexcept nogil
+cdef void numbers_backward(
+    const Numbers* e, Matrix x, Matrix y, Matrix dy, Matrix dx, bint wanted, Py_ssize_t rows, Py_ssize_t n_in,
+    float* memory, int n_threads) noexcept nogil
+cdef void codes_forward(
+    const Codes* e, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t n_in, int n_threads) noexcept nogil
+cdef void codes_backward(
+    const Codes* e, Matrix x, Matrix dy, Matrix dx, bint wanted, Py_ssize_t rows, Py_ssize_t n_in,
+    int n_threads) noexcept nogil

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,4 +18,48 @@ def backward(
     dweight: NDArray[np.float32],
     dbias: NDArray[np.float32],
     n_threads: int,
+) -> None: ...
+
+NUMBER_KINDS: dict[str, int]
+
+def embed_numbers(
+    kind: int,
+    columns: int,
+    frequencies: int,
+    size: int,
+    arrays: Sequence[NDArray[np.float32]],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    n_threads: int,
+) -> None: ...
+def embed_numbers_backward(
+    kind: int,
+    columns: int,
+    frequencies: int,
+    size: int,
+    arrays: Sequence[NDArray[np.float32]],
+    gradients: Sequence[NDArray[np.float32]],
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    dx: NDArray[np.float32],
+    n_threads: int,
+) -> None: ...
+def embed_codes(
+    x: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    tables: NDArray[np.float32],
+    y: NDArray[np.float32],
+    n_threads: int,
+) -> None: ...
+def embed_codes_backward(
+    x: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    dy: NDArray[np.float32],
+    dx: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+    n_threads: int,
+) -> None: ...
+def parts_of_turns(
+    x: NDArray[np.float32], w: float, b: float, c: NDArray[np.float32], s: NDArray[np.float32]
 ) -> None: ...

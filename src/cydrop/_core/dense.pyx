@@ -4,16 +4,24 @@
     backward, input   dX = dZ Wt                followed by the derivative of the layer below
     backward, weight  dW = Xt dZ, db = sum dZ   followed by the optimizer
 
-The parts lie in files of their own, compiled into this module: panels, product and weight_gradient.
+The parts lie in files of their own, compiled into this module: panels, product and weight_gradient; and the embeddings,
+which are dense operations of one column each: of terms of a number, or of a code as a unit vector.
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
+from cydrop._core.code_embeddings cimport (
+    Codes, codes_input_backward, rows_of_codes_forward, tables_backward,
+)
 from cydrop._core.dropout cimport select_row
+from cydrop._core.elementary cimport cosine_of_part, part_of_turn, sine_of_part
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.number_embeddings cimport (
+    PBLD, PIECEWISE_LINEAR, PLR, Numbers, features_backward, features_forward, memory_of_numbers, turns_of,
+)
 from cydrop._core.panels cimport TILE_COLS, TILE_ROWS, row_shares, scratch_floats, strip_panels
 from cydrop._core.product cimport Product, product
 from cydrop._core.relu cimport relu_gradient, relu_in_place
@@ -208,3 +216,153 @@ def backward(
                              &scratch[0], n_threads)
         dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)
         restore_floats(control)
+
+
+# Embeddings ---------------------------------------------------------------------------------------------------
+
+NUMBER_KINDS = {"pbld": PBLD, "plr": PLR, "piecewise_linear": PIECEWISE_LINEAR}
+
+
+cdef void numbers_forward(
+    const Numbers* e, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t n_in, float* memory, int n_threads
+) noexcept nogil:
+    """y of x; `memory`: memory_of_numbers(e) floats for each thread."""
+    features_forward(e, x, y, rows, n_in, memory, n_threads)
+
+
+cdef void numbers_backward(
+    const Numbers* e, Matrix x, Matrix y, Matrix dy, Matrix dx, bint wanted, Py_ssize_t rows, Py_ssize_t n_in,
+    float* memory, int n_threads
+) noexcept nogil:
+    """The gradients and, if that is wanted, d loss / d x; y is that of the forward pass."""
+    features_backward(e, x, y, dy, dx, wanted, rows, n_in, memory, n_threads)
+
+
+cdef void codes_forward(
+    const Codes* e, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t n_in, int n_threads
+) noexcept nogil:
+    """y of x"""
+    rows_of_codes_forward(e, x, y, rows, n_in, n_threads)
+
+
+cdef void codes_backward(
+    const Codes* e, Matrix x, Matrix dy, Matrix dx, bint wanted, Py_ssize_t rows, Py_ssize_t n_in, int n_threads
+) noexcept nogil:
+    """The gradient of the tables and, if that is wanted, d loss / d x."""
+    tables_backward(e, x, dy, rows, n_in, n_threads)
+    if wanted:
+        codes_input_backward(e, dy, dx, rows, n_in)
+
+
+cdef inline float* first_float(float[::1] x) noexcept nogil:
+    return &x[0] if x.shape[0] else NULL
+
+
+cdef Numbers numbers_of(
+    int kind, Py_ssize_t columns, Py_ssize_t frequencies, Py_ssize_t size, arrays, gradients
+) except *:
+    """`arrays`, `gradients`: flat, in the order frequency, phase, slope, weight, bias, edges; what a kind does not
+    have is empty, and edges have no gradient."""
+    cdef Numbers e
+    memset(&e, 0, sizeof(Numbers))
+    e.kind, e.columns, e.frequencies, e.size = kind, columns, frequencies, size
+    e.frequency, e.phase, e.slope = first_float(arrays[0]), first_float(arrays[1]), first_float(arrays[2])
+    e.weight, e.bias, e.edges = first_float(arrays[3]), first_float(arrays[4]), first_float(arrays[5])
+    if gradients is not None:
+        e.frequency_gradient, e.phase_gradient = first_float(gradients[0]), first_float(gradients[1])
+        e.slope_gradient, e.weight_gradient = first_float(gradients[2]), first_float(gradients[3])
+        e.bias_gradient = first_float(gradients[4])
+    return e
+
+
+def embed_numbers(
+    int kind, Py_ssize_t columns, Py_ssize_t frequencies, Py_ssize_t size, arrays,
+    const float[:, ::1] x,      # IN
+    float[:, ::1] y,            # OUT
+    int n_threads,
+):
+    """`frequencies`: of a feature, or its bins; `arrays` as numbers_of takes them, of sizes that fit."""
+    cdef Numbers e = numbers_of(kind, columns, frequencies, size, arrays, None)
+    cdef float[:] memory = aligned(memory_of_numbers(&e) * n_threads)
+    cdef Matrix mx, my
+    cdef uint64_t control
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # only read
+    my.data, my.row = &y[0, 0], y.shape[1]
+    with nogil:
+        control = exact_floats(n_threads)
+        numbers_forward(&e, mx, my, x.shape[0], x.shape[1], &memory[0], n_threads)
+        restore_floats(control)
+
+
+def embed_numbers_backward(
+    int kind, Py_ssize_t columns, Py_ssize_t frequencies, Py_ssize_t size, arrays, gradients,
+    const float[:, ::1] x,      # IN
+    const float[:, ::1] y,      # IN, from forward
+    const float[:, ::1] dy,     # IN
+    float[:, ::1] dx,           # OUT
+    int n_threads,
+):
+    """`gradients` as numbers_of takes them: OUT."""
+    cdef Numbers e = numbers_of(kind, columns, frequencies, size, arrays, gradients)
+    cdef float[:] memory = aligned(memory_of_numbers(&e) * n_threads)
+    cdef Matrix mx, my, mdy, mdx
+    cdef uint64_t control
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
+    my.data, my.row = <float*>&y[0, 0], y.shape[1]
+    mdy.data, mdy.row = <float*>&dy[0, 0], dy.shape[1]
+    mdx.data, mdx.row = &dx[0, 0], dx.shape[1]
+    with nogil:
+        control = exact_floats(n_threads)
+        numbers_backward(&e, mx, my, mdy, mdx, True, x.shape[0], x.shape[1], &memory[0], n_threads)
+        restore_floats(control)
+
+
+def embed_codes(
+    const float[:, ::1] x,      # IN
+    const int64_t[::1] starts,  # IN, columns + 1: where each column's table begins
+    const float[:, ::1] tables,  # IN
+    float[:, ::1] y,            # OUT
+    int n_threads,
+):
+    cdef Codes e
+    cdef Matrix mx, my
+    cdef uint64_t control
+    e.columns, e.size, e.starts, e.tables = starts.shape[0] - 1, tables.shape[1], &starts[0], &tables[0, 0]
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
+    my.data, my.row = &y[0, 0], y.shape[1]
+    with nogil:
+        control = exact_floats(n_threads)
+        codes_forward(&e, mx, my, x.shape[0], x.shape[1], n_threads)
+        restore_floats(control)
+
+
+def embed_codes_backward(
+    const float[:, ::1] x,      # IN
+    const int64_t[::1] starts,  # IN
+    const float[:, ::1] dy,     # IN
+    float[:, ::1] dx,           # OUT
+    float[:, ::1] gradient,     # OUT
+    int n_threads,
+):
+    cdef Codes e
+    cdef Matrix mx, mdy, mdx
+    cdef uint64_t control
+    e.columns, e.size, e.starts, e.gradient = starts.shape[0] - 1, gradient.shape[1], &starts[0], &gradient[0, 0]
+    e.tables = NULL
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
+    mdy.data, mdy.row = <float*>&dy[0, 0], dy.shape[1]
+    mdx.data, mdx.row = &dx[0, 0], dx.shape[1]
+    with nogil:
+        control = exact_floats(n_threads)
+        codes_backward(&e, mx, mdy, mdx, True, x.shape[0], x.shape[1], n_threads)
+        restore_floats(control)
+
+
+def parts_of_turns(const float[::1] x, float w, float b, float[::1] c, float[::1] s):
+    """c = cos(2 pi x w + b), s = sin(2 pi x w + b): for the measurement of their errors."""
+    cdef Py_ssize_t i
+    cdef float part
+    with nogil:
+        for i in range(x.shape[0]):
+            part = part_of_turn(x[i], w, turns_of(b))
+            c[i], s[i] = cosine_of_part(part), sine_of_part(part)

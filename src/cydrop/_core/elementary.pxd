@@ -169,3 +169,39 @@ cdef inline float cosine_of_turns(float turns) noexcept nogil:
     cdef float odd = s if quarters < <float>0.0 else -s
     cdef float even = -c if a == <float>2.0 else c
     return odd if a == <float>1.0 else even
+
+
+cdef inline float sine_of_quarter(float q) noexcept nogil:
+    """sin(2 pi q) for |q| <= 1/4"""
+    cdef float u = q * q
+    cdef float p = fma32(<float>4.080365753e+01, u, <float>-7.671897888e+01)
+    p = fma32(p, u, <float>8.160829163e+01)
+    p = fma32(p, u, <float>-4.134176254e+01)
+    return q * fma32(p, u, <float>6.283185482e+00)
+
+
+cdef inline float part_of_turn(float x, float w, float b) noexcept nogil:
+    """x w + b less the whole number next to it, b small. The product is not rounded before the whole turns are off, so
+    that far turns are as good as near ones: up to a hundred thousand; the result may be larger than 1/2 by what
+    rounding x w + b takes. Beyond 4 million, where a float32 does not say where in its turn it is, it may be anything.
+    """
+    cdef float whole = (fma32(x, w, b) + <float>12582912.0) - <float>12582912.0
+    return fma32(x, w, -whole) + b
+
+
+cdef inline float magnitude_of_part(float turns) noexcept nogil:
+    cdef float a = fabsf(turns)
+    return <float>0.5625 if a > <float>0.5625 else a
+
+
+cdef inline float cosine_of_part(float turns) noexcept nogil:
+    """cos(2 pi turns) of a part of a turn, as sin(2 pi (1/4 - |turns|)). Whatever `turns` is, about within [-1, 1]."""
+    return sine_of_quarter(<float>0.25 - magnitude_of_part(turns))
+
+
+cdef inline float sine_of_part(float turns) noexcept nogil:
+    """sin(2 pi turns) of a part of a turn."""
+    cdef float a = magnitude_of_part(turns), s
+    a = <float>0.5 - a if a > <float>0.25 else a
+    s = sine_of_quarter(a)
+    return -s if turns < <float>0.0 else s

@@ -1,6 +1,7 @@
 """The families of operations: a line for each. What a family is, operation.pxd says."""
 
 from cydrop._core.dense_op cimport dense_doors
+from cydrop._core.embedding_op cimport codes_doors, numbers_doors
 from cydrop._core.map_op cimport map_doors
 from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
@@ -19,7 +20,7 @@ cdef inline void register(dict found, Doors* doors, str family, Doors own, dict 
 
 cdef inline dict families(Doors* doors):
     """Fills in the doors: {name in a plan: (their place, the family's variants)}."""
-    from cydrop._core import activations, noise, norms
+    from cydrop._core import activations, dense, noise, norms
     cdef dict found = {}
     register(found, doors, "dense", dense_doors(), {"": 0})
     register(found, doors, "map", map_doors(), {"": 0})
@@ -28,4 +29,6 @@ cdef inline dict families(Doors* doors):
     register(found, doors, "parametric", parametric_doors(), activations.PARAMETRIC_KINDS)
     register(found, doors, "fork", fork_doors(), {"": 0})
     register(found, doors, "join", join_doors(), {"": 0})
+    register(found, doors, "numbers", numbers_doors(), dense.NUMBER_KINDS)
+    register(found, doors, "codes", codes_doors(), {"": 0})
     return found

@@ -52,6 +52,7 @@ cdef struct Layout:             # memory of a workspace, as it is handed out; me
     bint training
     bint draws                  # whether dropout acts: in training, and in samples
     bint first_lane
+    int threads                 # that may work for one lane
 
 
 cdef struct Upstream:           # what the backward pass brings down to an operation
@@ -145,6 +146,7 @@ cdef struct Bound:              # an operation and its memory in one workspace
     float* squares              # of the weights, the same for all lanes
     Matrix x_squares
     Matrix variance
+    float* memory               # of a family's own
 
 
 cdef struct Step:               # what a batch brings to all operations

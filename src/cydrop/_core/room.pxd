@@ -48,6 +48,7 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
     for i in range(p.n_ops):
         widest = max(widest, p.ops[i].n_in, p.ops[i].n_out)
     room.step.training, room.step.rates = layout.training, room.rates
+    layout.threads = p.n_threads
     if layout.training:
         room.batch.x = take_matrix(layout, p.ops[0].n_in)
         room.upstream_memory[0] = take_matrix(layout, widest)

@@ -17,7 +17,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import cpu
 from cydrop._run.model import Model
 from cydrop._run.passes import Passes
-from cydrop._run.plan import Draws, Plan
+from cydrop._run.plan import Plan
 from cydrop._run.rates import Rates, any_changes, check_rates, rates_at
 from cydrop._run.rows import Rows, checked_rows
 from cydrop._run.state import Built, State, Weights
@@ -48,7 +48,7 @@ class Core:
     def __init__(self, state: State) -> None:
         """Goes on from a state; tensors that were not read yet are zeros."""
         self.layers, self.loss, self.optimizer = state.layers, state.loss, state.optimizer
-        self.drawing = _drawing(self.layers)  # raises for what is not a layer
+        self.drawing = Plan.drawing(self.layers)  # raises for what is not a layer
         self.root, self.epochs, self.history = state.root, state.epochs, state.history
         self.n_threads, self.threads_of_machine = state.n_threads, state.threads_of_machine
         self.passes = Passes()
@@ -136,7 +136,7 @@ class Core:
                 "n_threads": n_threads or self.n_threads,
                 "threads_of_machine": self.threads_of_machine if of_machine is None else of_machine,
             }
-            state["drawing"] = _drawing(state["layers"])
+            state["drawing"] = Plan.drawing(state["layers"])
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
                 state["loss"].check_units(plan.n_outputs)
@@ -205,7 +205,17 @@ class Core:
     def inputs(self, X: ArrayLike) -> Floats:
         """X of as many columns as the model takes, where there is one."""
         model = self.model
-        return checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads)
+        rows = checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads)
+        self._check_rows("X", rows)
+        return rows
+
+    def _check_rows(self, name: str, rows: Floats) -> None:
+        """Raises where a layer cannot take what comes to it as it is in these rows."""
+        untouched = rows.shape[1]
+        for layer in self.layers:
+            untouched = layer.check_rows(name, rows, untouched)
+            if untouched == 0:
+                return
 
     def rows(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None) -> Rows:
         """Rows to train or to be judged on, in batches of so many, None: all at once."""
@@ -218,6 +228,7 @@ class Core:
         if not isinstance(given, tuple | list) or len(given) not in (2, 3):
             raise ValueError("validation_data must be (X, y) or (X, y, sample_weight)")
         X = checks.matrix("validation X", given[0], n_features)
+        self._check_rows("validation X", X)
         weights = given[2] if len(given) == 3 else None
         units = self.plan_for(n_features).n_outputs
         return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
@@ -237,8 +248,3 @@ class Cored:
 def core_of(network: Cored) -> Core:
     """For modules that look behind the face of a network."""
     return network._core
-
-
-def _drawing(layers: Sequence[Any]) -> list[Draws]:
-    """The layers whose rate may change, in the order of every plan."""
-    return [draw.layer for draw in Plan.of(layers, None).draws]

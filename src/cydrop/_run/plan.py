@@ -25,6 +25,7 @@ from cydrop._base.declaration import Declaration
 from cydrop.schedules import Rate
 
 ALIGNMENT = 16  # floats: every parameter begins on a cache line
+MANY = 2**24  # columns: enough for any layer
 
 Shape: TypeAlias = tuple[int, ...]
 Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
@@ -73,6 +74,8 @@ class Op:
     "norm"        weight (x - mean) / deviation + bias    _core.norms
     "parametric"  y = drop(f(x + weight (g(x) - x)))      _core.activations, PARAMETRIC_KINDS: which g is
     "fork"        x, which a later "join" adds to what it is given
+    "numbers"     embeddings of the first columns         _core.dense, NUMBER_KINDS
+    "codes"       rows of tables for the last columns
     """
 
     kind: str
@@ -165,14 +168,19 @@ class Plan:
     @classmethod
     def of(cls, layers: Sequence[Lowers], n_features: int | None) -> Plan:
         """The plan of these layers for inputs of `n_features` columns. None: for whoever wants to know what the layers
-        draw, before there are columns; such a plan has one, and its layers do not mind if their widths do not fit."""
-        plan = cls([(1 if n_features is None else n_features,)], widths_known=n_features is not None)
+        draw, before there are columns; such a plan has many, and its layers do not mind if their widths do not fit."""
+        plan = cls([(MANY if n_features is None else n_features,)], widths_known=n_features is not None)
         for plan.place, layer in enumerate(layers):
             plan.shapes.append(plan.shape)
             plan._put_in(str(plan.place), layer)
         if not plan.ops:
             raise ValueError("the layers put no operation into the plan: there is nothing to compute")
         return plan
+
+    @classmethod
+    def drawing(cls, layers: Sequence[Lowers]) -> list[Draws]:
+        """The layers whose rate may change, in the order of every plan, whatever columns come in."""
+        return [draw.layer for draw in cls.of(layers, None).draws]
 
     @property
     def shape(self) -> Shape:

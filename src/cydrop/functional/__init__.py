@@ -10,9 +10,10 @@ from cydrop._base.packages import offered
 from cydrop.functional.activations import *
 from cydrop.functional.dense import *
 from cydrop.functional.dropout import *
+from cydrop.functional.embeddings import *
 from cydrop.functional.losses import *
 from cydrop.functional.noise import *
 from cydrop.functional.norms import *
 from cydrop.functional.parametric import *
 
-__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "parametric", "dense", "losses"])
+__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "parametric", "dense", "embeddings", "losses"])

@@ -132,6 +132,26 @@ class Layer(Declaration):
         rows : int
         """
 
+    def check_rows(self, name: str, rows: Floats, untouched: int) -> int:
+        """Raises ValueError for rows of the network's input whose columns come to this layer as they are and are not
+        what it takes.
+
+        Parameters
+        ----------
+        name : str
+            Of the argument that the rows came in.
+        rows : ndarray of float32, shape (n, features)
+        untouched : int
+            How many of the last columns of the rows are the last columns of what comes to this layer; all of them: it
+            is the first.
+
+        Returns
+        -------
+        int
+            How many of them are the last columns of what it gives.
+        """
+        return 0
+
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
         return {"layer": type(self).__name__} | self.options()

@@ -8,6 +8,7 @@ from cydrop._base.packages import offered
 from cydrop.reference.activations import *
 from cydrop.reference.dense import *
 from cydrop.reference.dropout import *
+from cydrop.reference.embeddings import *
 from cydrop.reference.losses import *
 from cydrop.reference.noise import *
 from cydrop.reference.norms import *
@@ -15,5 +16,7 @@ from cydrop.reference.optimizers import *
 from cydrop.reference.parametric import *
 from cydrop.reference.xorshift import *
 
-_FILES = ["xorshift", "dropout", "noise", "activations", "parametric", "dense", "norms", "losses", "optimizers"]
+_FILES = [
+    "xorshift", "dropout", "noise", "activations", "parametric", "dense", "embeddings", "norms", "losses", "optimizers"
+]  # fmt: skip
 __all__ = offered(__name__, _FILES)
