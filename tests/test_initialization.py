@@ -149,6 +149,19 @@ def test_layers_within_a_layer_can_be_filled_by_the_same_function():
     assert_same(arrays, wanted)
 
 
+def test_a_block_is_filled_by_what_comes_into_it(rng):
+    X = rng.standard_normal((200, 6)).astype(np.float32)
+    inside = [cd.Dense(9, activation="tanh"), cd.Dense(6)]
+    net = cd.Network([cd.Residual(inside), cd.Dense(2)], loss="mse", seed=3).initialize(X)
+    weights = {name: view.copy() for name, view in net.parameters().items()}
+    first = X @ weights["0.0.weight"]
+    np.testing.assert_allclose(first.std(axis=0), 1.0, rtol=1e-4)
+    inner = np.tanh(first + weights["0.0.bias"]) @ weights["0.1.weight"]
+    np.testing.assert_allclose(inner.std(axis=0), 1.0, rtol=1e-4)
+    last = (X + inner + weights["0.1.bias"]) @ weights["1.weight"]
+    np.testing.assert_allclose(last.std(axis=0), 1.0, rtol=1e-4)
+
+
 def test_other_layers_keep_what_they_hold():
     X, y = rows(), np.arange(400) % 3
     net = cd.Network([cd.Dense(8), cd.BatchNorm(), cd.ReLU(), cd.Dense(3)], seed=0)

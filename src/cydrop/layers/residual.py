@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base.arrays import Floats
+from cydrop._run import initialization
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.base import Layer, RandomLayer, checked_rate, from_config
@@ -69,6 +71,9 @@ class Residual(RandomLayer):
         fork.numbers = join.numbers = (len(plan.ops) - 1 - first,)
         if self.drop_path != 0:
             join.noise = plan.draw(self, "rows")
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        initialization.fill(self.layers, x, arrays, seed)
 
     def check_batch(self, rows: int) -> None:
         for layer in self.layers:

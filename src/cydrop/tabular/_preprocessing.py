@@ -31,6 +31,7 @@ class Prepared:
     numbers: Floats  # (n, p): numbers, indicators of missing ones, one-hot columns; scaled and clipped
     codes: NDArray[np.int32]  # (n, q) of the categories that are embedded; 0: missing or unseen
     cardinalities: NDArray[np.int64]  # (q,): how many codes each column has, code 0 included
+    measured: int  # how many of the first columns are numbers of the table
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -73,7 +74,7 @@ class Preprocessor:
             numbers[rows] = smooth_clip(z)
         kept = [column for column, embedded in zip(codes, self.embedded, strict=True) if embedded]
         together = np.stack(kept, axis=1) if kept else np.empty((len(table), 0))
-        return Prepared(numbers, together.astype(np.int32), self.cardinalities)
+        return Prepared(numbers, together.astype(np.int32), self.cardinalities, len(self.means))
 
     def _columns(self, table: Table, codes: list[NDArray[np.intp]], rows: slice) -> Doubles:
         """All columns of numbers, not scaled yet."""
