@@ -7,7 +7,7 @@ from cydrop._core.leave_out cimport leave_out
 from cydrop._core.losses cimport Loss, link_rows
 from cydrop._core.map_op cimport through_epilogue
 from cydrop._core.operation cimport Bound, Op, Upstream, Step
-from cydrop._core.pace cimport EACH, FORWARD, tick
+from cydrop._core.pace cimport BACKWARD_WEIGHT, EACH, FORWARD, tick
 
 
 cdef struct Program:
@@ -66,6 +66,7 @@ cdef inline void backward(
         upstream.wanted = i > lowest or want_input
         step.slot = EACH * i
         p.ops[i].doors.backward(&p.ops[i], &bound[i], &bound[i - 1] if i > 0 else NULL, upstream, step)
+        tick(step.clock, BACKWARD_WEIGHT + step.slot)
         i -= 1
 
 
