@@ -96,9 +96,7 @@ def _described(estimator: Any) -> dict[str, Any]:
         "n_features": estimator.n_features_in_,
         "feature_names": None if names is None else names.tolist(),
         "schema": {"labels": list(schema.labels), "kinds": list(schema.kinds), "text": list(schema.text)},
-        "classes": None
-        if classes is None
-        else {"objects": classes.dtype == object, "values": _plain("classes_", classes)},
+        "classes": None if classes is None else _labels(classes),
         "target_shape": None if shape is None else list(shape),
         "parts": [_part(part) for part in estimator.parts_],
     }
