@@ -3,8 +3,8 @@
     python bench/accuracy.py [--points N]
 
 Each function is compared with float64 at N float32 arguments, spread evenly over a range. An ulp is the distance
-of the float32 numbers next to the true value. Where a function goes to 0 while its terms stay large (GELU, SiLU far on
-the left) its relative error grows, so the largest absolute error is shown as well.
+of the float32 numbers next to the true value. Where a function goes to 0 while its terms stay large (GELU, SiLU, Mish
+far on the left) its relative error grows, so the largest absolute error is shown as well.
 """
 
 import argparse
@@ -40,6 +40,7 @@ CASES: list[tuple[str, Callable[[Array], Array], Callable[[Array], Array], float
     ("softplus", functional.softplus, lambda x: np.log1p(np.exp(x)), -80.0, 20.0),
     ("elu", functional.elu, lambda x: np.where(x > 0, x, np.expm1(x)), -20.0, 5.0),
     ("silu", functional.silu, lambda x: x / (1 + np.exp(-x)), -80.0, 20.0),
+    ("mish", functional.mish, lambda x: x * np.tanh(np.log1p(np.exp(x))), -80.0, 20.0),
     ("gelu", functional.gelu, lambda x: x * normal_cdf(x), -5.0, 5.0),
 ]
 

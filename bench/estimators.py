@@ -15,7 +15,7 @@ Three folds of the training rows judge the grid, of Fashion-MNIST one sixth of t
 rows with N seeds, in turns; the test rows are used for these alone. "±" is the standard error over the seeds (over the
 published splits of a UCI set), the time the median of `fit`, the ratio the median of the pairs' ratios.
 
-The second compares the defaults: both estimators get `random_state` alone. The folders hold tables (bench/tables.py
+The second compares the defaults: both estimators get `random_state` alone. The folders hold tables (bench/table_data.py
 says which, and how they become rows of numbers). Each seed draws a new split, the same for both sides, and at most
 --rows training rows. A line is a set with both errors of its test rows, mean over the seeds, and the mean of their
 differences, cydrop's minus scikit-learn's, paired by seed. "±" is the standard error; "worse" and "better" mark
@@ -43,7 +43,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
-from tables import Table, tables
+from table_data import Table, tables
 
 import cydrop as cd
 from cydrop import sklearn as cydrop_sklearn
@@ -180,7 +180,7 @@ def with_defaults(table: Table, seeds: int, rows: int) -> NDArray[Any]:
     kind = "MLPClassifier" if table.classes else "MLPRegressor"
     errors = []
     for seed in range(seeds):
-        X, y, X_test, y_test = table.split(seed, rows)
+        X, y, X_test, y_test = table.as_numbers(seed, rows)
         problem = Problem(table.name, kind, [], {}, [], [], folds=0, judged=0)
         for side in ("cydrop", "scikit-learn"):
             model: Any = problem.estimator(side, {}, seed)

@@ -2,7 +2,7 @@
 
     python bench/initialization.py FOLDER [FOLDER ...] [--seeds N] [--epochs N] [--rows N] [--only NAME ...]
 
-The folders hold tables (see bench/tables.py). A network of two hidden layers of 128 ReLU units trains with Adam
+The folders hold tables (see bench/table_data.py). A network of two hidden layers of 128 ReLU units trains with Adam
 (learning rate 0.001, batches of 128), with dropout 0.1 after the hidden layers and without. Each seed draws a new
 split into training and test rows, the same for all initialisations. A line is a set with the error of its test rows
 after the last epoch (per cent of wrong classes, or the root of the mean squared error in standard deviations of the
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from tables import Table, tables
+from table_data import Table, tables
 
 import cydrop as cd
 
@@ -35,7 +35,7 @@ BEGINNINGS = {
 
 def error(table: Table, beginning: str, rate: float, seed: int, epochs: int, rows: int) -> float:
     """Of the test rows after the last epoch."""
-    X, y, X_test, y_test = table.split(seed, rows)
+    X, y, X_test, y_test = table.as_numbers(seed, rows)
     weight, bias = BEGINNINGS[beginning]
     begin: dict[str, Any] = {"weight_init": weight, "bias_init": bias}
     units = int(table.target.max()) + 1 if table.classes else 1

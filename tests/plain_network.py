@@ -16,9 +16,9 @@ class PlainNetwork:
         self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
-        kinds = ("learning_rate", "epsilon", "weight_decay")
-        self.factors = {p.name: dict(zip(kinds, p.factors, strict=True)) for p in plan.parameters}
+        self.factors = {p.name: p.factors for p in plan.parameters}
         self.gradients = {}
+        self.around = []  # what goes around blocks
         self.updates = 0
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
         self.columns = {draw.source.column: draw for draw in plan.draws}
@@ -66,9 +66,15 @@ class PlainNetwork:
         options = {name: value for name, value in optimizer.options().items() if name != "clip_norm"}
         update = getattr(reference, type(optimizer).__name__.lower())
         for name, w in self.parameters.items():
-            own = options | {key: options[key] * by for key, by in self.factors[name].items() if key in options}
-            w, m, v = update(w, self.gradients[name] * factor, *self.moments[name], self.updates, **own)
-            self.parameters[name], self.moments[name] = w, (m, v)
+            learning_rate, gain, decay = self.factors[name]
+            own = options | {
+                "learning_rate": options["learning_rate"] * learning_rate,
+                "weight_decay": options["weight_decay"] * decay,
+            }
+            # what is held is gain times the parameter that the optimizer is for
+            gradient = self.gradients[name] * factor * gain
+            w, m, v = update(w / gain, gradient, *self.moments[name], self.updates, **own)
+            self.parameters[name], self.moments[name] = w * gain, (m, v)
         for op in self.ops:
             if op.max_norm > 0:
                 name = f"{op.layers[0]}.weight"
@@ -178,5 +184,69 @@ def norm_backward(net, op, dy, x):
     return dy
 
 
-FORWARD = {"dense": dense, "map": epilogue, "noise": noise, "norm": norm}
-BACKWARD = {"dense": dense_backward, "map": epilogue_backward, "noise": noise_backward, "norm": norm_backward}
+def fork(net, op, x, drawn):
+    net.around.append(x)
+    return x, None
+
+
+def fork_backward(net, op, dy, kept):
+    return dy + net.around.pop()
+
+
+def join(net, op, x, drawn):
+    around, mask = net.around.pop(), None
+    if op.noise is not None and drawn is not None:
+        mask = next(drawn)
+        x = reference.drop_path(x, net.rate(op.noise), mask=mask)
+    return around + x, mask
+
+
+def join_backward(net, op, dy, mask):
+    net.around.append(dy)
+    return dy if mask is None else reference.drop_path_backward(dy, mask, net.rate(op.noise))
+
+
+def parametric(net, op, x, drawn):
+    if op.variant == "scale":
+        z = reference.scale(x, net.array(op, "weight"))
+    else:
+        z = reference.parametric(x, net.array(op, "alpha"), op.variant, option(op))
+    y, kept = epilogue(net, op, z, drawn)
+    return y, (x, kept)
+
+
+def option(op):
+    return op.option if op.variant in ("leaky_relu", "elu") else None
+
+
+def parametric_backward(net, op, dy, kept):
+    x, epilogue_kept = kept
+    dy = epilogue_backward(net, op, dy, epilogue_kept)
+    name = "weight" if op.variant == "scale" else "alpha"
+    weight = net.array(op, name)
+    if op.variant == "scale":
+        dx, gradient = reference.scale_backward(dy, x, weight)
+    else:
+        dx, gradient = reference.parametric_backward(dy, x, weight, op.variant, option(op))
+    net.gradients[f"{op.layers[0]}.{name}"] = gradient
+    return dx
+
+
+FORWARD = {
+    "dense": dense,
+    "map": epilogue,
+    "noise": noise,
+    "norm": norm,
+    "parametric": parametric,
+    "fork": fork,
+    "join": join,
+}
+BACKWARD = {
+    "dense": dense_backward,
+    "map": epilogue_backward,
+    "noise": noise_backward,
+    "norm": norm_backward,
+    "parametric": parametric_backward,
+    "fork": fork_backward,
+    "join": join_backward,
+}

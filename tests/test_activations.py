@@ -25,6 +25,7 @@ FORWARD = {
     "tanh": (2, TINY),
     "sigmoid": (2, 1e-30),
     "softplus": (3, TINY),
+    "mish": (4, 1e-30),
 }
 BACKWARD = {
     "relu": (0, TINY),
@@ -36,6 +37,7 @@ BACKWARD = {
     "tanh": (2, 1),
     "sigmoid": (2, 1),
     "softplus": (2, 1e-30),
+    "mish": (10, 1),
 }
 NAMES = list(FORWARD)
 
@@ -58,6 +60,7 @@ SCALAR = {
     "tanh": math.tanh,
     "sigmoid": scalar_sigmoid,
     "softplus": lambda x: math.log1p(math.exp(x)),
+    "mish": lambda x: x * math.tanh(math.log1p(math.exp(x))),
 }
 
 
@@ -223,6 +226,7 @@ LIMITS = {  # at -infinity and +infinity; None where the formula is infinity tim
     "tanh": (-1, 1),
     "sigmoid": (0, 1),
     "softplus": (0, math.inf),
+    "mish": (None, math.inf),
 }
 
 

@@ -85,8 +85,8 @@ def test_the_layers_of_a_network_are_a_tuple(table):
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("learning_rate", "with_learning_rate"), ("dropout", "set_rate"), ("trainable", "fit"), ("weights", "parameters"),
-     ("epochs", "give it to fit"), ("nonsense", "")],
+    [("learning_rate", "with_learning_rate"), ("dropout", "set_rate"), ("trainable", "learning_rate_factor=0"),
+     ("weights", "parameters"), ("epochs", "give it to fit"), ("nonsense", "")],
 )  # fmt: skip
 def test_an_attribute_that_nothing_reads_is_refused(name, hint):
     with pytest.raises(AttributeError, match=f"no attribute '{name}' to set.*{hint}"):

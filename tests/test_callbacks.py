@@ -105,6 +105,44 @@ def test_the_better_way_is_that_of_the_name_or_of_the_mode(name, mode, values, b
     assert cd.History({name: values}).best(name, mode) == (best, values[best - 1])
 
 
+@pytest.mark.parametrize(
+    ("values", "first", "last"),
+    [
+        ([2, 1, 3, 1, 2], 2, 4),
+        ([1, 1, 1], 1, 3),
+        ([3, 2, 1], 3, 3),
+        ([math.nan, 2, 2, math.nan], 2, 3),
+        ([math.nan, math.nan], 0, 0),
+        ([math.inf, math.inf], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_first_or_the_last_of_equally_good_epochs_is_put_back(values, first, last, sign):
+    values = [sign * value for value in values]
+    for ties, best in (("first", first), ("last", last)):
+        stop, rehearsal = callbacks.EarlyStopping("score", mode="min" if sign == 1 else "max", ties=ties), Rehearsal()
+        rehearsal(stop, values, "score")
+        assert stop.best_epoch == best
+        assert rehearsal.weight[0, 0] == (best or len(values))
+
+
+def test_an_equal_value_is_no_improvement_that_training_goes_on_for():
+    stop = callbacks.EarlyStopping(patience=2, ties="last")
+    assert Rehearsal()(stop, [1, 0.5, 0.5, 0.5, 0.4, 0.4])[0] == [4]
+    assert stop.best_epoch == 6
+
+
+def test_without_patience_training_is_never_stopped_and_ends_with_the_best_epoch():
+    stop, rehearsal = callbacks.EarlyStopping("accuracy", patience=None, ties="last"), Rehearsal()
+    assert rehearsal(stop, [0.5, 0.9, 0.9, *[0.1] * 100], "accuracy")[0] == []
+    assert rehearsal.weight[0, 0] == stop.best_epoch == 3
+    assert pickle.loads(pickle.dumps(stop)).ties == "last"
+    with pytest.raises(ValueError, match="ties='both' is not known"):
+        callbacks.EarlyStopping(ties="both")
+    with pytest.raises(ValueError, match="patience must be at least 1"):
+        callbacks.EarlyStopping(patience=0)
+
+
 def test_nan_counts_as_no_improvement_and_restores_nothing():
     stop, rehearsal = callbacks.EarlyStopping(patience=3), Rehearsal()
     assert rehearsal(stop, [math.nan] * 4)[0] == [3, 4]
@@ -969,6 +1007,16 @@ def test_a_metric_that_begins_late_is_nan_before(data):
         (schedules.Exponential(1.0, 1 / 16), [1, 0.5, 0.25, 0.125, 0.0625]),
         (schedules.Cosine(1.0), [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]),
         (schedules.FlatCos(0.15, 0.0, flat=0.5), [0.15, 0.15, 0.15, 0.075, 0]),
+        (
+            schedules.CosLog4(2.0),
+            [
+                0,
+                1 - math.cos(2 * math.pi * math.log2(4.75)),
+                1 - math.cos(2 * math.pi * math.log2(8.5)),
+                1 - math.cos(2 * math.pi * math.log2(12.25)),
+                0,
+            ],
+        ),
         (schedules.Scaled(schedules.Linear(1.0, 0.0), 0.5), [0.5, 0.375, 0.25, 0.125, 0]),
         (schedules.OneCycle(1.0, 4.0, 8.0, warm_up=0.5), [0.25, 0.625, 1, (1 + 0.125) / 2, 0.125]),
     ],
@@ -977,3 +1025,13 @@ def test_a_metric_that_begins_late_is_nan_before(data):
 def test_schedules_take_their_values_and_survive_saving(schedule, values):
     np.testing.assert_allclose([schedule(p) for p in (0, 0.25, 0.5, 0.75, 1)], values, atol=1e-12)
     assert schedules.from_config(schedule.config()) == schedule
+
+
+def test_the_schedules_of_realmlp_are_to_the_letter():
+    """Holzmueller, Grinsztajn and Steinwart 2024, appendix A."""
+    t = np.linspace(0, 1, 1001)
+    coslog4 = (1 - np.cos(2 * np.pi * np.log2(1 + 15 * t))) / 2
+    flat_cos = np.where(t <= 0.5, 1, (1 + np.cos(np.pi * (2 * t - 1))) / 2)
+    np.testing.assert_allclose([schedules.CosLog4(0.04)(p) for p in t], 0.04 * coslog4, atol=1e-14)
+    np.testing.assert_allclose([schedules.FlatCos(0.02)(p) for p in t], 0.02 * flat_cos, atol=1e-14)
+    np.testing.assert_allclose([schedules.CosLog4(1.0)(p / 15) for p in (0, 1, 3, 7, 15)], 0, atol=1e-14)

@@ -18,8 +18,15 @@ from cydrop._run.core import core_of
 FEATURES, ROWS = 6, 12
 
 
+ARGUMENTS = {  # of the layers that need some
+    cd.Dense: [5],
+    cd.Parametric: ["mish"],
+    cd.Residual: [[cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.3)], 0.4],
+}
+
+
 def one_of(cls):
-    return cls(5) if cls is cd.Dense else cls()
+    return cls(*ARGUMENTS.get(cls, []))
 
 
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]

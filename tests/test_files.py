@@ -941,6 +941,7 @@ def test_everything_that_a_network_is_made_of_is_copied(twin, rng):
     declared += [
         cd.schedules.Constant(0.1), cd.schedules.Linear(0.1), cd.schedules.Step(0.1),
         cd.schedules.Exponential(0.1, 0.2), cd.schedules.Cosine(0.1), cd.schedules.FlatCos(0.1),
+        cd.schedules.CosLog4(0.1),
         cd.schedules.Curriculum(0.1), cd.schedules.OneCycle(0.1),
     ]  # fmt: skip
     for one in declared:

@@ -15,7 +15,7 @@ def test_every_kind_has_a_number_of_its_own(module):
 
 
 def test_a_name_that_is_not_known_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match=r"'maxout' is none of the kinds identity, relu, .*, softplus"):
+    with pytest.raises(ValueError, match=r"'maxout' is none of the kinds identity, relu, .*, mish"):
         kind_of(activations.KINDS, "maxout")
 
 

@@ -180,6 +180,7 @@ def test_every_layer_works_alone(rng):
         cd.Tanh(),
         cd.Sigmoid(),
         cd.Softplus(),
+        cd.Mish(),
     ):
         name = {"LeakyReLU": "leaky_relu"}.get(type(layer).__name__, type(layer).__name__.lower())
         np.testing.assert_array_equal(layer.forward(x), getattr(cd.functional, name)(x))
@@ -262,6 +263,33 @@ def test_a_row_of_weight_2_counts_as_two_rows_and_of_weight_0_as_none(rng):
     repeated.train_on_batch(np.repeat(X[:4], 2, axis=0), np.repeat(y[:4], 2), np.full(8, 8 / 6))
     for name, array in weighted.parameters().items():
         np.testing.assert_allclose(array, repeated.parameters()[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_drop_last_leaves_out_the_rows_that_fill_no_batch(rng, loss):
+    X, y = rng.standard_normal((23, 4)), rng.integers(0, 2, 23)
+    whole, part = (cd.Network([cd.Dense(2 if loss == "cross_entropy" else 1)], loss=loss, seed=1) for _ in range(2))
+    found = whole.fit(X, y, epochs=3, batch_size=5, shuffle=False, drop_last=True, verbose=0)
+    wanted = part.fit(X[:20], y[:20], epochs=3, batch_size=5, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(whole.predict(X), part.predict(X))
+    assert found.metrics["loss"] == wanted.metrics["loss"]
+    assert found.metrics["accuracy"] == wanted.metrics["accuracy"]
+
+
+def test_drop_last_with_shuffling_leaves_out_others_each_time_and_few_rows_are_a_batch(rng):
+    X = np.eye(7, dtype=np.float32)
+    net = cd.Network([cd.Dense(1, bias=False, weight_init="he_normal")], loss="mse", optimizer=cd.SGD(0.1), seed=2)
+    net.build(7)
+    left_out = set()
+    for _ in range(12):
+        before = net.parameters()["0.weight"].copy()
+        net.fit(X, np.full(7, 9.0), epochs=1, batch_size=3, drop_last=True, verbose=0)
+        left_out |= set(np.flatnonzero((net.parameters()["0.weight"] == before)[:, 0]))
+        assert (net.parameters()["0.weight"] == before).sum() == 1
+    assert len(left_out) > 3
+    before = net.parameters()["0.weight"].copy()
+    net.fit(X, np.full(7, 9.0), epochs=1, batch_size=100, drop_last=True, verbose=0)
+    assert (net.parameters()["0.weight"] != before).all()
 
 
 def test_validation_split_keeps_the_last_rows_and_never_trains_on_them(rng):

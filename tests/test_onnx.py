@@ -14,7 +14,8 @@ from onnx_session import session
 import cydrop as cd
 
 ACTIVATIONS = [
-    cd.ReLU(), cd.LeakyReLU(0.2), cd.ELU(0.7), cd.SELU(), cd.GELU(), cd.SiLU(), cd.Tanh(), cd.Sigmoid(), cd.Softplus()
+    cd.ReLU(), cd.LeakyReLU(0.2), cd.ELU(0.7), cd.SELU(), cd.GELU(), cd.SiLU(), cd.Tanh(), cd.Sigmoid(), cd.Softplus(),
+    cd.Mish(),
 ]  # fmt: skip
 LOSSES = ["cross_entropy", "binary_cross_entropy", "mse", "mae", "huber", "gaussian_nll"]
 

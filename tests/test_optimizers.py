@@ -1,6 +1,8 @@
 """One update of the parameters at a time against the float64 twins; the declarations and their checks."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cydrop as cd
-from cydrop import optimizers, reference
+from cydrop import optimizers, reference, schedules
 from cydrop._core import optimizers as core
 
 NONE = np.empty(0, dtype=np.float32)
@@ -65,10 +67,11 @@ class Parameters:
 
     def update(self, g, clip=1.0, n_threads=1, segments=NO_SEGMENTS):
         self.t += 1
-        kind, *options, _ = self.optimizer.kernel_options()
+        kind, beta1, beta2, epsilon, nesterov, _ = self.optimizer.kernel_options()
         core.update(
-            kind, self.w, g, self.m, self.v, self.t, self.optimizer.learning_rate, *options, clip, segments, n_threads
-        )
+            kind, self.w, g, self.m, self.v, self.t, self.optimizer.learning_rate, beta1, beta2, epsilon,
+            self.optimizer.weight_decay, nesterov, clip, segments, n_threads,
+        )  # fmt: skip
 
     def bits(self):
         return self.w.tobytes(), self.m.tobytes(), self.v.tobytes()
@@ -203,7 +206,7 @@ def test_a_late_update_has_the_bias_correction_of_its_number(name):
 def test_a_segment_with_factors_is_updated_as_by_an_optimizer_with_the_multiplied_options(name, n_threads):
     n, cut = 80_001, 40_007
     optimizer = CASES[name][0]
-    factors = np.array([[0.1, 3.0, 0.0], [2.5, 0.7, 1.3]])  # of learning rate, epsilon and weight decay
+    factors = np.array([[0.1, 0.3, 0.0], [2.5, 1.7, 1.3]])  # learning rate, gain and weight decay
     segments = np.column_stack([[0, cut], [cut, n - cut], factors])
     w = np.random.default_rng(6).normal(size=n).astype(np.float32)
     together = Parameters(optimizer, w)
@@ -219,14 +222,29 @@ def test_a_segment_with_factors_is_updated_as_by_an_optimizer_with_the_multiplie
         assert np.concatenate([getattr(one, arena) for one in apart]).tobytes() == getattr(together, arena).tobytes()
 
 
-def with_factors(optimizer, learning_rate, epsilon, weight_decay):
+def with_factors(optimizer, learning_rate, gain, weight_decay):
     """The optimizer with multiplied options."""
     options = optimizer.options()
-    options["learning_rate"] *= learning_rate
-    options["weight_decay"] *= weight_decay
+    options["learning_rate"] = (
+        options["learning_rate"] * learning_rate * (gain * gain if isinstance(optimizer, cd.SGD) else gain)
+    )
+    options["weight_decay"] = (
+        options["weight_decay"] * weight_decay / (gain if isinstance(optimizer, cd.AdamW) else gain * gain)
+    )
     if "epsilon" in options:
-        options["epsilon"] *= epsilon
+        options["epsilon"] = options["epsilon"] / gain
     return type(optimizer)(**options)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("gain", [0.1, 1.7])
+def test_of_a_segment_with_a_gain_the_arena_holds_gain_times_the_parameter(name, gain):
+    w = np.random.default_rng(8).normal(size=50).astype(np.float32)
+    held, twin = Parameters(CASES[name][0], (w * gain).astype(np.float32)), Twin(CASES[name], w)
+    for g in gradients(50):
+        held.update((g / gain).astype(np.float32), segments=np.array([[0.0, 50.0, 1.0, gain, 1.0]]))
+        twin.update(g.astype(float))
+    np.testing.assert_allclose(held.w, twin.w * gain, rtol=1e-5, atol=5e-6 * gain)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -440,3 +458,79 @@ def test_moments_of_a_weight_without_gradient_end_at_0_and_not_as_denormals(code
             assert ((moment == 0) | (np.abs(moment) >= np.finfo(np.float32).tiny)).all()
     assert (v == 0).all()
     assert (m == 0).all() or code != 3
+
+
+# A weight decay that is a schedule ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize("units", [8, 700])  # one pass over the arenas, or inside the gradient's product
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_scheduled_weight_decay_is_that_of_each_batch(cls, units, clip_norm, rng):
+    """Step by step with numbers, and in one call of fit with the schedule: the same bits."""
+    X, y = rng.standard_normal((40, 20)).astype(np.float32), rng.integers(0, 3, 40)
+    layers = [cd.Dense(units), cd.ReLU(), cd.Dense(3, decay_factor={"bias": 0.5})]
+    nets = [
+        cd.Network(layers, optimizer=cls(0.01, weight_decay=decay, clip_norm=clip_norm), seed=0)
+        for decay in (schedules.Linear(0.4, 0.0), 0.4)
+    ]
+    history = nets[0].fit(X, y, epochs=2, batch_size=10, shuffle=False, verbose=0)
+    for step in range(8):
+        nets[1].optimizer = cls(0.01, weight_decay=0.4 + (0.0 - 0.4) * (step / 8), clip_norm=clip_norm)
+        rows = slice(step % 4 * 10, step % 4 * 10 + 10)
+        nets[1].train_on_batch(X[rows], y[rows])
+    for mine, other in zip(*(net.parameters().values() for net in nets), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    np.testing.assert_allclose(history.metrics["weight_decay"], [0.25, 0.05])
+    assert "weight_decay" not in nets[1].history.metrics
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_weight_decay_of_constant_schedule_has_the_bits_of_the_number(cls, rng, tmp_path):
+    X, y = rng.standard_normal((40, 6)), rng.integers(0, 3, 40)
+    found = []
+    for decay in (0.1, schedules.Constant(0.1), lambda progress: 0.1):
+        net = cd.Network([cd.Dense(3)], optimizer=cls(0.01, weight_decay=decay), seed=0)
+        net.fit(X, y, epochs=2, verbose=0)
+        net.partial_fit(X, y, batch_size=7)
+        net.train_on_batch(X, y)
+        net.backward(net.forward(X, training=True))
+        net.step()
+        found.append(net.predict(X).tobytes())
+    assert len(set(found)) == 1
+
+
+def test_files_pickles_and_copies_keep_a_scheduled_weight_decay(rng, tmp_path):
+    X, y = rng.standard_normal((40, 6)), rng.integers(0, 3, 40)
+    optimizer = cd.AdamW(schedules.CosLog4(0.04), weight_decay=schedules.FlatCos(0.02))
+    assert optimizers.from_config(optimizer.config()) == optimizer
+    assert optimizer.with_learning_rate(0.1).weight_decay == optimizer.weight_decay
+    assert eval(repr(optimizer), vars(schedules) | vars(cd)) == optimizer
+    net = cd.Network([cd.Dense(3)], optimizer=optimizer, seed=0)
+    net.fit(X, y, epochs=2, verbose=0)
+    net.save(tmp_path / "n")
+    for again in (cd.load(tmp_path / "n"), pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        again.fit(X, y, epochs=2, verbose=0)
+        mine = cd.load(tmp_path / "n")
+        mine.fit(X, y, epochs=2, verbose=0)
+        assert again.predict(X).tobytes() == mine.predict(X).tobytes()
+        assert again.optimizer == optimizer
+    net.optimizer = cd.AdamW(weight_decay=lambda progress: 0.1)
+    with pytest.raises(ValueError, match="weight_decay is a function of your own"):
+        net.save(tmp_path / "m")
+
+
+@pytest.mark.parametrize("decay", [schedules.Linear(0.1, -0.1), lambda progress: math.nan])
+def test_a_weight_decay_that_leaves_its_range_is_refused_before_anything_changes(decay, rng):
+    net = cd.Network([cd.Dense(3)], optimizer=cd.AdamW(weight_decay=decay), seed=0)
+    with pytest.raises(ValueError, match="weight_decay at progress"):
+        net.fit(rng.standard_normal((40, 6)), rng.integers(0, 3, 40), verbose=0)
+    assert len(net.history) == 0
+
+
+def test_a_reduced_learning_rate_leaves_a_scheduled_weight_decay_alone(rng):
+    net = cd.Network([cd.Dense(3)], optimizer=cd.AdamW(weight_decay=schedules.FlatCos(0.02)), seed=0)
+    reduce = cd.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e3)
+    net.fit(rng.standard_normal((40, 6)), rng.integers(0, 3, 40), epochs=3, callbacks=[reduce], verbose=0)
+    assert net.optimizer.learning_rate < 1e-3
+    assert net.optimizer.weight_decay == schedules.FlatCos(0.02)

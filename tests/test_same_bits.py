@@ -74,6 +74,24 @@ def test_first_weights_and_biases_are_the_golden_bits(simd):
     assert run(simd, BEGIN_SCRIPT).stdout.split() == [BEGIN_GOLDEN]
 
 
+FROM_DATA_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from digests import digest
+X = np.random.default_rng(0).random((3000, 90), dtype=np.float32)
+hidden = [cd.Dense(300, activation="selu"), cd.Dropout(0.3), cd.LayerNorm(), cd.Dense(200, activation="gelu")]
+for n_threads in (1, 2, 3):
+    print(digest(cd.Network([*hidden, cd.Dense(1)], loss="mse", seed=11, n_threads=n_threads).initialize(X)))
+"""
+
+FROM_DATA_GOLDEN = "6849e1b1a95c031d56235504c10479faf3a8b38fa8831841b8582ecf69dbb6f5"
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_parameters_initialized_from_data_are_the_golden_bits(simd):
+    assert run(simd, FROM_DATA_SCRIPT).stdout.split() == 3 * [FROM_DATA_GOLDEN]
+
+
 LARGE_SCRIPT = """
 import sys; sys.path.insert(0, {tests!r})
 import cydrop as cd, numpy as np
@@ -127,6 +145,35 @@ KINDS_GOLDEN = [
 @pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
 def test_every_kind_of_dropout_and_norm_has_its_golden_bits(simd):
     assert run(simd, KINDS_SCRIPT).stdout.split() == 2 * KINDS_GOLDEN
+
+
+BLOCKS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np, hashlib
+from digests import HE, digest
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((300, 90)).astype("f"), rng.integers(0, 10, 300)
+for n_threads in (1, 2, 3):
+    layers = [
+        cd.Scale(), cd.Dense(150, **HE), cd.Parametric("mish"), cd.Dropout(0.15),
+        cd.Residual([cd.Dense(130, activation="mish", **HE), cd.Dropout(0.3), cd.Dense(150, **HE)], drop_path=0.2),
+        cd.Parametric("selu"), cd.Dropout(0.15), cd.Dense(120, **HE), cd.Parametric("silu"), cd.Dense(10, **HE),
+    ]
+    net = cd.Network(layers, optimizer=cd.Adam(1e-3), seed=0, n_threads=n_threads)
+    net.fit(X, y, epochs=3, batch_size=64, verbose=0)
+    print(digest(net))
+    print(hashlib.sha256(net.predict_mc(X, 9, seed=1, return_samples=True).samples.tobytes()).hexdigest())
+"""
+
+BLOCKS_GOLDEN = [
+    "9fc7b61ef3e422e63c7576db2d5e75b8e28dc0d297b16f1c803047faa5814dfb",  # the weights
+    "9505ab7f21a4d552527ba68c3570f2f21e1e619e06ff69f04b508eccccf2670b",  # samples
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_learned_numbers_and_blocks_have_their_golden_bits_on_1_2_and_3_threads(simd):
+    assert run(simd, BLOCKS_SCRIPT).stdout.split() == 3 * BLOCKS_GOLDEN
 
 
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():

@@ -69,7 +69,7 @@ def test_every_loss_trains_as_in_the_plain_network(rng, loss, weighted):
     "activation",
     [
         None, cd.ReLU(), cd.LeakyReLU(0.1), cd.ELU(0.7), cd.SELU(), cd.GELU(), cd.SiLU(), cd.Tanh(), cd.Sigmoid(),
-        cd.Softplus(),
+        cd.Softplus(), cd.Mish(),
     ],
     ids=repr,
 )  # fmt: skip

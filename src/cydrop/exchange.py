@@ -199,7 +199,8 @@ def to_torch(net: Network) -> Any:
 
     Its outputs are the raw ones, those of `Network.forward`, before the loss's link: PyTorch's losses take logits.
     For probabilities append `torch.nn.Softmax(dim=1)` or `torch.nn.Sigmoid()`. A rate that follows a schedule takes its
-    final value. PyTorch's random state is left as it is. ::
+    final value. PyTorch's random state is left as it is. What concerns the optimizer alone stays behind, as the
+    learning_rate_factor of a layer: in PyTorch that belongs to the optimizer's parameter groups. ::
 
         module = cd.exchange.to_torch(net)
         probabilities = torch.softmax(module(torch.from_numpy(X)), dim=1)     # net.predict(X)

@@ -25,7 +25,7 @@ from cydrop._run.model import Model
 from cydrop._run.plan import Draws
 from cydrop._run.rates import rates_at
 from cydrop._run.rows import Rows
-from cydrop.schedules import Rate
+from cydrop.optimizers import Optimizer
 
 __all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels"]
 
@@ -201,18 +201,18 @@ def _sampled(
     wish = None if rate is None else checks.rate("rate", rate)
     rows = core.inputs(X)
     model = core.built_for(rows.shape[1])
-    rates = _sampling_rates(wish, core.optimizer.learning_rate, [draw.layer for draw in model.plan.draws])
+    rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
     source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
     return model, _blocks(model, rows, samples, source, moments, rates), rows
 
 
-def _sampling_rates(rate: float | None, learning_rate: Rate, drawing: Sequence[Draws]) -> NDArray[np.float64]:
+def _sampling_rates(rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws]) -> NDArray[np.float64]:
     """The rates of Monte Carlo samples, shape (1, layers that draw)."""
-    rates = rates_at([1.0], learning_rate, drawing).drawing
+    rates = rates_at([1.0], optimizer, drawing).drawing
     if rate is not None:
         rates[0, [layer.rate_name == "rate" for layer in drawing]] = rate
     elif not rates.any():
-        rates = rates_at([0.5], learning_rate, drawing).drawing
+        rates = rates_at([0.5], optimizer, drawing).drawing
         if rates.any():
             _warn(
                 "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "

@@ -1,8 +1,9 @@
 """The optimizers: declarations for the compiled `_core.optimizers`, with PyTorch's formulas.
 
-The learning rate is a number or a schedule (see `cydrop.schedules`). `clip_norm` scales the gradient down to
-that global Euclidean norm (Pascanu, Mikolov and Bengio 2013). `weight_decay` adds weight_decay * w to the
-gradient (AdamW: shrinks the weight instead); as in PyTorch it applies to all parameters, biases included.
+Learning rate and weight decay are numbers or schedules (see `cydrop.schedules`). `clip_norm` scales the gradient down
+to that global Euclidean norm (Pascanu, Mikolov and Bengio 2013). `weight_decay` adds weight_decay * w to the gradient
+(AdamW: shrinks the weight instead); as in PyTorch it applies to all parameters, biases included, unless a layer has a
+`decay_factor`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "AdamW",
     "Optimizer",
     "KNOWN",
+    "SCHEDULED",
     "from_config",
     "resolve",
 ]
 
-KernelOptions: TypeAlias = tuple[int, float, float, float, float, bool, float | None]
+KernelOptions: TypeAlias = tuple[int, float, float, float, bool, float | None]
+
+SCHEDULED = ("learning_rate", "weight_decay")  # options that may be schedules
 
 
 class Optimizer(Declaration, ABC):
@@ -38,16 +42,18 @@ class Optimizer(Declaration, ABC):
     moments: ClassVar[tuple[bool, bool]]  # which of the two moment arenas are used
     velocity: ClassVar[bool] = False  # whether the second one is a velocity, not a mean or sum of squares
     learning_rate: Rate
-    weight_decay: float
+    weight_decay: Rate
     clip_norm: float | None
 
-    def _declare_common(self, learning_rate: Rate, weight_decay: float, clip_norm: float | None) -> None:
+    def _declare_common(self, learning_rate: Rate, weight_decay: Rate, clip_norm: float | None) -> None:
         """Checks and sets what all optimizers have."""
         self.declare(
             learning_rate=learning_rate
             if callable(learning_rate)
             else checks.number("learning_rate", learning_rate, 0.0, single=True),
-            weight_decay=checks.number("weight_decay", weight_decay, 0.0, single=True),
+            weight_decay=weight_decay
+            if callable(weight_decay)
+            else checks.number("weight_decay", weight_decay, 0.0, single=True),
             clip_norm=None
             if clip_norm is None
             else checks.number("clip_norm", clip_norm, 0.0, low_open=True, single=True),
@@ -55,14 +61,14 @@ class Optimizer(Declaration, ABC):
 
     @abstractmethod
     def kernel_options(self) -> KernelOptions:
-        """Its options as the compiled update takes them, besides the learning rate: kind, beta1, beta2, epsilon,
-        weight_decay, nesterov and clip_norm, 0 or False what it does not have."""
+        """Its options as the compiled update takes them, besides learning rate and weight decay: kind, beta1, beta2,
+        epsilon, nesterov and clip_norm, 0 or False what it does not have."""
 
     def _kernel_options(
         self, beta1: float = 0.0, beta2: float = 0.0, epsilon: float = 0.0, nesterov: bool = False
     ) -> KernelOptions:
         """These with what all optimizers have."""
-        return self.code, beta1, beta2, epsilon, self.weight_decay, nesterov, self.clip_norm
+        return self.code, beta1, beta2, epsilon, nesterov, self.clip_norm
 
     def decays(self) -> tuple[float, float]:
         """Decay rates of the first and of the second moment; momentum counts as the first."""
@@ -88,8 +94,8 @@ class Optimizer(Declaration, ABC):
 
     def config(self) -> dict[str, Any]:
         """Name and options, as saved in a file."""
-        rate = rate_config("learning_rate", self.learning_rate)
-        return {"optimizer": type(self).__name__} | self.options() | {"learning_rate": rate}
+        rates = {name: rate_config(name, getattr(self, name)) for name in SCHEDULED}
+        return {"optimizer": type(self).__name__} | self.options() | rates
 
 
 class SGD(Optimizer):
@@ -101,7 +107,7 @@ class SGD(Optimizer):
     momentum : float in [0, 1)
     nesterov : bool
         Whether the step looks ahead; needs a momentum above 0.
-    weight_decay : float >= 0
+    weight_decay : float >= 0 or schedule
     clip_norm : float > 0 or None
     """
 
@@ -117,7 +123,7 @@ class SGD(Optimizer):
         learning_rate: Rate = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
@@ -143,7 +149,7 @@ class RMSprop(Optimizer):
     learning_rate : float >= 0 or schedule
     rho : float in [0, 1)
     epsilon : float > 0
-    weight_decay : float >= 0
+    weight_decay : float >= 0 or schedule
     clip_norm : float > 0 or None
     """
 
@@ -158,7 +164,7 @@ class RMSprop(Optimizer):
         learning_rate: Rate = 1e-3,
         rho: float = 0.9,
         epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
@@ -178,7 +184,7 @@ class Adagrad(Optimizer):
     ----------
     learning_rate : float >= 0 or schedule
     epsilon : float > 0
-    weight_decay : float >= 0
+    weight_decay : float >= 0 or schedule
     clip_norm : float > 0 or None
     """
 
@@ -191,7 +197,7 @@ class Adagrad(Optimizer):
         self,
         learning_rate: Rate = 0.01,
         epsilon: float = 1e-10,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
@@ -209,7 +215,7 @@ class Adam(Optimizer):
     learning_rate : float >= 0 or schedule
     beta1, beta2 : float in [0, 1)
     epsilon : float > 0, added after the root
-    weight_decay : float >= 0
+    weight_decay : float >= 0 or schedule
     clip_norm : float > 0 or None
     """
 
@@ -226,7 +232,7 @@ class Adam(Optimizer):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
+        weight_decay: Rate = 0.0,
         clip_norm: float | None = None,
     ) -> None:
         self._declare_common(learning_rate, weight_decay, clip_norm)
@@ -247,7 +253,7 @@ class AdamW(Adam):
     ----------
     learning_rate, beta1, beta2, epsilon, clip_norm
         As for `Adam`.
-    weight_decay : float >= 0
+    weight_decay : float >= 0 or schedule
         0.01 by default, as in PyTorch.
     """
 
@@ -259,7 +265,7 @@ class AdamW(Adam):
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
-        weight_decay: float = 0.01,
+        weight_decay: Rate = 0.01,
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, clip_norm)
@@ -282,5 +288,5 @@ def from_config(config: dict[str, Any]) -> Optimizer:
     """The optimizer that `Optimizer.config` described."""
     options = dict(config)
     cls = checks.choice("optimizer", str(options.pop("optimizer", None)).lower(), KNOWN)
-    options["learning_rate"] = rate_from_config(options.get("learning_rate"))
+    options |= {name: rate_from_config(options[name]) for name in SCHEDULED if name in options}
     return cls(**options)

@@ -152,6 +152,14 @@ def _parts(state: State) -> dict[str, Declaration]:
     return parts | {"loss": state.loss, "optimizer": state.optimizer}
 
 
+def _inner(option: Any) -> list[tuple[str, Declaration]]:
+    """The declarations in an option, each with its place in it: itself, those in a tuple, or none."""
+    if isinstance(option, Declaration):
+        return [("", option)]
+    given = enumerate(option) if isinstance(option, tuple) else ()
+    return [(f"[{place}]", one) for place, one in given if isinstance(one, Declaration)]
+
+
 def _check_classes(state: State) -> None:
     """A file holds names and options: those of cydrop's own classes."""
     known = _known_classes()
@@ -162,8 +170,8 @@ def _check_classes(state: State) -> None:
             own = "a file holds cydrop's own layers, losses, optimizers and schedules only"
             raise ValueError(f"{where} is of the class {kind}, but {own}; use one of them, or pickle the network")
         for name, option in part.options().items():
-            if isinstance(option, Declaration):
-                check(f"{where}.{name}", option)
+            for place, one in _inner(option):
+                check(f"{where}.{name}{place}", one)
 
     for where, part in _parts(state).items():
         check(where, part)
@@ -176,6 +184,9 @@ def _check_same(state: State, found: _Found) -> None:
         if isinstance(mine, Declaration) and type(mine) is type(read):
             for name, option in mine.options().items():
                 compare(f"{where}.{name}", option, getattr(read, name))
+        elif isinstance(mine, tuple) and isinstance(read, tuple) and len(mine) == len(read):
+            for place, pair in enumerate(zip(mine, read, strict=True)):
+                compare(f"{where}[{place}]", *pair)
         elif mine != read:
             raise ValueError(f"{where} is {mine!r:.100}, which would be read as {read!r:.100}")
 
@@ -299,7 +310,7 @@ def _state(description: dict[str, Any], n_threads: int | None) -> State:
         raise ValueError("layers is empty: a network needs at least one layer")
     loss = losses.from_config(an_object("loss", description["loss"]))
     optimizer = optimizers.from_config(an_object("optimizer", description["optimizer"]))
-    check_rates(optimizer.learning_rate, [draw.layer for draw in Plan.of(made, 1).draws])
+    check_rates(optimizer, [draw.layer for draw in Plan.of(made, None).draws])
     root = tuple(a_word(word) for word in a_list("seed", description["root"], 4))
     epochs = a_count(description["epochs"])
     names = a_list("history", description["history"])

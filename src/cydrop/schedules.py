@@ -1,4 +1,4 @@
-"""Schedules of learning rates and dropout rates: functions of training progress.
+"""Schedules of learning rates, weight decays and dropout rates: functions of training progress.
 
 Progress is 0 at the first batch of a call of `fit` and approaches 1 at its last. Any function of one number
 in [0, 1] is a schedule too; those here can also be saved with a network.
@@ -22,6 +22,7 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "Exponential",
     "Cosine",
     "FlatCos",
+    "CosLog4",
     "Curriculum",
     "OneCycle",
     "Scaled",
@@ -182,6 +183,28 @@ class FlatCos(Schedule):
         return Cosine(self.start, self.end)((progress - self.flat) / (1.0 - self.flat))
 
 
+class CosLog4(Schedule):
+    """Four cosine waves between 0 and `peak`, each slower than the one before: the learning rate of RealMLP
+    (Holzmüller, Grinsztajn and Steinwart 2024).
+
+    `peak * (1 - cos(2 pi log2(1 + 15 progress))) / 2`: it is 0 at progress 0, 1/15, 3/15, 7/15 and 1.
+
+    Parameters
+    ----------
+    peak : float
+        The largest value.
+    """
+
+    option_names = ("peak",)
+    peak: float
+
+    def __init__(self, peak: float) -> None:
+        self.declare(peak=checks.number("peak", peak))
+
+    def __call__(self, progress: float) -> float:
+        return self.peak * 0.5 * (1.0 - math.cos(2.0 * math.pi * math.log2(1.0 + 15.0 * progress)))
+
+
 class Curriculum(Schedule):
     """`end * (1 - exp(-gamma * progress))`: dropout that grows during training, steeply at first (Morerio et al. 2017).
 
@@ -276,7 +299,7 @@ class Scaled(Schedule):
 
 Rate: TypeAlias = float | Callable[[float], float]
 
-_CLASSES = (Constant, Linear, Step, Exponential, Cosine, FlatCos, Curriculum, OneCycle, Scaled)
+_CLASSES = (Constant, Linear, Step, Exponential, Cosine, FlatCos, CosLog4, Curriculum, OneCycle, Scaled)
 KNOWN: dict[str, type[Schedule]] = {cls.__name__: cls for cls in _CLASSES}
 
 

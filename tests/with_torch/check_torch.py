@@ -20,6 +20,7 @@ ACTIVATIONS = {
     "Tanh": (cd.Tanh, nn.Tanh),
     "Sigmoid": (cd.Sigmoid, nn.Sigmoid),
     "Softplus": (cd.Softplus, nn.Softplus),
+    "Mish": (cd.Mish, nn.Mish),
 }
 
 

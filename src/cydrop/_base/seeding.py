@@ -21,6 +21,7 @@ else:
     Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
 WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES = range(5)  # branches of a network's root
+FROM_DATA = 6  # another
 
 
 def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -65,6 +66,11 @@ def as_int(seed: Any, name: str = "seed") -> int | None:
 def branch(root: tuple[int, ...], *path: int) -> np.random.SeedSequence:
     """The sequence of one branch: a function of the root's words and the path alone."""
     return np.random.SeedSequence(list(root), spawn_key=path)
+
+
+def child(source: np.random.SeedSequence, number: int) -> np.random.SeedSequence:
+    """A branch of a branch; unlike `spawn` it does not count how often it was asked."""
+    return np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
 
 
 class _FreshKeys:

@@ -164,5 +164,5 @@ cdef inline Doors dense_doors() noexcept:
     memset(&doors, 0, sizeof(Doors))
     doors.lay_out, doors.begin, doors.draw = dense_lay_out, dense_begin, dense_draw
     doors.forward, doors.backward = dense_op_forward, dense_op_backward
-    doors.has_product = doors.has_epilogue = True
+    doors.has_product = doors.has_epilogue = doors.gathers = True
     return doors

@@ -30,7 +30,6 @@ class Engine:
         beta1: float,
         beta2: float,
         epsilon: float,
-        weight_decay: float,
         nesterov: bool,
         clip_norm: float | None,
     ) -> None: ...
@@ -48,6 +47,7 @@ class Engine:
         batch_size: int,
         first_batch: int,
         learning_rates: NDArray[np.float64],
+        decays: NDArray[np.float64],
         rates: NDArray[np.float64],
         seconds: float,
     ) -> tuple[int, float, int, bool]: ...
@@ -76,7 +76,7 @@ class Engine:
         self, ws: Workspace, x: NDArray[np.float32], out: NDArray[np.float32], rates: NDArray[np.float64]
     ) -> None: ...
     def backward(self, ws: Workspace, grad: NDArray[np.float32], dx: NDArray[np.float32]) -> None: ...
-    def apply_update(self, learning_rate: float) -> None: ...
+    def apply_update(self, learning_rate: float, weight_decay: float) -> None: ...
 
 class Workspace:
     capacity: int

@@ -107,11 +107,12 @@ cdef class Engine:
         lower_segments(learner, plan.segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
-        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) for op in plan.ops]
+        none = numpy.empty(0, dtype=numpy.int64)
+        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) if op.numbers else none for op in plan.ops]
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = kind_of(FAMILIES, given.kind)
-            p.ops[i].doors = &DOORS[<int>family]
+            p.ops[i].doors, p.ops[i].place = &DOORS[<int>family], i
             p.ops[i].variant = kind_of(variants, given.variant)
             p.ops[i].activation = kind_of(activations.KINDS, given.activation)
             lower_op(&p.ops[i], given, self.numbers[i], learner, places, first_of(buffers), sizes)
@@ -191,10 +192,11 @@ cdef class Engine:
         const int32_t[::1] labels,          # IN, empty unless cross-entropy
         const float[:, ::1] targets,        # IN, empty where there are labels
         const float[::1] weights,           # IN, one per row, or per target row by row, or empty
-        const int64_t[::1] order,           # IN, the rows in the order of training, empty: as they are
+        const int64_t[::1] order,           # IN, the rows to train on, in their order; empty: all as they are
         Py_ssize_t batch_size,
         Py_ssize_t first_batch,
         const double[::1] learning_rates,   # IN, one per batch of the epoch, or one for all
+        const double[::1] decays,           # IN, weight decays, the same
         const double[:, ::1] rates,         # IN, dropout rates: a row per batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
     ):
@@ -202,8 +204,8 @@ cdef class Engine:
 
         Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
         """
-        cdef Py_ssize_t n = x.shape[0], batches = (n + batch_size - 1) // batch_size, batch = first_batch
-        cdef Py_ssize_t first, rows, correct = 0
+        cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
+        cdef Py_ssize_t batches = (n + batch_size - 1) // batch_size, batch = first_batch, first, rows, correct = 0
         cdef double begun, now, deadline, loss = 0.0
         cdef LossSum one
         cdef bint diverged = False
@@ -230,7 +232,8 @@ cdef class Engine:
                 fetch(&data, first + rows, min(batch_size, n - first - rows))
                 self.updates += 1
                 update_batch(&self.program, room, &self.learner,
-                             learning_rates[batch if learning_rates.shape[0] > 1 else 0], self.updates)
+                             learning_rates[batch if learning_rates.shape[0] > 1 else 0],
+                             decays[batch if decays.shape[0] > 1 else 0], self.updates)
                 batch += 1
                 now = passing_seconds()
                 note_pace(&room.pace, room.threads, self.program.n_threads, now - begun, rows, now)
@@ -273,13 +276,13 @@ cdef class Engine:
             copy_rows(room.upstream.dz, to, grad.shape[0], dx.shape[1])
             restore_floats(control)
 
-    def apply_update(self, double learning_rate):
+    def apply_update(self, double learning_rate, double weight_decay):
         """One optimizer update from the gradient arena."""
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(1))
             self.updates += 1
-            begin_learning(&self.learner, learning_rate, self.updates)
+            begin_learning(&self.learner, learning_rate, weight_decay, self.updates)
             update_from_arena(&self.learner, self.program.n_threads)
             limit_norms(&self.program, &self.learner, self.program.n_threads)
             restore_floats(control)

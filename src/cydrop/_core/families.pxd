@@ -5,6 +5,8 @@ from cydrop._core.map_op cimport map_doors
 from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
 from cydrop._core.operation cimport Doors
+from cydrop._core.parametric_op cimport parametric_doors
+from cydrop._core.residual_op cimport fork_doors, join_doors
 
 cdef enum:
     MOST_FAMILIES = 16
@@ -17,10 +19,13 @@ cdef inline void register(dict found, Doors* doors, str family, Doors own, dict 
 
 cdef inline dict families(Doors* doors):
     """Fills in the doors: {name in a plan: (their place, the family's variants)}."""
-    from cydrop._core import noise, norms
+    from cydrop._core import activations, noise, norms
     cdef dict found = {}
     register(found, doors, "dense", dense_doors(), {"": 0})
     register(found, doors, "map", map_doors(), {"": 0})
     register(found, doors, "noise", noise_doors(), noise.KINDS)
     register(found, doors, "norm", norm_doors(), norms.KINDS)
+    register(found, doors, "parametric", parametric_doors(), activations.PARAMETRIC_KINDS)
+    register(found, doors, "fork", fork_doors(), {"": 0})
+    register(found, doors, "join", join_doors(), {"": 0})
     return found

@@ -22,7 +22,7 @@ cdef inline void mark_what_leaves_out(Op* ops, int n_ops, Py_ssize_t n_parameter
     """Which operations may, once for all batches."""
     cdef int i
     for i in range(n_ops - 1):
-        ops[i].leaves_out = (ops[i].shared and ops[i].doors.has_epilogue and ops[i + 1].doors.has_product
+        ops[i].leaves_out = (ops[i].shared and ops[i].doors.gathers and ops[i + 1].doors.has_product
                              and ops[i].connect.column < 0 and ops[i + 1].connect.column < 0
                              and n_parameters > GATHERED)
         ops[i + 1].reads_kept = ops[i].leaves_out

@@ -35,7 +35,7 @@ cdef inline int lower_op(
         op.buffer, op.buffer_size = buffers + <Py_ssize_t>given.buffer, buffer_sizes[given.buffer]
     check_tensors(op, given)
     op.readable = learner.parameters + learner.n + MARGIN if learner.n else NULL
-    op.alpha = given.alpha
+    op.alpha, op.option = given.alpha, given.option
     op.noise, op.connect = source_of(given.noise), source_of(given.connect)
     op.vanilla, op.shared = given.vanilla, given.shared
     op.max_norm = given.max_norm
@@ -104,14 +104,14 @@ cdef inline int lower_segments(Learner* learner, list segments) except -1:
         raise MemoryError
     for i in range(learner.n_segments):
         segment = &learner.segments[i]
-        segment.start, segment.size, segment.learning_rate, segment.epsilon, segment.decay = segments[i]
+        segment.start, segment.size, segment.learning_rate, segment.gain, segment.decay = segments[i]
     return 0
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:
-    """(kind, beta1, beta2, epsilon, weight_decay, nesterov, clip_norm or None)"""
+    """(kind, beta1, beta2, epsilon, nesterov, clip_norm or None)"""
     update = &learner.update
-    update.kind, update.beta1, update.beta2, update.epsilon, update.decay, update.nesterov, clip_norm = options
+    update.kind, update.beta1, update.beta2, update.epsilon, update.nesterov, clip_norm = options
     update.clip = 1.0
     learner.clips = clip_norm is not None
     learner.clip_norm = clip_norm if learner.clips else 0.0

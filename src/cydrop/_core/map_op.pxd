@@ -113,5 +113,5 @@ cdef inline Doors map_doors() noexcept:
     memset(&doors, 0, sizeof(Doors))
     doors.lay_out, doors.begin, doors.draw = map_lay_out, map_begin, epilogue_draw
     doors.forward, doors.backward = map_forward, map_backward
-    doors.has_epilogue = True
+    doors.has_epilogue = doors.gathers = True
     return doors

@@ -78,10 +78,13 @@ cdef struct Doors:
     bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
     bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
+    bint gathers                # and it can do without the units that a shared mask drops
+    bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
 
 cdef struct Op:                 # never changes but for moments and updates
     const Doors* doors
+    int place                   # among the operations
     int variant
     Py_ssize_t n_in
     Py_ssize_t n_out
@@ -90,6 +93,7 @@ cdef struct Op:                 # never changes but for moments and updates
     const float* readable       # weights may be read up to here, by vectors that hang over
     int activation
     float alpha
+    float option                # of the variant
     Source noise                # of its dropout or noise
     bint vanilla                # unscaled in training, scaled in prediction
     bint shared                 # one mask for all rows
@@ -121,6 +125,9 @@ cdef struct Bound:              # an operation and its memory in one workspace
     float deviation             # that they are multiplied by
     Affine affine               # of alpha dropout
     bint quiet                  # nothing is drawn: the identity
+    float* sums                 # of blocks of rows
+    Matrix aside                # of a fork: the gradient that goes around
+    float scale                 # of a join: what is kept is multiplied by it
     float* mean                 # of a normalisation
     float* inverse
     int32_t* places             # memory for places of the units that a shared mask keeps

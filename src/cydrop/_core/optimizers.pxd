@@ -8,7 +8,7 @@ cdef struct Update:
     double beta1                # momentum for SGD
     double beta2                # rho for RMSprop
     double epsilon
-    double decay
+    double decay                # of this step
     float clip                  # the gradient is multiplied by it
     # worked out by begin_update, once per step:
     double learning_rate        # of this step
@@ -24,12 +24,12 @@ cdef struct Update:
     float shrink                # multiplies the weight (decoupled decay)
     bint still                  # parameters with a gradient of 0 stay as they are
 
-cdef struct Segment:            # a piece of the arenas, and what multiplies the options there
+cdef struct Segment:            # a piece of the arenas, and how it is learned
     Py_ssize_t start
     Py_ssize_t size
-    double learning_rate
-    double epsilon
-    double decay
+    double learning_rate        # multiplies the optimizer's
+    double gain                 # the arena holds gain times the parameter that the optimizer is for
+    double decay                # multiplies the optimizer's
 
 
 cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil

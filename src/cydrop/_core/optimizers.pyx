@@ -75,11 +75,20 @@ cdef inline void work_out(Update* u) noexcept nogil:
 
 cdef Update update_of_segment(const Update* u, const Segment* segment) noexcept nogil:
     """This step's update of a segment: to the bit that of an optimizer with the multiplied options. Where all factors
-    are 1 it is u itself, which may be used instead."""
+    are 1 it is u itself, which may be used instead.
+
+    The optimizer is for a parameter w of which the arena holds h = gain w. The gradient of w is gain dh, so that
+
+        SGD     h -= gain rate (gain dh + decay h / gain)               = gain^2 rate (dh + decay / gain^2 h)
+        others  h -= gain rate gain dh / (gain sqrt v + epsilon)        = gain rate dh / (sqrt v + epsilon / gain)
+
+    with v of dh, and the decay that is added to the gradient as for SGD. AdamW shrinks h as it shrinks w.
+    """
     cdef Update own = u[0]
-    own.learning_rate = own.learning_rate * segment.learning_rate
-    own.epsilon = own.epsilon * segment.epsilon
-    own.decay = own.decay * segment.decay
+    cdef double gain = segment.gain
+    own.learning_rate = own.learning_rate * segment.learning_rate * (gain * gain if u.kind == SGD else gain)
+    own.epsilon = own.epsilon / gain
+    own.decay = own.decay * segment.decay / (gain if u.kind == ADAMW else gain * gain)
     work_out(&own)
     return own
 
@@ -243,7 +252,7 @@ def update(
     unsigned long long t,       # number of this update, from 1
     double learning_rate, double beta1, double beta2, double epsilon, double weight_decay, bint nesterov,
     double clip,                # factor for the gradient
-    const double[:, ::1] segments,  # IN, rows of (start, size, factors of learning rate, epsilon, decay), or empty
+    const double[:, ::1] segments,  # IN, rows of (start, size, learning rate, gain, decay) as in Segment, or empty
     int n_threads,
 ):
     """One update of the flat parameters w in place, or only of the segments, if there are any."""
@@ -269,6 +278,6 @@ def update(
             update_arena(&u, &w[0], &g[0], m_data, v_data, n, n_threads)
         for i in range(n_segments):
             segment.start, segment.size = <Py_ssize_t>segments[i, 0], <Py_ssize_t>segments[i, 1]
-            segment.learning_rate, segment.epsilon, segment.decay = segments[i, 2], segments[i, 3], segments[i, 4]
+            segment.learning_rate, segment.gain, segment.decay = segments[i, 2], segments[i, 3], segments[i, 4]
             update_segments(&u, &segment, 1, &w[0], &g[0], m_data, v_data, n_threads)
         restore_floats(control)

@@ -69,14 +69,22 @@ cdef inline void backward(
         i -= 1
 
 
+cdef inline bint draws_now(const Op* op, const double* rates) noexcept nogil:
+    """Whether an operation draws at these rates."""
+    return ((op.noise.column >= 0 and rates[op.noise.column] > 0.0)
+            or (op.connect.column >= 0 and rates[op.connect.column] > 0.0))
+
+
 cdef inline int first_drawing(const Program* p, const double* rates) noexcept nogil:
-    """The lowest operation that draws at these rates, n_ops if none does."""
-    cdef int i
+    """The operation with which every sample begins: the lowest that draws at these rates, or the outermost fork that it
+    comes after while the join is still to come; n_ops if none draws."""
+    cdef int i, fork = 0
+    cdef Py_ssize_t join = -1
     for i in range(p.n_ops):
-        if p.ops[i].noise.column >= 0 and rates[p.ops[i].noise.column] > 0.0:
-            return i
-        if p.ops[i].connect.column >= 0 and rates[p.ops[i].connect.column] > 0.0:
-            return i
+        if p.ops[i].doors.forks and i > join:
+            fork, join = i, i + <Py_ssize_t>p.ops[i].numbers[0]
+        if draws_now(&p.ops[i], rates):
+            return fork if i <= join else i
     return p.n_ops
 
 

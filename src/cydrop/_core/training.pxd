@@ -77,19 +77,22 @@ cdef inline LossSum forward_batch(
     return one
 
 
-cdef inline void begin_learning(Learner* learner, double learning_rate, uint64_t updates) noexcept nogil:
+cdef inline void begin_learning(
+    Learner* learner, double learning_rate, double weight_decay, uint64_t updates
+) noexcept nogil:
     """What the optimizer works out once per step, here update number `updates`."""
     cdef int i
+    learner.update.decay = weight_decay
     begin_update(&learner.update, learning_rate, updates)
     for i in range(learner.n_segments):
         learner.updates[i] = update_of_segment(&learner.update, &learner.segments[i])
 
 
 cdef inline void update_batch(
-    const Program* p, Room* room, Learner* learner, double learning_rate, uint64_t updates
+    const Program* p, Room* room, Learner* learner, double learning_rate, double weight_decay, uint64_t updates
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
-    begin_learning(learner, learning_rate, updates)
+    begin_learning(learner, learning_rate, weight_decay, updates)
     room.upstream.updating = not (learner.clips or learner.n <= SMALL)
     backward(p, room.bound, &room.upstream, &room.step, False)
     if not room.upstream.updating:

@@ -192,15 +192,15 @@ class Core:
 
     def rates(self, progress: Sequence[float]) -> Rates:
         """The rates at these points of training."""
-        return rates_at(progress, self.optimizer.learning_rate, self.drawing)
+        return rates_at(progress, self.optimizer, self.drawing)
 
     def rates_change(self) -> bool:
         """Whether any rate changes during training."""
-        return any_changes(self.optimizer.learning_rate, self.drawing)
+        return any_changes(self.optimizer, self.drawing)
 
     def check_rates(self) -> None:
         """Raises for rates that leave their range somewhere in training."""
-        check_rates(self.optimizer.learning_rate, self.drawing)
+        check_rates(self.optimizer, self.drawing)
 
     def inputs(self, X: ArrayLike) -> Floats:
         """X of as many columns as the model takes, where there is one."""
@@ -241,4 +241,4 @@ def core_of(network: Cored) -> Core:
 
 def _drawing(layers: Sequence[Any]) -> list[Draws]:
     """The layers whose rate may change, in the order of every plan."""
-    return [draw.layer for draw in Plan.of(layers, 1).draws]
+    return [draw.layer for draw in Plan.of(layers, None).draws]

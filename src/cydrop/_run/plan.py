@@ -28,7 +28,7 @@ ALIGNMENT = 16  # floats: every parameter begins on a cache line
 
 Shape: TypeAlias = tuple[int, ...]
 Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
-Factors: TypeAlias = tuple[float, float, float]
+Factors: TypeAlias = tuple[float, float, float]  # learning rate, gain, weight decay
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
 
@@ -53,7 +53,7 @@ class Draws(Protocol):
     def rate_at(self, progress: float) -> float: ...
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)  # there may be thousands
 class Source:
     """What an operation draws from: the column of its rate among all rates, and its random stream."""
 
@@ -62,15 +62,17 @@ class Source:
     seed: tuple[int, int] = (0, 0)  # key of the masks, set when the network is built
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Op:
     """One operation on rows of shape `in_shape`. Offsets are places in an arena, -1: there is none.
 
-    kind        computes                                  variants: KINDS of
-    "dense"     y = drop(f(x W + b))
-    "map"       y = drop(f(x))
-    "noise"     x and what it draws                       _core.noise
-    "norm"      weight (x - mean) / deviation + bias      _core.norms
+    kind          computes                                variants: KINDS of
+    "dense"       y = drop(f(x W + b))
+    "map"         y = drop(f(x))
+    "noise"       x and what it draws                     _core.noise
+    "norm"        weight (x - mean) / deviation + bias    _core.norms
+    "parametric"  y = drop(f(x + weight (g(x) - x)))      _core.activations, PARAMETRIC_KINDS: which g is
+    "fork"        x, which a later "join" adds to what it is given
     """
 
     kind: str
@@ -82,6 +84,7 @@ class Op:
     bias: int = -1
     activation: str = "identity"  # name of f
     alpha: float = 0.0  # its option
+    option: float = 0.0  # of the variant
     noise: Source | None = None  # of its dropout or noise
     vanilla: bool = False
     shared: bool = False
@@ -94,7 +97,7 @@ class Op:
     parts: list[int] = field(default_factory=list)  # parameters of a family for which weight and bias are not enough
     numbers: tuple[int, ...] = ()  # sizes of a family's own
     buffer: int = -1  # what a family keeps but does not train
-    layers: list[int] = field(default_factory=list)  # places in the list of layers
+    layers: list[str] = field(default_factory=list)  # places in the list of layers, as in parameters' names
 
     @property
     def n_in(self) -> int:
@@ -105,11 +108,12 @@ class Op:
         return math.prod(self.out_shape)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Parameter:
     """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
 
-    `factors` multiply the optimizer's learning rate, epsilon and weight decay for this parameter.
+    `factors`: what multiplies the optimizer's learning rate for this parameter; the gain, where the arena holds gain
+    times the parameter that the optimizer is for; and what multiplies the weight decay.
     """
 
     name: str
@@ -131,16 +135,16 @@ class Parameter:
             view[...] = self.initial
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Draw:
     """A number that may change during training, in the order of the columns of rates: a dropout layer's rate, a noise's
     standard deviation, a dense layer's drop_connect."""
 
     layer: Draws
     op: int
-    place: int  # of the layer in the list
+    place: str  # of the layer, as in parameters' names
     source: Source
-    what: str  # is drawn: "units" (a mask), "weights" (a mask) or "normals"
+    what: str  # is drawn: "units", "rows" or "weights" (masks), or "normals"
 
 
 @dataclass(eq=False, repr=False)
@@ -153,18 +157,19 @@ class Plan:
     buffers: list[Parameter] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
     place: int = 0  # of the layer that is put in
+    where: str = ""  # its place as in the names of parameters: "3", or "3.0" for the first layer within that one
+    widths_known: bool = True
     streams: int = 0  # random streams so far
     counts: Counter[str] = field(default_factory=Counter)  # of operations, by their kind
 
     @classmethod
-    def of(cls, layers: Sequence[Lowers], n_features: int) -> Plan:
-        """The plan of these layers for inputs of `n_features` columns."""
-        plan = cls([(n_features,)])
+    def of(cls, layers: Sequence[Lowers], n_features: int | None) -> Plan:
+        """The plan of these layers for inputs of `n_features` columns. None: for whoever wants to know what the layers
+        draw, before there are columns; such a plan has one, and its layers do not mind if their widths do not fit."""
+        plan = cls([(1 if n_features is None else n_features,)], widths_known=n_features is not None)
         for plan.place, layer in enumerate(layers):
-            if not (isinstance(layer, Declaration) and hasattr(layer, "lower")):
-                raise TypeError(f"layers[{plan.place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
             plan.shapes.append(plan.shape)
-            layer.lower(plan)
+            plan._put_in(str(plan.place), layer)
         if not plan.ops:
             raise ValueError("the layers put no operation into the plan: there is nothing to compute")
         return plan
@@ -174,7 +179,20 @@ class Plan:
         """Of a row that the layer at hand is given, until it adds an operation."""
         return self.shapes[-1]
 
+    def _put_in(self, where: str, layer: Lowers) -> None:
+        self.where = where
+        if not (isinstance(layer, Declaration) and hasattr(layer, "lower")):
+            raise TypeError(f"layers[{self.where}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
+        layer.lower(self)
+
     # What layers call -------------------------------------------------------------------------------------
+
+    def within(self, layers: Sequence[Lowers]) -> None:
+        """Puts in the layers that the layer at hand holds."""
+        outside = self.where
+        for number, layer in enumerate(layers):
+            self._put_in(f"{outside}.{number}", layer)
+        self.where = outside
 
     def operation(self, kind: str, out_shape: Shape, **options: Any) -> Op:
         """A new operation on what the last one gives."""
@@ -197,33 +215,33 @@ class Plan:
         """Room for a parameter of this layer: its offset."""
         self._refuse_twice(name, self.parameters)
         offset = _end(self.parameters)
-        self.parameters.append(Parameter(f"{self.place}.{name}", shape, offset, initial, branch, factors))
+        self.parameters.append(Parameter(f"{self.where}.{name}", shape, offset, initial, branch, factors))
         return offset
 
     def buffer(self, name: str, shape: Shape, initial: Initial) -> int:
         """Room for what is kept but not trained: its offset."""
         self._refuse_twice(name, self.buffers)
-        self.buffers.append(Parameter(f"{self.place}.{name}", shape, _end(self.buffers), initial))
+        self.buffers.append(Parameter(f"{self.where}.{name}", shape, _end(self.buffers), initial))
         return self.buffers[-1].offset
 
     def _refuse_twice(self, name: str, arena: list[Parameter]) -> None:
         """Names are a layer's place and its own word: a layer of several parts needs several words."""
         for parameter in reversed(arena):
-            if not parameter.name.startswith(f"{self.place}."):
+            if not parameter.name.startswith(f"{self.where}."):
                 return
-            if parameter.name == f"{self.place}.{name}":
-                raise ValueError(f"layers[{self.place}] has two arrays that are called {name!r}")
+            if parameter.name == f"{self.where}.{name}":
+                raise ValueError(f"layers[{self.where}] has two arrays that are called {name!r}")
 
     def draw(self, layer: Draws, what: str) -> Source:
         """A random stream for this layer's draws, and a column of rates."""
         source = Source(len(self.draws), self.streams)
         self.streams += layer.rate_value != 0  # a rate of 0 draws nothing and shifts nobody's random numbers
-        self.draws.append(Draw(layer, len(self.ops) - 1, self.place, source, what))
+        self.draws.append(Draw(layer, len(self.ops) - 1, self.where, source, what))
         return source
 
     def _of_layer(self, op: Op) -> Op:
-        if self.place not in op.layers:
-            op.layers.append(self.place)
+        if self.where not in op.layers:
+            op.layers.append(self.where)
         return op
 
     # What builds a network from it ------------------------------------------------------------------------
@@ -270,14 +288,16 @@ class Plan:
 
     @cached_property
     def mask_draws(self) -> list[Draw]:
-        """The draws of masks of units, in order."""
-        return [draw for draw in self.draws if draw.what == "units"]
+        """The draws of masks of units and rows, in order."""
+        return [draw for draw in self.draws if draw.what in ("units", "rows")]
 
     def mask_shape(self, draw: Draw, rows: int) -> Shape:
         """Of the mask that a draw gives for a batch."""
         op = self.ops[draw.op]
         if draw.what == "weights":
             return op.n_in, op.n_out
+        if draw.what == "rows":
+            return (rows,)
         return op.out_shape if op.shared else (rows, *op.out_shape)
 
     def seed(self, root: tuple[int, ...]) -> Plan:

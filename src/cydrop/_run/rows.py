@@ -20,6 +20,7 @@ from cydrop._core import losses as kernels
 
 NO_LABELS = np.empty(0, dtype=np.int32)
 NO_FLOATS = np.empty(0, dtype=np.float32)
+NO_ORDER = np.empty(0, dtype=np.int64)
 NO_MATRIX = np.empty((0, 0), dtype=np.float32)
 
 
@@ -39,9 +40,9 @@ class Rows:
     batch_size: int
     each: bool = False
 
-    @property
-    def batches(self) -> int:
-        return -(-len(self.X) // self.batch_size)
+    def batches_of(self, rows: int) -> int:
+        """How many batches these rows make."""
+        return -(-rows // self.batch_size)
 
     def split(self, share: float) -> tuple[Rows, Rows]:
         """The last `share` of the rows, rounded down, and those before them: of 100 rows 0.29 are 29."""
@@ -71,10 +72,13 @@ class Rows:
         """Which targets the metrics see, of the shape of the targets: those whose own weight is not 0. None: all."""
         return self.weights.reshape(self.targets.shape) > 0 if self.each else None
 
-    def hit_rate(self, hits: int) -> dict[str, float]:
-        """The accuracy of classifiers: the share that was hit of the rows or, for binary targets, of these."""
-        counted = self.counted
-        return self.loss.hit_rate(hits, len(self.X), self.targets.size if counted is None else int(counted.sum()))
+    def hit_rate(self, hits: int, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
+        """The accuracy of classifiers: the share that was hit of the rows in this order (empty: of all), or, for binary
+        targets, of these."""
+        rows, counted = len(order) or len(self.X), self.counted
+        if counted is None:
+            return self.loss.hit_rate(hits, rows, rows * self.targets.shape[1])
+        return self.loss.hit_rate(hits, rows, int((counted[order] if len(order) else counted).sum()))
 
     def metrics(self, p: NDArray[Any]) -> dict[str, float]:
         """The metrics of predictions, after the loss's link."""

@@ -20,11 +20,9 @@ from cydrop._base import seeding
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS, evaluate
 from cydrop._run.rates import Rates
-from cydrop._run.rows import Rows
+from cydrop._run.rows import NO_ORDER, Rows
 from cydrop.errors import DivergedError
 from cydrop.xorshift import Xorshift
-
-NO_ORDER = np.empty(0, dtype=np.int64)
 
 
 @dataclass(eq=False, frozen=True, repr=False)
@@ -36,6 +34,13 @@ class Job:
     epochs: int
     shuffle: bool
     clean_metrics: bool
+    drop_last: bool = False  # whether an epoch leaves out the rows that fill no batch
+
+    @property
+    def rows(self) -> int:
+        """Rows that an epoch trains on."""
+        rows = len(self.data.X)
+        return rows - rows % self.data.batch_size if self.drop_last else rows
 
 
 class Trainer:
@@ -44,16 +49,21 @@ class Trainer:
     def epoch(self, core: Core, job: Job, epoch: int) -> dict[str, float]:
         """Epoch number `epoch` of the job, from 0: its metrics, which are in the history then."""
         start = time.perf_counter()
-        data, batches = job.data, job.data.batches
+        data, rows = job.data, job.rows
+        batches = data.batches_of(rows)
         order = NO_ORDER
         if job.shuffle:
-            order = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs)).permutation(len(data.X))
+            order = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs)).permutation(len(data.X))[:rows]
+        elif rows < len(data.X):
+            order = np.arange(rows)
         steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
         rates = core.rates([step / (job.epochs * batches) for step in steps])
         total, correct = self.train_pass(core, data, order, rates, epoch + 1)
-        metrics = {"loss": total / len(data.X)} | data.hit_rate(correct)
+        metrics = {"loss": total / rows} | data.hit_rate(correct, order)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
+        if callable(core.optimizer.weight_decay):
+            metrics["weight_decay"] = float(rates.decay[-1])
         model = core.made("fit")
         for draw, rate in zip(model.plan.draws, rates.drawing[-1], strict=True):
             if callable(draw.layer.rate_value):
@@ -70,21 +80,21 @@ class Trainer:
     def train_pass(
         self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int
     ) -> tuple[float, int]:
-        """One pass over the rows, in this order: the sum of the losses, and how many were right.
+        """One pass over the rows, in this order (empty: as they are): the sum of the losses, and how many were right.
 
         It ends with finite parameters, statistics and moments, whatever happens. After DivergedError they are those of
         the beginning; after an interrupt those after the last step, unless that one diverged.
         """
         model = core.made("training")
-        engine, rows = model.ready(), len(data.X)
+        engine, rows = model.ready(), len(order) or len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
         try:
-            while batch < data.batches:
+            while batch < data.batches_of(rows):
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.drawing, STRETCH_SECONDS,
+                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)

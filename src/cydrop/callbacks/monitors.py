@@ -71,13 +71,18 @@ class EarlyStopping(_Monitor):
     ----------
     monitor : str
         A metric of the history. NaN counts as no improvement.
-    patience : int >= 1
+    patience : int >= 1, or None
+        None: training is not stopped, and only the best epoch put back.
     restore_best : bool
         Whether the best epoch is put back.
     min_delta : float >= 0
         The least change that counts as an improvement.
     mode : "auto", "min" or "max"
         Whether the metric should fall or grow; "auto" goes by its name, where that is a usual one.
+    ties : "first" or "last"
+        Which of several equally good epochs is the best one. The last has been trained longest: where the metric is a
+        share of few rows, as an accuracy, equal values are frequent and say little. An equal value is no improvement,
+        the epochs without one are counted on.
 
     Attributes
     ----------
@@ -94,17 +99,20 @@ class EarlyStopping(_Monitor):
     """
 
     min_delta = _fixed("min_delta", "The least change that counts as an improvement.")
+    ties: str = "first"  # of callbacks pickled before there was a choice
 
     def __init__(
         self,
         monitor: str = "val_loss",
-        patience: int = 10,
+        patience: int | None = 10,
         restore_best: bool = True,
         min_delta: float = 0.0,
         mode: str = "auto",
+        ties: str = "first",
     ) -> None:
-        self.patience = checks.integer("patience", patience, 1)
+        self.patience = None if patience is None else checks.integer("patience", patience, 1)
         self.restore_best = checks.flag("restore_best", restore_best)
+        self.ties = checks.one_of("ties", ties, ("first", "last"))
         self._watch(monitor, mode, min_delta)
 
     @property
@@ -119,14 +127,13 @@ class EarlyStopping(_Monitor):
         self._forget()
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        if self._improves(metrics):
+        improves = self._improves(metrics)
+        if improves or (self.ties == "last" and self.best_epoch > 0 and metrics[self._monitor] == self.best):
             weights = core_of(network).made("the best epoch").weights.copy() if self.restore_best else None
-            self._kept = _monitored(metrics, self._monitor), epoch, weights
-            self._waited = 0
-        else:
-            self._waited += 1
-            if self._waited >= self.patience:
-                network.stop_training = True
+            self._kept = metrics[self._monitor], epoch, weights
+        self._waited = 0 if improves else self._waited + 1
+        if self.patience is not None and self._waited >= self.patience:
+            network.stop_training = True
 
     def on_train_end(self, network: Any) -> None:
         best, epoch, state = self._kept

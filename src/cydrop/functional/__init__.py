@@ -13,5 +13,6 @@ from cydrop.functional.dropout import *
 from cydrop.functional.losses import *
 from cydrop.functional.noise import *
 from cydrop.functional.norms import *
+from cydrop.functional.parametric import *
 
-__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "dense", "losses"])
+__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "parametric", "dense", "losses"])

@@ -12,9 +12,9 @@ from cydrop.functional._arrays import floats, same_shape
 from cydrop.functional._documentation import documented
 
 __all__ = [
-    "elu", "elu_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward", "relu", "relu_backward",
-    "selu", "selu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "softplus", "softplus_backward",
-    "tanh", "tanh_backward",
+    "elu", "elu_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward", "mish", "mish_backward",
+    "relu", "relu_backward", "selu", "selu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward",
+    "softplus", "softplus_backward", "tanh", "tanh_backward",
 ]  # fmt: skip
 
 _documented_forward = documented("""
@@ -206,3 +206,15 @@ def softplus(x: ArrayLike, *, n_threads: int = 1) -> Floats:
 def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
     """dx = dy f'(x) of `softplus`, x its input."""
     return _backward("softplus", dy, x, n_threads)
+
+
+@_documented_forward
+def mish(x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """x tanh(log(1 + e^x)) (Misra 2019)."""
+    return _forward("mish", x, n_threads)
+
+
+@_documented_backward
+def mish_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Floats:
+    """dx = dy f'(x) of `mish`, x its input."""
+    return _backward("mish", dy, x, n_threads)

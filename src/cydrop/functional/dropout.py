@@ -12,7 +12,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import dropout as kernels
 from cydrop.functional._arrays import as_bytes, drawn_mask, floats
 
-__all__ = ["dropout", "dropout_backward"]
+__all__ = ["drop_path", "drop_path_backward", "dropout", "dropout_backward"]
 
 
 def dropout(
@@ -113,6 +113,75 @@ def dropout_backward(
     out = _result(out, dy=dy, mask=keep)
     kernels.apply_booleans(dy.reshape(-1), as_bytes(keep), out.reshape(-1), _scale(rate, vanilla), count)
     return out
+
+
+def drop_path(
+    x: ArrayLike, rate: float, *, training: bool = True, mask: ArrayLike | None = None, seed: seeding.Seed = None,
+    return_mask: bool = False,
+) -> Any:  # fmt: skip
+    """Drops whole rows: stochastic depth (Huang et al. 2016), for what a block adds to its input.
+
+    Parameters
+    ----------
+    x : array-like, shape (n, ...)
+    rate : float in [0, 1]
+        Probability of dropping a row. What is kept is divided by 1 - rate.
+    training : bool
+        False is the identity.
+    mask : boolean array, shape (n,), or None
+        True keeps; None draws one.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Seed of the mask, which is a function of seed, rate and position alone.
+    return_mask : bool
+
+    Returns
+    -------
+    y : ndarray of float32
+    mask : ndarray of bool, shape (n,)
+        With return_mask=True only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a rate outside [0, 1], a mask of another shape, and unusable arrays.
+    """
+    rate, x = checks.rate("rate", rate), _rows("x", x)
+    keep = np.ones(len(x), dtype=np.bool_) if mask is None else checks.mask("mask", mask, x.shape[:1])
+    if training and mask is None:
+        _, keep = drawn_mask(x.shape[:1], rate, seed, 1)
+    y = _rows_kept(x, keep, rate) if training else x.copy()
+    return (y, keep) if return_mask else y
+
+
+def drop_path_backward(dy: ArrayLike, mask: ArrayLike, rate: float) -> Floats:
+    """The backward pass of `drop_path`.
+
+    Parameters
+    ----------
+    dy : array-like, shape (n, ...)
+    mask : boolean array, shape (n,)
+        The one that `drop_path(..., return_mask=True)` returned.
+    rate : float in [0, 1]
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    rate, dy = checks.rate("rate", rate), _rows("dy", dy)
+    return _rows_kept(dy, checks.mask("mask", mask, dy.shape[:1]), rate)
+
+
+def _rows(name: str, value: ArrayLike) -> Floats:
+    given = floats(name, value)
+    if given.ndim == 0:
+        raise ValueError(f"{name} must have rows, got a scalar")
+    return given
+
+
+def _rows_kept(x: Floats, keep: NDArray[np.bool_], rate: float) -> Floats:
+    y = np.zeros(x.shape, dtype=np.float32)
+    y[keep] = x[keep] * np.float32(_scale(rate, False))
+    return y
 
 
 def _result(out: Any, **inputs: NDArray[Any] | None) -> Floats:

@@ -20,9 +20,10 @@ class History:
         One value per epoch: `loss` (as trained: dropout on, averaged while the weights moved), `accuracy` for
         classifiers, `val_loss`, `val_accuracy` with validation data, `clean_loss`, `clean_accuracy` of the training
         rows with dropout off (`fit(clean_metrics=True)`), `learning_rate` where it is a schedule, has changed, or
-        may be changed by `callbacks.ReduceLROnPlateau`, and the rate of each scheduled layer (`"2.rate"`, `"0.std"`,
-        `"1.drop_connect"`, by its place in the list; its last value in the epoch), `seconds` of training, validation
-        not included; and what callbacks put into their `metrics`. A metric that begins late is NaN before.
+        may be changed by `callbacks.ReduceLROnPlateau`, `weight_decay` where it is a schedule, and the rate of each
+        scheduled layer (`"2.rate"`, `"0.std"`, `"1.drop_connect"`, by its place in the list; its last value in the
+        epoch), `seconds` of training, validation not included; and what callbacks put into their `metrics`. A metric
+        that begins late is NaN before.
 
     Examples
     --------

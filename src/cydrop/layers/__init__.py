@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from cydrop._base import checks
 from cydrop._base.packages import offered
-from cydrop.layers import activations, dense, dropout, noise, norms
+from cydrop.layers import activations, dense, dropout, noise, norms, parametric, residual
 from cydrop.layers.activations import *
 from cydrop.layers.base import *
-from cydrop.layers.base import Layer
+from cydrop.layers.base import KNOWN
 from cydrop.layers.dense import *
 from cydrop.layers.dropout import *
 from cydrop.layers.noise import *
 from cydrop.layers.norms import *
+from cydrop.layers.parametric import *
+from cydrop.layers.residual import *
 
-__all__ = ["KNOWN", "from_config", *offered(__name__, ["base", "dense", "dropout", "noise", "norms", "activations"])]
+__all__ = offered(__name__, ["base", "dense", "dropout", "noise", "norms", "activations", "parametric", "residual"])
 
-# by the names that files give them
-KNOWN: dict[str, type[Layer]] = {
-    cls.__name__: cls for family in (dense, dropout, noise, norms, activations) for cls in family.LAYERS
-}
+_FAMILIES = (dense, dropout, noise, norms, activations, parametric, residual)
 
-
-def from_config(config: dict[str, Any]) -> Layer:
-    """The layer that `Layer.config` described."""
-    options = dict(config)
-    return checks.choice("layer", options.pop("layer", None), KNOWN).from_config(options)
+KNOWN.update({cls.__name__: cls for family in _FAMILIES for cls in family.LAYERS})

@@ -14,6 +14,7 @@ __all__ = [
     "GELU",
     "SELU",
     "LeakyReLU",
+    "Mish",
     "ReLU",
     "SiLU",
     "Sigmoid",
@@ -125,7 +126,17 @@ class Softplus(Activation):
         return cls()
 
 
-LAYERS = (ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus)
+class Mish(Activation):
+    """z tanh(log(1 + e^z)) (Misra 2019)."""
+
+    kernel, torch_name = "mish", "Mish"
+
+    def to_onnx(self, graph: Any, x: str) -> str:
+        y: str = graph.add("Mul", x, graph.add("Tanh", graph.add("Softplus", x)))  # a node of its own from opset 18 on
+        return y
+
+
+LAYERS = (ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Mish)
 ACTIVATIONS: dict[str, type[Activation]] = {cls.kernel: cls for cls in LAYERS}
 
 

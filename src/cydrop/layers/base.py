@@ -1,6 +1,7 @@
 """What layers have in common. A layer is a declaration without arrays; it says what it is once, in its own file:
 
     lower               what it computes: parameters, operation, draws          (cydrop._run.plan)
+    initialize          what it learns from rows before training begins
     config, from_config what a file keeps of it
     to_onnx             its nodes in an ONNX graph
     to_torch, ...       its module in PyTorch
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cydrop._base import checks
@@ -22,9 +24,13 @@ from cydrop._run import alone, passes
 from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
-__all__ = ["Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate"]
+__all__ = [
+    "KNOWN", "WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate",
+    "from_config",
+]  # fmt: skip
 
 Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
+WEIGHT_AND_BIAS = ("weight", "bias")  # these words, where a layer has no others
 
 
 class Layer(Declaration):
@@ -74,7 +80,7 @@ class Layer(Declaration):
     decay_factor: Factor = 1.0
 
     def factors(self, word: str) -> Factors:
-        """What multiplies learning rate, epsilon and weight decay for one of the layer's parameters.
+        """The factors of learning rate and weight decay of one of the layer's parameters, with a gain of 1 in between.
 
         Parameters
         ----------
@@ -95,6 +101,28 @@ class Layer(Declaration):
         """
         what = f"layers[{plan.place}] is {self!r}, which does not say what it computes"
         raise TypeError(f"{what}: its class needs a method lower(plan)")
+
+    def initialize(self, x: Floats, arrays: dict[str, Floats]) -> None:
+        """Overwrites what depends on the rows that the layer is given, for `Network.initialize`; by default nothing.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (n, columns)
+            Rows as they come into the layer. They are not written to.
+        arrays : dict of str to ndarray of float32
+            Its parameters and running statistics by its own words, as "weight".
+        """
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        """`initialize` for a layer that also draws; by default it does not.
+
+        Parameters
+        ----------
+        x, arrays
+            As for `initialize`.
+        seed : numpy.random.SeedSequence
+        """
+        self.initialize(x, arrays)
 
     def check_batch(self, rows: int) -> None:
         """Raises ValueError where nothing is learned from training batches of this many rows.
@@ -237,6 +265,15 @@ class Activation(Layer):
     def to_onnx(self, graph: Any, x: str) -> str:
         y: str = graph.add(self.onnx_name, x, **({"alpha": self.alpha} if self.option_names else {}))
         return y
+
+
+KNOWN: dict[str, type[Layer]] = {}  # by the names that files give them; `cydrop.layers` fills it in
+
+
+def from_config(config: dict[str, Any]) -> Layer:
+    """The layer that `Layer.config` described."""
+    options = dict(config)
+    return checks.choice("layer", options.pop("layer", None), KNOWN).from_config(options)
 
 
 def checked_rate(name: str, rate: Rate) -> Rate:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop._core import dense as products
+from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
-from cydrop.layers.base import Activation, RandomLayer, checked_rate
+from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
 from cydrop.xorshift import Xorshift
 
@@ -33,6 +35,11 @@ INITIALIZATIONS = {
     f"{name}_{shape}": (name, shape) for name in ("he", "glorot", "lecun") for shape in ("normal", "uniform")
 } | {"torch_uniform": ("torch", "uniform"), "glorot_sigmoid_uniform": ("glorot_sigmoid", "uniform")}
 BIAS_INITIALIZATIONS = {"zeros": ("", "zeros")} | INITIALIZATIONS
+PARAMETRIZATIONS = ("standard", "ntk")
+
+BIAS_ROWS = 5  # of `initialize_from`, as in RealMLP
+PRODUCT_ROWS = 65536
+NO_BIAS = np.empty(0, dtype=np.float32)
 
 
 class Dense(RandomLayer):
@@ -64,9 +71,24 @@ class Dense(RandomLayer):
         fresh mask for all rows of the batch, and what it keeps is divided by 1 - drop_connect. `predict` uses the
         mean weights; `predict_mc` drops weights, or draws the outputs that they lead to from normal distributions
         of the same mean and variance.
+    learning_rate_factor, decay_factor : float >= 0, or dict of such
+        What multiplies the optimizer's learning rate and weight decay for this layer: one number, or a number for some
+        of its parameters, as {"bias": 0.1}; those that are not named have 1. It is as if the parameter had an optimizer
+        of its own with the multiplied options: a learning rate of 0 keeps it as it is, and `AdamW` multiplies it by
+        1 - (learning_rate learning_rate_factor) (weight_decay decay_factor).
+    parametrization : "standard" or "ntk"
+        What the optimizer trains. "ntk" (Jacot, Gabriel and Hongler 2018): y = f(x V / sqrt(inputs) + b), with V of
+        entries of about 1; the steps of V, and its weight decay, do not have to shrink where there are many inputs. The
+        network holds W = V / sqrt(inputs) all the same, which `parameters`, files and other programs get, and which
+        `weight_init` is for ("lecun_normal": V is standard normal). The optimizer makes the steps for W that come to
+        its steps for V, whichever it is: for Adam the learning rate is divided by sqrt(inputs) and epsilon multiplied
+        by it, for SGD the learning rate is divided by the number of inputs. `clip_norm` and `max_norm` measure W.
     """
 
-    option_names = ("units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect")
+    option_names = (
+        "units", "activation", "bias", "weight_init", "bias_init", "max_norm", "drop_connect", "learning_rate_factor",
+        "decay_factor", "parametrization",
+    )  # fmt: skip
     rate_name = "drop_connect"
     seed = None  # of the masks: the network's
     units: int
@@ -76,6 +98,7 @@ class Dense(RandomLayer):
     bias_init: str = "zeros"  # of layers pickled before there was a choice
     max_norm: float | None
     drop_connect: Rate
+    parametrization: str = "standard"  # of layers pickled before there was a choice
 
     def __init__(
         self,
@@ -87,6 +110,9 @@ class Dense(RandomLayer):
         bias_init: str = "glorot_uniform",
         max_norm: float | None = None,
         drop_connect: Rate = 0.0,
+        learning_rate_factor: Factor = 1.0,
+        decay_factor: Factor = 1.0,
+        parametrization: str = "standard",
     ) -> None:
         checks.one_of("weight_init", weight_init, INITIALIZATIONS)
         checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
@@ -98,6 +124,9 @@ class Dense(RandomLayer):
             bias_init=bias_init,
             max_norm=None if max_norm is None else checks.number("max_norm", max_norm, 0.0, low_open=True, single=True),
             drop_connect=checked_rate("drop_connect", drop_connect),
+            learning_rate_factor=checked_factor("learning_rate_factor", learning_rate_factor, WEIGHT_AND_BIAS),
+            decay_factor=checked_factor("decay_factor", decay_factor, WEIGHT_AND_BIAS),
+            parametrization=checks.one_of("parametrization", parametrization, PARAMETRIZATIONS),
         )
 
     @property
@@ -136,6 +165,37 @@ class Dense(RandomLayer):
         """
         return self._drawn(self.bias_init, (self.units,), fan_in, seed)
 
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        """Begins with outputs x W of standard deviation 1, and with kinks among the rows.
+
+        W is drawn from the standard normal distribution; then each column is divided by the population standard
+        deviation of x W (where that is 0 by the root of the inputs). A unit's bias is minus a random point among
+        x W at five random rows: a mean of them whose weights are uniform among those that sum to 1.
+
+        Parameters
+        ----------
+        x, arrays, seed
+            As for every layer.
+        """
+        n, fan_in = x.shape
+        generator = Xorshift(seed)
+        weight: Floats = generator.normal((fan_in, self.units))
+        z = np.empty((n, self.units), dtype=np.float32)
+        for start in range(0, n, PRODUCT_ROWS):  # Ctrl-C is answered in between
+            rows = slice(start, start + PRODUCT_ROWS)
+            products.forward(x[rows], weight, NO_BIAS, z[rows], 1)
+        deviation = deviations(z)
+        scale = np.where(deviation > 0, 1.0 / np.where(deviation > 0, deviation, 1.0), 1.0 / math.sqrt(fan_in))
+        arrays["weight"][...] = weight * scale
+        if self.bias:
+            chosen = (generator.random_raw((BIAS_ROWS, self.units)) >> 32) * n >> 32  # n is below 2^32
+            # the gaps between sorted uniform numbers have the distribution of exponential ones divided by their sum
+            cuts = np.sort(generator.random((BIAS_ROWS - 1, self.units)).astype(np.float64), axis=0)
+            point = np.zeros(self.units)
+            for row, share in zip(chosen, np.diff(cuts, axis=0, prepend=0.0, append=1.0), strict=True):
+                point += share * z[row, np.arange(self.units)]
+            arrays["bias"][...] = 0.0 - point * scale
+
     def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
         name, shape = BIAS_INITIALIZATIONS[init]
         if shape == "zeros":
@@ -155,14 +215,18 @@ class Dense(RandomLayer):
     def lower(self, plan: Plan) -> None:
         (fan_in,) = plan.shape
         number = plan.counts["dense"]  # of the layers that draw their weights
+        learning_rate, _, decay = self.factors("weight")
+        gain = 1.0 / math.sqrt(fan_in) if self.parametrization == "ntk" else 1.0
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number)
-        )
+            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
+            (learning_rate, gain, decay),
+        )  # fmt: skip
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number)
-            )
+                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                self.factors("bias"),
+            )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from cydrop._base import checks
 from cydrop._run.plan import Plan
-from cydrop.layers.base import Layer
+from cydrop.layers.base import WEIGHT_AND_BIAS, Factor, Layer, checked_factor
 
 __all__ = ["BatchNorm", "LayerNorm", "Norm"]
 
@@ -18,10 +18,18 @@ class Norm(Layer):
 
     epsilon: float
 
+    def _declare_common(self, epsilon: float, learning_rate_factor: Factor, decay_factor: Factor) -> None:
+        """Checks and sets what all normalisations have."""
+        self.declare(
+            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
+            learning_rate_factor=checked_factor("learning_rate_factor", learning_rate_factor, WEIGHT_AND_BIAS),
+            decay_factor=checked_factor("decay_factor", decay_factor, WEIGHT_AND_BIAS),
+        )
+
     def lower(self, plan: Plan) -> None:
         op = plan.operation("norm", plan.shape, variant="rows", epsilon=self.epsilon)
-        op.weight = plan.parameter("weight", plan.shape, 1.0)
-        op.bias = plan.parameter("bias", plan.shape, 0.0)
+        op.weight = plan.parameter("weight", plan.shape, 1.0, factors=self.factors("weight"))
+        op.bias = plan.parameter("bias", plan.shape, 0.0, factors=self.factors("bias"))
 
     def tensor_names(self) -> dict[str, str]:
         return {"weight": "weight", "bias": "bias"}
@@ -36,12 +44,16 @@ class LayerNorm(Norm):
     ----------
     epsilon : float > 0
         Added to the variance.
+    learning_rate_factor, decay_factor : float >= 0, or dict of such
+        What multiplies the optimizer's learning rate and weight decay for weight and bias, as for `Dense`.
     """
 
-    option_names = ("epsilon",)
+    option_names = ("epsilon", "learning_rate_factor", "decay_factor")
 
-    def __init__(self, *, epsilon: float = 1e-5) -> None:
-        self.declare(epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True))
+    def __init__(
+        self, *, epsilon: float = 1e-5, learning_rate_factor: Factor = 1.0, decay_factor: Factor = 1.0
+    ) -> None:
+        self._declare_common(epsilon, learning_rate_factor, decay_factor)
 
     def to_onnx(self, graph: Any, x: str) -> str:
         weights = graph.parameter("weight"), graph.parameter("bias")
@@ -75,16 +87,23 @@ class BatchNorm(Norm):
         meaning of the word (Keras' momentum is 1 minus this one). The batch's variance is divided by n - 1.
     epsilon : float > 0
         Added to the variance.
+    learning_rate_factor, decay_factor : float >= 0, or dict of such
+        What multiplies the optimizer's learning rate and weight decay for weight and bias, as for `Dense`.
     """
 
-    option_names = ("momentum", "epsilon")
+    option_names = ("momentum", "epsilon", "learning_rate_factor", "decay_factor")
     momentum: float
 
-    def __init__(self, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
-        self.declare(
-            momentum=checks.number("momentum", momentum, 0.0, 1.0),
-            epsilon=checks.number("epsilon", epsilon, 0.0, low_open=True, single=True),
-        )
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        learning_rate_factor: Factor = 1.0,
+        decay_factor: Factor = 1.0,
+    ) -> None:
+        self.declare(momentum=checks.number("momentum", momentum, 0.0, 1.0))
+        self._declare_common(epsilon, learning_rate_factor, decay_factor)
 
     def lower(self, plan: Plan) -> None:
         super().lower(plan)

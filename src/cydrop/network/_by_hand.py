@@ -30,7 +30,8 @@ class ByHand(Cored):
             Whether dropout drops; then `backward` may follow.
         masks : sequence or None
             One entry per dropout layer (`Dropout` and `AlphaDropout`): a boolean array (True keeps) of shape
-            (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws.
+            (n_samples, units), or (units,) for a layer with shared="batch", or None for a layer that draws. A
+            `Residual` with drop_path has one of shape (n_samples,), after those of the layers inside.
 
         Returns
         -------
@@ -75,7 +76,8 @@ class ByHand(Cored):
         Unlike `fit` and `train_on_batch` it does not check whether the parameters stay finite.
         """
         with core_of(self).turn:
-            core_of(self).made("step").ready().apply_update(float(core_of(self).rates([0.0]).learning[0]))
+            rates = core_of(self).rates([0.0])
+            core_of(self).made("step").ready().apply_update(float(rates.learning[0]), float(rates.decay[0]))
 
     def parameters(self) -> OrderedDict[str, Floats]:
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
@@ -94,7 +96,8 @@ class ByHand(Cored):
 
     def masks(self) -> list[NDArray[np.bool_]]:
         """The masks of the last training forward pass: one boolean array per dropout layer, True keeps, of shape
-        (n_samples, units), or (units,) for a layer with shared="batch". With R-Drop the rows of the first pass are
+        (n_samples, units), (units,) for a layer with shared="batch", or (n_samples,) for a `Residual` with drop_path,
+        whose mask comes after those of the layers inside. With R-Drop the rows of the first pass are
         followed by those of the second.
 
         They are not kept but drawn again, from the seed and the number of the step.

@@ -14,8 +14,9 @@ from cydrop._base.arrays import Floats
 from cydrop._core import cpu
 from cydrop._run.core import Core
 from cydrop._run.prediction import evaluate, predict
+from cydrop._run.rows import NO_ORDER
 from cydrop._run.state import PICKLED, State
-from cydrop._run.training import NO_ORDER, Job, Trainer
+from cydrop._run.training import Job, Trainer
 from cydrop.callbacks import Callback, Notifier, checked, for_verbose
 from cydrop.history import History
 from cydrop.layers import Layer
@@ -103,6 +104,7 @@ class Network(Parts, Sampling, ByHand):
         callbacks: Sequence[Callback] = (),
         verbose: int | None = None,
         clean_metrics: bool = False,
+        drop_last: bool = False,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -133,6 +135,9 @@ class Network(Parts, Sampling, ByHand):
         clean_metrics : bool
             Whether the history also gets the loss and the metrics of the training rows after each epoch with dropout
             off, as "clean_loss", "clean_accuracy", ...: what validation values may be compared with.
+        drop_last : bool
+            Whether an epoch leaves out the rows that would make a last batch smaller than `batch_size`: with `shuffle`
+            others in each epoch. Rows fewer than `batch_size` are one batch.
 
         Returns
         -------
@@ -161,6 +166,7 @@ class Network(Parts, Sampling, ByHand):
             data = core.rows(X, y, sample_weight, batch_size)
             checks.flag("shuffle", shuffle)
             checks.flag("clean_metrics", clean_metrics)
+            checks.flag("drop_last", drop_last)
             shown = [*checked(callbacks), *for_verbose(verbose)]
             core.check_rates()
             share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
@@ -175,7 +181,7 @@ class Network(Parts, Sampling, ByHand):
             # build
             core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics)
+            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last)
             self.stop_training = False
             self.training_rows = len(data.X)
             try:

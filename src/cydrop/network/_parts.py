@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Self
 
+from numpy.typing import ArrayLike
+
 from cydrop import losses, optimizers
-from cydrop._base import checks, threads
+from cydrop._base import checks, seeding, threads
+from cydrop._run import initialization
 from cydrop._run.core import Cored, core_of
 from cydrop.history import History
 from cydrop.layers import Layer, RandomLayer
@@ -19,7 +22,8 @@ HINTS = {
     for names, hint in {
         ("learning_rate", "lr"): "assign net.optimizer = net.optimizer.with_learning_rate(...)",
         ("dropout", "rate"): "call net.set_rate(place, rate)",
-        ("training", "trainable"): "call fit to train and predict to predict; all layers are trained",
+        ("training",): "call fit to train and predict to predict",
+        ("trainable",): "a layer with learning_rate_factor=0 is not trained",
         ("weights", "bias"): "write into the arrays of net.parameters()",
         ("epochs", "batch_size", "callbacks"): "give it to fit",
     }.items()
@@ -147,6 +151,53 @@ class Parts(Cored):
             itself
         """
         core_of(self).built_for(checks.integer("n_features", n_features, 1, checks.MOST_UNITS))
+        return self
+
+    def initialize(self, X: ArrayLike, *, seed: seeding.Seed = None) -> Self:
+        """Initialises the parameters from data, as RealMLP does (Holzmüller, Grinsztajn and Steinwart 2024; the idea of
+        going layer by layer is that of Mishkin and Matas 2016, the biases are those of Steinwart 2019, "he+").
+
+        Each dense layer, the last one too, is given what the layers before it make of the rows of X, dropout off.
+        Its weight is drawn from the standard normal distribution, and each column divided by the population standard
+        deviation of its outputs x W, which is 1 then (a column with the same output for all rows is divided by the root
+        of the number of inputs). The bias of a unit is minus a mean of its outputs x W at five random rows, with random
+        weights: its zero lies among the rows. Layers with something to learn from rows, as bins, learn it. What other
+        layers hold stays as it is.
+
+        All parameters change in one step, and the optimizer's moments start afresh. The same seed and rows give the
+        same bits, on any number of threads. Of very many rows the first are used: at most 1 GB in any layer.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+            Rows to train on.
+        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+            None takes that of the network.
+
+        Returns
+        -------
+        Network
+            itself
+
+        Raises
+        ------
+        ValueError
+            For an X that cannot be used, or whose numbers are too large to compute with: nothing has changed then.
+        RuntimeError
+            While another thread trains.
+
+        Examples
+        --------
+        >>> import cydrop as cd
+        >>> X, y, *_ = cd.datasets.load_optdigits()
+        >>> net = cd.Network([cd.Dense(64, activation="selu"), cd.Dense(10)], seed=0).initialize(X)
+        >>> bool(abs(net.forward(X).std(axis=0) - 1).max() < 1e-4)
+        True
+        """
+        core = core_of(self)
+        root = core.root if seed is None else tuple(int(word) for word in seeding.words(seed, 4))
+        with core.turn:
+            initialization.initialize(core, core.inputs(X), root)
         return self
 
     def summary(self) -> str:

@@ -12,6 +12,8 @@ from cydrop.reference.losses import *
 from cydrop.reference.noise import *
 from cydrop.reference.norms import *
 from cydrop.reference.optimizers import *
+from cydrop.reference.parametric import *
 from cydrop.reference.xorshift import *
 
-__all__ = offered(__name__, ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers"])
+_FILES = ["xorshift", "dropout", "noise", "activations", "parametric", "dense", "norms", "losses", "optimizers"]
+__all__ = offered(__name__, _FILES)

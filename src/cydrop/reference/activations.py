@@ -11,8 +11,8 @@ from cydrop.reference._arrays import Array, real
 
 __all__ = [
     "SELU_ALPHA", "SELU_SCALE", "elu", "elu_backward", "gelu", "gelu_backward", "leaky_relu", "leaky_relu_backward",
-    "relu", "relu_backward", "selu", "selu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward",
-    "softplus", "softplus_backward", "tanh", "tanh_backward",
+    "mish", "mish_backward", "relu", "relu_backward", "selu", "selu_backward", "sigmoid", "sigmoid_backward", "silu",
+    "silu_backward", "softplus", "softplus_backward", "tanh", "tanh_backward",
 ]  # fmt: skip
 
 SELU_SCALE = 1.0507009873554805
@@ -135,3 +135,18 @@ def softplus(x: ArrayLike, *, n_threads: int = 1) -> Array:
 def softplus_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
     """dy sigmoid(x)"""
     return real(dy) * sigmoid(x)
+
+
+def mish(x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """x tanh(softplus(x))"""
+    x = real(x)
+    y: Array = x * np.tanh(softplus(x))
+    return y
+
+
+def mish_backward(dy: ArrayLike, x: ArrayLike, *, n_threads: int = 1) -> Array:
+    """dy (t + x (1 - t^2) sigmoid(x)), t = tanh(softplus(x))"""
+    x = real(x)
+    t = np.tanh(softplus(x))
+    dx: Array = real(dy) * (t + x * (1 - t**2) * sigmoid(x))
+    return dx

@@ -11,7 +11,7 @@ from cydrop._base import seeding
 from cydrop.reference._arrays import Array, real
 from cydrop.reference.xorshift import BLOCK, LANES, block_lanes, xorshift_words
 
-__all__ = ["dropout", "dropout_backward", "keep_mask"]
+__all__ = ["drop_path", "drop_path_backward", "dropout", "dropout_backward", "keep_mask"]
 
 
 def dropout(
@@ -35,6 +35,27 @@ def dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, mode: str = "i
     """Dropout backward: see `cydrop.functional.dropout_backward`."""
     dy = real(dy)
     dx: Array = np.where(np.asarray(mask, bool), dy * dy.dtype.type(_scale(rate, mode)), dy.dtype.type(0))
+    return dx
+
+
+def drop_path(
+    x: ArrayLike, rate: float, *, training: bool = True, mask: ArrayLike | None = None, seed: Any = None,
+    return_mask: bool = False,
+) -> Any:  # fmt: skip
+    """Whole rows dropped: see `cydrop.functional.drop_path`."""
+    x = real(x)
+    kept = np.ones(len(x), dtype=bool)
+    if training:
+        kept = keep_mask(seeding.key(seed), len(x), rate) if mask is None else np.asarray(mask, bool)
+    y = drop_path_backward(x, kept, rate) if training else x.copy()
+    return (y, kept) if return_mask else y
+
+
+def drop_path_backward(dy: ArrayLike, mask: ArrayLike, rate: float) -> Array:
+    """dy / (1 - rate) in the rows that are kept, 0 in the others"""
+    dy = real(dy)
+    kept = np.asarray(mask, bool).reshape(-1, *[1] * (dy.ndim - 1))
+    dx: Array = np.where(kept, dy * dy.dtype.type(_scale(rate, "inverted")), dy.dtype.type(0))
     return dx
 
 
