@@ -16,7 +16,7 @@ from cydrop._base.arrays import Floats
 from cydrop.history import History
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
-from cydrop.tabular import _files, _sampling
+from cydrop.tabular import _files, _onnx, _sampling
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._documentation import documented
 from cydrop.tabular._parameters import CLASSES, NUMBERS, keep
@@ -130,6 +130,20 @@ class RealMLP(BaseEstimator, ABC):
         """
         check_is_fitted(self, "parts_")
         _files.save(self, path, KNOWN)
+
+    def to_onnx(self, graph: Any) -> tuple[list[Any], list[Any]]:
+        """Adds the nodes of the fitted estimator to an ONNX graph: what `cydrop.onnx.export` calls.
+
+        Parameters
+        ----------
+        graph : graph of `cydrop.onnx`
+
+        Returns
+        -------
+        (list, list)
+            Its inputs and outputs.
+        """
+        return _onnx.nodes(self, graph)
 
     @property
     def networks_(self) -> list[Network]:
