@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = ["export", "to_model"]
 
 OPSET = 17  # the first with a node for normalised rows
 IR_VERSION = 8  # the one of that opset
+ML, ML_OPSET = "ai.onnx.ml", 3  # where LabelEncoder is, for categories
 LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB, and the nodes need some as well
 
 
@@ -46,16 +48,23 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     in the shape of `predict`. Equal networks give equal files. The file is written under a temporary name and renamed,
     as by `Network.save`.
 
+    For an estimator of `cydrop.tabular` the table's columns are the inputs: the numbers together as "X", float32 with
+    NaN for what is missing, in the table's order; each column of categories by its name ("column_3" where there are no
+    names), (n, 1), as int64 where all are whole numbers or booleans, else as text ("2.0" of a number beside "2.5"). A
+    category that is missing or new is any value that is none of those in training. The outputs are those of the other
+    estimators.
+
     Parameters
     ----------
-    net : Network, MLPClassifier, MLPRegressor or sklearn.pipeline.Pipeline
-        Built or fitted, usually trained. The estimators are those of `cydrop.sklearn`; a pipeline has one of them at
-        its end, and steps before it that the skl2onnx package converts.
+    net : Network, estimator or sklearn.pipeline.Pipeline
+        Built or fitted, usually trained. The estimators are those of `cydrop.sklearn` and `cydrop.tabular`; a pipeline
+        has one of the former at its end, and steps before it that the skl2onnx package converts.
     path : str or path-like
     mc : bool
         Whether dropout, noise and drop-connect stay in the model, for Monte Carlo dropout. They act where the input
         "training_mode", a boolean scalar, is True; it may be left out, and is then False. Rates that follow a schedule
-        take its final value. A mask with shared="batch" and a mask of weights hold for all rows of a run.
+        take its final value, those of tables' estimators that of the estimator's `dropout`. A mask with shared="batch"
+        and a mask of weights hold for all rows of a run.
     example : DataFrame or array, or None
         For a pipeline: rows as its `predict` takes them. The columns of a DataFrame become inputs, (n, 1) each, with
         their names: float32 for numbers, int64 for integers, text. None: one input "X", all float32.
@@ -71,7 +80,8 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     TypeError
         For arguments of another type.
     ValueError
-        For weights of 2 GiB and more, which the format cannot hold; for steps that skl2onnx does not convert.
+        For weights of 2 GiB and more, which the format cannot hold; for steps that skl2onnx does not convert; for a
+        table's estimator behind other steps, or whose targets float32 cannot hold.
     OSError
         When the file cannot be written; it is named.
 
@@ -124,9 +134,16 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     steps, last = _taken_apart(net)
     if example is not None and steps is None:
         raise ValueError("example is for pipelines, to show what their first step takes; net is none, or has one step")
-    network = last if isinstance(last, Network) else last.network_
-    plan = core_of(network).made("an ONNX model").plan
-    size = 4 * (plan.arena_size + plan.buffer_size)
+    of_table = hasattr(last, "to_onnx")
+    if of_table and steps is not None:
+        raise ValueError(
+            f"{type(last).__name__} takes a table's columns as inputs, which the steps before it would change; export "
+            "the pipeline's last step alone"
+        )
+    networks = [last] if isinstance(last, Network) else last.networks_ if of_table else [last.network_]
+    plans = [core_of(network).made("an ONNX model").plan for network in networks]
+    network, plan = networks[0], plans[0]
+    size = 4 * sum(plan.arena_size + plan.buffer_size for plan in plans)
     if size > LARGEST:
         raise ValueError(
             f"the weights take {size / 2**30:.2f} GiB, an ONNX file holds less than 2; Network.save has no limit"
@@ -134,19 +151,20 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     onnx = _onnx()
     helper, kinds = onnx.helper, onnx.TensorProto
     first = None if steps is None else _converted(steps, example)
-    graph = _Graph(onnx, network, mc)
-    value, kind = "X", kinds.FLOAT
-    if first is not None:
-        value, kind = "network.X", first.graph.output[0].type.tensor_type.elem_type
-    inputs = [helper.make_tensor_value_info(value, kind, ["n", plan.n_features])]
-    if kind != kinds.FLOAT:
-        graph.place = "network"
-        value = graph.add("Cast", value, to=kinds.FLOAT)
-    for place, layer in enumerate(network.layers):
-        graph.place, graph.shape = str(place), plan.shapes[place]
-        value = layer.to_onnx(graph, value)
-    graph.place = "link"
-    outputs = network.loss.to_onnx(graph, value) if last is network else graph.answer(last, value)
+    graph = _Graph(onnx, mc)
+    if of_table:
+        inputs, outputs = last.to_onnx(graph)
+    else:
+        value, kind = "X", kinds.FLOAT
+        if first is not None:
+            value, kind = "network.X", first.graph.output[0].type.tensor_type.elem_type
+        inputs = [helper.make_tensor_value_info(value, kind, ["n", plan.n_features])]
+        if kind != kinds.FLOAT:
+            graph.place = "network"
+            value = graph.add("Cast", value, to=kinds.FLOAT)
+        value = graph.network(network, value)
+        graph.place = "link"
+        outputs = network.loss.to_onnx(graph, value) if last is network else graph.answer(last, value)
 
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
@@ -154,7 +172,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     about = f"{plan.n_features} features to {plan.n_outputs} {outputs[-1].name}; trained with loss {network.loss.name}"
     model = helper.make_model(
         helper.make_graph(graph.nodes, "network", inputs, outputs, initializer=graph.initializers),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid("", OPSET), *([helper.make_opsetid(ML, ML_OPSET)] if of_table else [])],
         ir_version=IR_VERSION,
         producer_name="cydrop",
         producer_version=__version__,
@@ -171,18 +189,22 @@ def _taken_apart(net: Any) -> tuple[Any, Any]:
     steps, last = None, net
     # what was never imported can have no instances: scikit-learn is not needed for networks
     pipelines, estimators = sys.modules.get("sklearn.pipeline"), sys.modules.get("cydrop.sklearn")
+    tables = sys.modules.get("cydrop.tabular")
     if pipelines is not None and isinstance(net, pipelines.Pipeline):
         before = [step for step in net.steps[:-1] if step[1] is not None and not isinstance(step[1], str)]
         steps, last = pipelines.Pipeline(before) if before else None, net.steps[-1][1]  # without "passthrough"
     if estimators is not None and isinstance(last, estimators.MLPClassifier | estimators.MLPRegressor):
         sys.modules["sklearn.utils.validation"].check_is_fitted(last, "network_")
         return steps, last
+    if tables is not None and isinstance(last, tables.RealMLPClassifier | tables.RealMLPRegressor):
+        sys.modules["sklearn.utils.validation"].check_is_fitted(last, "parts_")
+        return steps, last
     if not isinstance(last, Network) or last is not net:
         got = f"{net!r} ({type(net).__name__})" if len(repr(net)) < 60 else type(net).__name__
         end = "" if last is net else f" that ends with {type(last).__name__}"
         raise TypeError(
-            f"net must be a cydrop.Network, got {got}{end}; an MLPClassifier or MLPRegressor of cydrop.sklearn will "
-            "do, and a Pipeline that ends with one; of what wraps such an estimator give that, or its network_"
+            f"net must be a cydrop.Network, got {got}{end}; an estimator of cydrop.sklearn or cydrop.tabular will do, "
+            "and a Pipeline that ends with one; of what wraps such an estimator give that, or its network_"
         )
     return None, net
 
@@ -254,20 +276,31 @@ def _onnx() -> Any:
 class _Graph:
     """Nodes and constants of a model that grows layer by layer; methods take and return names of values."""
 
-    def __init__(self, onnx: Any, net: Network, mc: bool) -> None:
+    n_outputs: int
+    shape: tuple[int, ...]  # of a row that comes into the layer at work
+
+    def __init__(self, onnx: Any, mc: bool) -> None:
         self.onnx, self.mc = onnx, mc
-        self.arrays = core_of(net).made("an ONNX model").arrays()
+        self.arrays: dict[str, Any] = {}
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.prefix = ""  # of the network at work, where there are several
         self.place = ""  # of the layer at work: names begin with it
-        plan = core_of(net).made("an ONNX model").plan
-        self.n_outputs = plan.n_outputs
-        self.shape = plan.shapes[0]  # of a row that comes into the layer at work
         self.used: Counter[str] = Counter()
+
+    def network(self, net: Network, x: str, prefix: str = "", layers: Sequence[Any] | None = None) -> str:
+        """The raw output of a network; `layers` instead of its own, if given."""
+        model = core_of(net).made("an ONNX model")
+        self.prefix, self.arrays, self.n_outputs = prefix, model.arrays(), model.plan.n_outputs
+        for place, layer in enumerate(layers or net.layers):
+            self.place, self.shape = str(place), model.plan.shapes[place]
+            x = layer.to_onnx(self, x)
+        self.prefix = ""
+        return x
 
     def name(self, what: str) -> str:
         """A name that no other value has."""
-        name = f"{self.place}.{what}"
+        name = f"{self.prefix}{self.place}.{what}"
         self.used[name] += 1
         return name if self.used[name] == 1 else f"{name}_{self.used[name]}"
 
@@ -283,10 +316,10 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node("Split", [x], parts, name=self.name("Split"), axis=1))
         return parts
 
-    def constant(self, what: str, value: ArrayLike) -> str:
-        """A float32 array, or a number."""
+    def constant(self, what: str, value: ArrayLike, dtype: Any = np.float32) -> str:
+        """An array, or a number."""
         name = self.name(what)
-        self.initializers.append(self.onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+        self.initializers.append(self.onnx.numpy_helper.from_array(np.array(value, dtype=dtype), name))
         return name
 
     def parameter(self, what: str) -> str:
@@ -333,13 +366,15 @@ class _Graph:
             self.add("Cast", self.add("Greater", p, self.constant("half", 0.5)), to=integers, output="label")
             several = self.output("label", self.n_outputs, kind=integers)
             return [several, self.output("probabilities", self.n_outputs)]
-        names = _label_tensor(self.onnx, estimator.classes_)
-        self.initializers.append(names)
         if self.n_outputs > 1:
             p = self.add("Softmax", z, axis=1, output="probabilities")
-            place = self.add("ArgMax", p, axis=1, keepdims=0)
-        else:
-            place = self.two_classes(z, len(estimator.classes_))
+            return self.labels(estimator, self.add("ArgMax", p, axis=1, keepdims=0))
+        return self.labels(estimator, self.two_classes(z, len(estimator.classes_)))
+
+    def labels(self, estimator: Any, place: str) -> list[Any]:
+        """The labels at these places, and "probabilities", which is there already."""
+        names = _label_tensor(self.onnx, estimator.classes_)
+        self.initializers.append(names)
         self.add("Gather", names.name, place, output="label")
         label = self.output("label", kind=names.data_type)
         return [label, self.output("probabilities", len(estimator.classes_))]

@@ -12,9 +12,9 @@ try:
 except ImportError as error:
     raise ImportError(f'cydrop.tabular needs scikit-learn 1.6: pip install "cydrop[sklearn]" ({error})') from None
 
-from cydrop.tabular._estimators import RealMLPClassifier, RealMLPRegressor
+from cydrop.tabular._estimators import RealMLPClassifier, RealMLPRegressor, load
 
-__all__ = ["RealMLPClassifier", "RealMLPRegressor"]
+__all__ = ["RealMLPClassifier", "RealMLPRegressor", "load"]
 
-for _estimator in (RealMLPClassifier, RealMLPRegressor):
-    _estimator.__module__ = __name__
+for _shown in (RealMLPClassifier, RealMLPRegressor, load):
+    _shown.__module__ = __name__  # what pickles and the documentation name

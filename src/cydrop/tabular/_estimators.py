@@ -16,7 +16,7 @@ from cydrop._base.arrays import Floats
 from cydrop.history import History
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
-from cydrop.tabular import _sampling
+from cydrop.tabular import _files, _onnx, _sampling
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._documentation import documented
 from cydrop.tabular._parameters import CLASSES, NUMBERS, keep
@@ -109,6 +109,42 @@ class RealMLP(BaseEstimator, ABC):
             self._members(inputs), self._values, samples, seed, return_samples, quantiles, None if self.small else rate
         )
 
+    def save(self, path: Any) -> None:
+        """Writes the fitted estimator to a file: parameters, columns, what was learned from them, and the networks.
+
+        `cydrop.tabular.load(path)` gives it back; predictions have the same bits. The file is a zip archive of a
+        description in JSON and the networks' own files, without pickles. It is written under a temporary name and
+        renamed, as by `Network.save`.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+        ValueError
+            For what a file cannot hold, before anything is written: labels that are neither text nor numbers.
+        OSError
+            When the file cannot be written; it is named.
+        """
+        check_is_fitted(self, "parts_")
+        _files.save(self, path, KNOWN)
+
+    def to_onnx(self, graph: Any) -> tuple[list[Any], list[Any]]:
+        """Adds the nodes of the fitted estimator to an ONNX graph: what `cydrop.onnx.export` calls.
+
+        Parameters
+        ----------
+        graph : graph of `cydrop.onnx`
+
+        Returns
+        -------
+        (list, list)
+            Its inputs and outputs.
+        """
+        return _onnx.nodes(self, graph)
+
     @property
     def networks_(self) -> list[Network]:
         """All trained networks: those of a fold's ensemble one after another, fold by fold."""
@@ -198,7 +234,6 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
     """
 
     classes_: NDArray[Any]
-    class_factors_: Doubles
     task = CLASSES
 
     def __init__(
@@ -329,3 +364,30 @@ class RealMLPRegressor(RegressorMixin, RealMLP):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+KNOWN: dict[str, Any] = {cls.__name__: cls for cls in (RealMLPClassifier, RealMLPRegressor)}
+
+
+def load(path: Any, *, n_threads: int | None = None) -> Any:
+    """Reads an estimator that its `save` wrote. Predictions have the same bits.
+
+    Parameters
+    ----------
+    path : str or path-like
+    n_threads : int or None
+        As for the estimators; a file does not say on how many threads it was trained.
+
+    Returns
+    -------
+    RealMLPClassifier or RealMLPRegressor
+        Fitted, with the parameters that it was made with; a `random_state` that was no whole number is None.
+
+    Raises
+    ------
+    ValueError
+        For a file that is damaged, cut off or not of such an estimator.
+    OSError
+        When it cannot be read.
+    """
+    return _files.load(path, KNOWN, n_threads)

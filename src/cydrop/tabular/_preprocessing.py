@@ -10,7 +10,6 @@ All that is learned here is learned from the training rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,15 +171,3 @@ def _one_hot_scale(codes: NDArray[np.intp], count: int) -> tuple[Doubles, Double
 
     whole = ((ones > 0) & (ones < n)).astype(np.float64)
     return quantile(0.5), _factor(quantile(0.75) - quantile(0.25), whole)
-
-
-def plain(preprocessor: Preprocessor) -> dict[str, Any]:
-    """As JSON has it."""
-    return {
-        "means": preprocessor.means.tolist(),
-        "indicated": preprocessor.indicated.tolist(),
-        "known": preprocessor.known,
-        "embedded": preprocessor.embedded,
-        "median": preprocessor.median.tolist(),
-        "factor": preprocessor.factor.tolist(),
-    }

@@ -93,8 +93,8 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
     schema, table = learned(columns, estimator.categorical_features)
-    rows = _rows(estimator, task, table, y, sample_weight)
-    held = _given_validation(estimator, task, schema, settings, X_val, y_val)
+    rows, factors = _rows(estimator, task, table, y, sample_weight)
+    held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if len(rows) <= settings.recipe.batch_size:
         rows = rows.merged()
     rng = check_random_state(estimator.random_state)
@@ -155,8 +155,8 @@ def _all(jobs: list[Callable[[], tuple[Network, History]]], n_threads: int) -> l
 # Rows -------------------------------------------------------------------------------------------------------
 
 
-def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -> Rows:
-    """Checked rows of weight above 0; sets what the estimator knows of its targets."""
+def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -> tuple[Rows, Doubles]:
+    """Checked rows of weight above 0, and the weight of each class; sets what the estimator knows of its targets."""
     y = checked_labels(y) if task == CLASSES else checked_numbers(y)
     check_consistent_length(table.numbers, y)
     if len(y) < 2:
@@ -171,16 +171,15 @@ def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -
         table, y, weight = table.take(there), y[there], weight[there]
     if task != CLASSES:
         estimator.target_shape_ = y.shape[1:]
-        return Rows(table, y.reshape(len(y), -1), weight)
+        return Rows(table, y.reshape(len(y), -1), weight), np.ones(0)
     estimator.classes_, codes = np.unique(y, return_inverse=True)
     codes = codes.astype(np.int64)
     factors = class_factors(estimator.class_weight, estimator.classes_, codes, weight)
-    estimator.class_factors_ = factors
-    return Rows(table, codes, weight * factors[codes])
+    return Rows(table, codes, weight * factors[codes]), factors
 
 
 def _given_validation(
-    estimator: Any, task: str, schema: Schema, settings: Settings, X_val: Any, y_val: Any
+    estimator: Any, task: str, schema: Schema, settings: Settings, factors: Doubles, X_val: Any, y_val: Any
 ) -> Rows | None:
     """The rows given to validate on."""
     if X_val is None and y_val is None:
@@ -196,7 +195,7 @@ def _given_validation(
     if task == CLASSES:
         codes = codes_of(checked_labels(y_val, "y_val"), estimator.classes_, "y_val")
         check_consistent_length(table.numbers, codes)
-        return Rows(table, codes, estimator.class_factors_[codes])
+        return Rows(table, codes, factors[codes])
     y = checked_numbers(y_val, "y_val")
     check_consistent_length(table.numbers, y)
     if y.shape[1:] != estimator.target_shape_:

@@ -1,0 +1,351 @@
+"""Estimators in files: one archive of the networks' own files and a description, without pickles.
+
+    estimator.json            parameters, columns, what was learned from them, histories
+    networks/0.safetensors    as `Network.save` writes it; one for each network
+    networks/1.safetensors    ...
+
+A zip archive without compression, the entries in this order: equal estimators give equal files. Nothing in a file is
+trusted: what does not fit together is a ValueError. `cydrop.saving` does the same for the networks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from cydrop import network as _network
+from cydrop._base import threads
+from cydrop._run import files
+from cydrop._run.core import core_of
+from cydrop._run.files import a_count, a_list, an_object
+from cydrop._version import __version__
+from cydrop.history import History
+from cydrop.network import Network
+from cydrop.tabular._columns import CATEGORY, NUMBER, Doubles
+from cydrop.tabular._parameters import CLASSES, checked
+from cydrop.tabular._preprocessing import Preprocessor
+from cydrop.tabular._table import Schema
+from cydrop.tabular._targets import Standard
+from cydrop.tabular._training import Part
+
+FORMAT = 1
+DESCRIPTION = (
+    "format", "version", "estimator", "parameters", "n_features", "feature_names", "schema", "classes", "target_shape",
+    "parts",
+)  # fmt: skip
+LONGEST = 1 << 26  # bytes of the description: 10,000 categories of 20 letters in 300 columns
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that an archive can have
+# what zipfile and the description's reading may raise, besides OSError
+REFUSALS = (
+    ValueError, TypeError, ArithmeticError, RecursionError, KeyError, NotImplementedError, RuntimeError, EOFError,
+    struct.error, zipfile.BadZipFile, AttributeError,
+)  # fmt: skip
+
+
+# Writing -----------------------------------------------------------------------------------------------------
+
+
+def save(estimator: Any, path: Any, known: dict[str, Any]) -> None:
+    """`save` of a fitted estimator of one of the known classes."""
+    place = files.checked_path(path)
+    name = type(estimator).__name__
+    if known.get(name) is not type(estimator):
+        raise ValueError(f"a file holds {' and '.join(known)}, not {name}; pickle it instead")
+    try:
+        text = files.JSON.encode(_described(estimator)).encode()
+    except ValueError as error:
+        raise ValueError(f"the estimator cannot be saved: {error}") from None
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"the estimator cannot be saved: its description takes {len(text):,} bytes, a file holds {LONGEST:,}; "
+            "pickle it instead"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        networks = [os.path.join(folder, str(number)) for number in range(len(estimator.networks_))]
+        for network, name in zip(estimator.networks_, networks, strict=True):
+            network.save(name)
+        with files.replaced(place) as file, zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(zipfile.ZipInfo("estimator.json", DATE), text)
+            for number, name in enumerate(networks):
+                entry = zipfile.ZipInfo(_entry(number), DATE)
+                entry.file_size = os.path.getsize(name)
+                with open(name, "rb") as source, archive.open(entry, "w") as target:
+                    shutil.copyfileobj(source, target)
+
+
+def _entry(number: int) -> str:
+    return f"networks/{number}.safetensors"
+
+
+def _described(estimator: Any) -> dict[str, Any]:
+    names = getattr(estimator, "feature_names_in_", None)
+    classes, shape = getattr(estimator, "classes_", None), getattr(estimator, "target_shape_", None)
+    schema = estimator.schema_
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "estimator": type(estimator).__name__,
+        "parameters": _parameters(estimator),
+        "n_features": estimator.n_features_in_,
+        "feature_names": None if names is None else names.tolist(),
+        "schema": {"labels": list(schema.labels), "kinds": list(schema.kinds), "text": list(schema.text)},
+        "classes": None if classes is None else _labels(classes),
+        "target_shape": None if shape is None else list(shape),
+        "parts": [_part(part) for part in estimator.parts_],
+    }
+
+
+def _labels(classes: Any) -> dict[str, Any]:
+    return {"objects": classes.dtype == object, "values": _plain("classes_", classes)}
+
+
+def _parameters(estimator: Any) -> dict[str, Any]:
+    """All but `n_threads`, which is of a machine; of `random_state` whole numbers alone."""
+    found = {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name == "random_state" and not isinstance(value, int | np.integer):
+            value = None
+        elif name == "class_weight" and hasattr(value, "items"):
+            value = list(value.items())  # a name in JSON is text
+        if name != "n_threads":
+            found[name] = _plain(name, value)
+    return found
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Text, numbers, booleans, None, and lists of them."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple | np.ndarray) or hasattr(value, "tolist"):
+        return [_plain(name, entry) for entry in value]
+    raise ValueError(f"{name} has {value!r:.50} ({type(value).__name__}), which a file cannot hold; pickle it instead")
+
+
+def _part(part: Part) -> dict[str, Any]:
+    names = ("means", "indicated", "median", "factor")
+    learned = {name: getattr(part.preprocessor, name).tolist() for name in names}
+    standard = part.standard
+    return {
+        "preprocessor": learned | {"known": part.preprocessor.known, "embedded": part.preprocessor.embedded},
+        "standard": None if standard is None else {name: array.tolist() for name, array in vars(standard).items()},
+        "histories": [
+            {name: [None if value != value else float(value) for value in values] for name, values in h.metrics.items()}
+            for h in part.histories
+        ],
+    }
+
+
+# Reading -----------------------------------------------------------------------------------------------------
+
+
+def load(path: Any, known: dict[str, Any], n_threads: int | None) -> Any:
+    """The estimator that `save` wrote, of one of the known classes."""
+    threads.resolve(n_threads)  # a wrong argument is no fault of the file
+    place = files.checked_path(path)
+    with open(place, "rb"):  # names what cannot be read
+        pass
+    try:
+        with zipfile.ZipFile(place) as archive, tempfile.TemporaryDirectory() as folder:
+            return _read(archive, os.path.getsize(place), folder, known, n_threads)
+    except REFUSALS as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
+        raise ValueError(f"{place} is not an estimator that cydrop.tabular can load: {reason}") from None
+
+
+def _read(archive: zipfile.ZipFile, size: int, folder: str, known: dict[str, Any], n_threads: int | None) -> Any:
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    if names != ["estimator.json", *(_entry(number) for number in range(len(names) - 1))]:
+        raise ValueError(f"its entries are {names[:3]}, not estimator.json and networks")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+        raise ValueError("its entries are compressed or encrypted")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its entries take more than the whole file")
+    if entries[0].file_size > LONGEST:
+        raise ValueError(f"its description has {entries[0].file_size:,} bytes; up to {LONGEST:,} are read")
+    estimator = _understood(files.parsed(archive.read(entries[0]).decode()), known, n_threads)
+    expected = sum(len(part.histories) for part in estimator.parts_)
+    if len(entries) - 1 != expected:
+        raise ValueError(f"it has {len(entries) - 1} networks, its description {expected}")
+    numbers = iter(range(expected))
+    for part in estimator.parts_:
+        for number in (next(numbers) for _ in part.histories):
+            part.networks.append(_network_of(archive, number, folder, n_threads))
+            _check_network(estimator, part, part.networks[-1])
+    return estimator
+
+
+def _network_of(archive: zipfile.ZipFile, number: int, folder: str, n_threads: int | None) -> Network:
+    place = os.path.join(folder, str(number))
+    with archive.open(_entry(number)) as source, open(place, "wb") as target:
+        shutil.copyfileobj(source, target)
+    try:
+        return _network.load(place, n_threads=n_threads)
+    except ValueError as error:
+        raise ValueError(f"{_entry(number)}: {str(error).removeprefix(place)}") from None
+    finally:
+        os.unlink(place)
+
+
+def _check_network(estimator: Any, part: Part, network: Network) -> None:
+    """Raises unless the network takes what the columns become, and gives what the targets are."""
+    plan = core_of(network).made("an estimator for tables").plan
+    cardinalities = part.preprocessor.cardinalities
+    width = part.preprocessor.width + len(cardinalities)
+    outputs = max(2, len(estimator.classes_)) if part.standard is None else math.prod(estimator.target_shape_)
+    if (plan.n_features, plan.n_outputs) != (width, outputs):
+        raise ValueError(
+            f"a network of {plan.n_features} inputs and {plan.n_outputs} outputs stands where {width} and {outputs} "
+            "are needed"
+        )
+
+
+def _understood(description: Any, known: dict[str, Any], n_threads: int | None) -> Any:
+    """The estimator as described, without its networks."""
+    form = description.get("format") if isinstance(description, dict) else None
+    if type(form) is not int or form != FORMAT:
+        raise ValueError(f"it has format {form!r:.20}, this cydrop {__version__} reads format {FORMAT}")
+    an_object("description", description, DESCRIPTION)
+    estimator = _made(description["estimator"], description["parameters"], known, n_threads)
+    n = estimator.n_features_in_ = a_count(description["n_features"])
+    if description["feature_names"] is not None:
+        names = _texts("feature_names", description["feature_names"], n)
+        estimator.feature_names_in_ = np.array(names, dtype=object)
+    estimator.schema_ = _schema(description["schema"], n)
+    n_targets = None
+    if estimator.task == CLASSES:
+        estimator.classes_ = _classes(description["classes"])
+    else:
+        shape = a_list("target_shape", description["target_shape"])
+        estimator.target_shape_ = tuple(a_count(size) for size in shape)
+        n_targets = math.prod(estimator.target_shape_)
+        if len(shape) > 1 or not n_targets:
+            raise ValueError(f"its targets are of the shape {shape}")
+    parts = a_list("parts", description["parts"])
+    estimator.parts_ = [_read_part(part, estimator.schema_, n_targets) for part in parts]
+    if not parts or not all(part.histories for part in estimator.parts_):
+        raise ValueError("it has no networks, or parts without")
+    return estimator
+
+
+def _made(name: Any, parameters: Any, known: dict[str, Any], n_threads: int | None) -> Any:
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"its estimator is {name!r:.50}, not {' or '.join(known)}")
+    cls = known[name]
+    names = tuple(sorted(set(cls().get_params(deep=False)) - {"n_threads"}))
+    options = dict(an_object("parameters", parameters, names))
+    if isinstance(options["hidden_layer_sizes"], list):
+        options["hidden_layer_sizes"] = tuple(options["hidden_layer_sizes"])
+    if isinstance(options.get("class_weight"), list):
+        options["class_weight"] = dict(a_list("class_weight", pair, 2) for pair in options["class_weight"])
+    estimator = cls(**options, n_threads=n_threads)
+    checked(estimator, estimator.task)
+    return estimator
+
+
+def _schema(given: Any, n: int) -> Schema:
+    given = an_object("schema", given, ("labels", "kinds", "text"))
+    kinds, text = _texts("kinds", given["kinds"], n), a_list("text", given["text"], n)
+    if not set(kinds) <= {NUMBER, CATEGORY} or not n:
+        raise ValueError(f"its columns are of the kinds {sorted(set(kinds))}")
+    if any(known is not None and not isinstance(known, bool) for known in text):
+        raise ValueError("its schema says neither true, false nor null of a column's text")
+    return Schema(tuple(_texts("labels", given["labels"], n)), tuple(kinds), tuple(text))
+
+
+def _classes(given: Any) -> Any:
+    given = an_object("classes", given, ("objects", "values"))
+    values = a_list("classes", given["values"])
+    for value in values:
+        _check_value("classes", value)
+    plain = given["objects"] is False and len({type(value) for value in values}) == 1
+    classes = np.array(values) if plain else np.array(values, dtype=object)
+    if not len(classes) or classes.ndim != 1 or len(set(values)) < len(values):
+        raise ValueError("its classes are none, or not each once")
+    return classes
+
+
+def _read_part(given: Any, schema: Schema, n_targets: int | None) -> Part:
+    given = an_object("part", given, ("preprocessor", "standard", "histories"))
+    preprocessor = _preprocessor(given["preprocessor"], schema)
+    standard = None
+    if n_targets is not None:
+        names = ("shift", "scale", "low", "high")
+        entries = an_object("standard", given["standard"], names)
+        standard = Standard(**{name: _numbers(name, entries[name], n_targets) for name in names})
+        if (standard.low > standard.high).any() or (standard.scale < 0).any():
+            raise ValueError("its targets have a range or spread below 0")
+    elif given["standard"] is not None:
+        raise ValueError("it has targets that are numbers, and classes")
+    return Part(preprocessor, standard, [], [_history(entry) for entry in a_list("histories", given["histories"])])
+
+
+def _history(given: Any) -> History:
+    def number(value: Any) -> float:
+        if value is None:
+            return math.nan
+        if type(value) not in (int, float):
+            raise ValueError(f"{value!r:.50} in a history is no number")
+        return float(value)
+
+    metrics = an_object("history", given)
+    return History({name: [number(value) for value in a_list("history", metrics[name])] for name in metrics})
+
+
+def _preprocessor(given: Any, schema: Schema) -> Preprocessor:
+    given = an_object("preprocessor", given, ("means", "indicated", "median", "factor", "known", "embedded"))
+    n_numbers = schema.kinds.count(NUMBER)
+    n_categories = len(schema.kinds) - n_numbers
+    indicated = [a_count(place) for place in a_list("indicated", given["indicated"])]
+    if indicated != sorted(set(indicated)) or (indicated and indicated[-1] >= n_numbers):
+        raise ValueError("its indicators are not of its columns")
+    known = [a_list("known", values) for values in a_list("known", given["known"], n_categories)]
+    for values in known:
+        for value in values:
+            _check_value("categories", value)
+        if len(set(values)) < len(values):
+            raise ValueError("a category stands twice in it")
+    embedded = a_list("embedded", given["embedded"], n_categories)
+    if not all(isinstance(flag, bool) for flag in embedded):
+        raise ValueError("what is embedded in it is not a list of true and false")
+    one_hot = [len(values) for values, left in zip(known, embedded, strict=True) if not left]
+    width = n_numbers + len(indicated) + sum(1 if count in (1, 2) else count for count in one_hot)
+    return Preprocessor(
+        means=_numbers("means", given["means"], n_numbers),
+        indicated=np.array(indicated, dtype=np.intp),
+        known=known,
+        embedded=embedded,
+        median=_numbers("median", given["median"], width),
+        factor=_numbers("factor", given["factor"], width),
+    )
+
+
+def _numbers(name: str, given: Any, length: int) -> Doubles:
+    values = a_list(name, given, length)
+    if not all(type(value) in (int, float) for value in values):
+        raise ValueError(f"its {name} are not numbers")
+    numbers = np.array([float(value) for value in values], dtype=np.float64)
+    if len(numbers) and not np.isfinite(numbers).all():
+        raise ValueError(f"its {name} are not finite")
+    return numbers
+
+
+def _texts(name: str, given: Any, length: int) -> list[str]:
+    values = a_list(name, given, length)
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"its {name} are not texts")
+    return values
+
+
+def _check_value(name: str, value: Any) -> None:
+    if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"its {name} have {value!r:.50}, which is neither text nor a number")
