@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base.arrays import Floats
+from cydrop._run.initialization import fill
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.base import Layer, RandomLayer, checked_rate, from_config
@@ -73,6 +75,14 @@ class Residual(RandomLayer):
     def check_batch(self, rows: int) -> None:
         for layer in self.layers:
             layer.check_batch(rows)
+
+    def check_rows(self, name: str, rows: Floats, untouched: int) -> int:
+        for layer in self.layers:
+            untouched = layer.check_rows(name, rows, untouched)
+        return 0  # what they give is added to
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        fill(self.layers, x, arrays, seed)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"layers": [layer.config() for layer in self.layers]}
