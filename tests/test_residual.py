@@ -232,6 +232,31 @@ def test_a_batch_that_a_layer_inside_learns_nothing_from_is_refused(rng):
         net.fit(rng.standard_normal((4, 3)), [0, 1, 0, 1], batch_size=1, verbose=0)
 
 
+def test_layers_inside_begin_with_what_comes_into_them(rng):
+    """As they would without the way around: the first of the block is given what comes into the block."""
+    X = (5 + 3 * rng.standard_normal((200, 6))).astype(np.float32)
+    inside = [cd.Dense(4, activation="relu"), cd.Dense(6)]
+    net = cd.Network([cd.Dense(6, activation="mish"), cd.Residual(inside, 0.3), cd.Dense(2)], seed=0).build(6)
+    net.initialize(X)
+    found = net.parameters()
+    x = X
+    for word in ("0.", "1.0.", "1.1."):
+        z = x @ found[f"{word}weight"]
+        np.testing.assert_allclose(z.std(axis=0), 1, rtol=1e-3)
+        z += found[f"{word}bias"]
+        x = np.maximum(z, 0) if word == "1.0." else functional.mish(z)
+
+
+def test_rows_that_a_layer_inside_cannot_take_are_refused(rng):
+    net = cd.Network([cd.Residual([cd.Embedding([3, 3], 2), cd.Dense(5)]), cd.Dense(2)], seed=0)
+    X = np.column_stack([rng.standard_normal((6, 3)), rng.integers(0, 3, (6, 2))])
+    net.train_on_batch(X, [0, 1, 0, 1, 0, 1])
+    X[4, 3] = 7
+    for call in (net.predict, lambda X: net.train_on_batch(X, [0, 1, 0, 1, 0, 1])):
+        with pytest.raises(ValueError, match="X"):
+            call(X)
+
+
 def test_a_join_must_find_its_fork():
     """The engine reads the memory that a plan's numbers lead to: it looks at them first."""
     for numbers in ((), (0,), (2,), (-1,), (10**6,)):

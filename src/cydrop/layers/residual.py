@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base.arrays import Floats
-from cydrop._run import initialization
+from cydrop._run.initialization import fill
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
 from cydrop.layers.base import Layer, RandomLayer, checked_rate, from_config
@@ -72,12 +72,17 @@ class Residual(RandomLayer):
         if self.drop_path != 0:
             join.noise = plan.draw(self, "rows")
 
-    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
-        initialization.fill(self.layers, x, arrays, seed)
-
     def check_batch(self, rows: int) -> None:
         for layer in self.layers:
             layer.check_batch(rows)
+
+    def check_rows(self, name: str, rows: Floats, untouched: int) -> int:
+        for layer in self.layers:
+            untouched = layer.check_rows(name, rows, untouched)
+        return 0  # what they give is added to
+
+    def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
+        fill(self.layers, x, arrays, seed)
 
     def config(self) -> dict[str, Any]:
         return super().config() | {"layers": [layer.config() for layer in self.layers]}
