@@ -34,6 +34,7 @@ __all__ = ["Recipe", "train_member"]
 # of the paper's two recipes: (classes, numbers)
 LEARNING_RATES = {"classes": (0.04, 0.04), "numbers": (0.2, 0.07)}  # TD, TD-S
 ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
+WEIGHTLESS = 1e-6  # of all weight: so small a share of wrong rows counts as none
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ class BestEpoch(Callback):
         self.weight = None if weight is None or not weight.sum() > 0 else weight
         self.range: tuple[Floats, Floats] | None = None
         self.best, self.best_epoch = np.inf, 0
+        # a row that weighs next to nothing does not choose between epochs
+        self.equal = WEIGHTLESS if recipe.task == "classes" and metric == "error" else 0.0
         self._weights: Weights | None = None
 
     def error(self, p: Floats) -> float:
@@ -190,9 +193,9 @@ class BestEpoch(Callback):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         found = metrics["val_error"] = self.error(network.predict(self.rows))
-        if found <= self.best:
+        if found <= self.best + self.equal:
             self._weights = core_of(network).made("the best epoch").weights.copy()
-            self.best, self.best_epoch = found, epoch
+            self.best, self.best_epoch = min(found, self.best), epoch
 
     def on_train_end(self, network: Any) -> None:
         if self._weights is not None:
