@@ -2,7 +2,7 @@
 
     x0 x1 | rest  ->  e0(x0) e1(x1) | rest
 
-    PBLD              e(x) = [cos(2 pi x w + b) V + c, x]                         Holzmueller et al. 2024
+    PBLD              e(x) = [cos(2 pi x w + b) V + c, x]                         Holzmüller et al. 2024
     PLR               e(x) = relu([cos(2 pi x w), sin(2 pi x w)] V + c)           Gorishniy et al. 2022
     PIECEWISE_LINEAR  e(x) = x w + c + v V,  v_t = clip((x - edge_t) / (edge_t+1 - edge_t), 0, 1), the first bin
                              unbounded below and the last one above               Gorishniy et al. 2022, 2025

@@ -39,7 +39,7 @@ _documented_forward = documented("""
 def pbld(
     x: ArrayLike, frequency: ArrayLike, phase: ArrayLike, weight: ArrayLike, bias: ArrayLike, *, n_threads: int = 1
 ) -> Floats:
-    """[cos(2 pi x w + b) V + c, x] for each number x of the first columns, then the other columns (Holzmueller,
+    """[cos(2 pi x w + b) V + c, x] for each number x of the first columns, then the other columns (Holzmüller,
     Grinsztajn and Steinwart 2024).
 
     Parameters

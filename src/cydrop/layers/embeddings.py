@@ -45,7 +45,7 @@ class NumericEmbedding(Layer):
     kind                a number x becomes
     ==================  =======================================================================================
     "pbld"              [cos(2 pi x w + b) V + c, x]: `size` numbers, the last of them x itself (RealMLP,
-                        Holzmueller, Grinsztajn and Steinwart 2024)
+                        Holzmüller, Grinsztajn and Steinwart 2024)
     "plr"               relu([cos(2 pi x w), sin(2 pi x w)] V + c): `size` numbers (Gorishniy, Rubachev and
                         Babenko 2022)
     "piecewise_linear"  x w + c + v V: `size` numbers, where v_t is the share of bin t that lies below x, from 0
