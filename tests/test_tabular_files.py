@@ -190,6 +190,23 @@ def test_networks_that_lack_or_do_not_fit_are_refused(path, X):
     refused(path, "networks/1.safetensors: .*it has only 2 bytes")
 
 
+def embedding(model, cardinalities):
+    """A network with an embedding in place of a fitted estimator's first one."""
+    preprocessor = model.parts_[0].preprocessor
+    stack = [cd.Embedding(cardinalities, 3), cd.Dense(1)]
+    return cd.Network(stack, loss="mse", seed=0).build(preprocessor.width + len(preprocessor.cardinalities))
+
+
+def test_a_network_that_embeds_other_codes_is_refused(path, X):
+    model = tabular.load(path)
+    model.parts_[0].networks[0] = embedding(model, model.parts_[0].preprocessor.cardinalities.tolist())
+    model.save(path)
+    np.testing.assert_array_equal(tabular.load(path).predict(X), model.predict(X))
+    model.parts_[0].networks[0] = embedding(model, [7])
+    model.save(path)
+    refused(path, r"a network embeds \(7,\) codes where there are \[13\]")
+
+
 def mutants(value, source):
     """Other values in place of one, of any kind."""
     return source.choice([

@@ -137,6 +137,17 @@ def test_a_table_of_categories_none_of_which_is_known():
     check(model, X)
 
 
+def test_codes_come_behind_the_numbers(X, odd, rng):
+    model = RealMLPRegressor(**FAST, max_onehot=2).fit(X, rng.normal(size=120))
+    (part,) = model.parts_
+    width, cardinalities = part.preprocessor.width, part.preprocessor.cardinalities.tolist()
+    assert cardinalities == [4, 13, 5, 4]
+    stack = [cd.NumericEmbedding("pbld", columns=width), cd.Embedding(cardinalities, 8), cd.Dense(1)]
+    part.networks = [cd.Network(stack, loss="mse", seed=0).build(width + 4)]
+    check(model, X)
+    check(model, odd)
+
+
 def test_dropout_may_stay_in_the_model(X):
     model = RealMLPClassifier(**FAST | {"dropout": 0.5}, n_ensemble=2).fit(X, X["garden"])
     loaded, found = check(model, X, mc=True)

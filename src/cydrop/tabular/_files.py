@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from cydrop import layers
 from cydrop import network as _network
 from cydrop._base import threads
 from cydrop._run import files
@@ -202,6 +203,9 @@ def _check_network(estimator: Any, part: Part, network: Network) -> None:
     cardinalities = part.preprocessor.cardinalities
     width = part.preprocessor.width + len(cardinalities)
     outputs = max(2, len(estimator.classes_)) if part.standard is None else math.prod(estimator.target_shape_)
+    for layer in network.layers:
+        if isinstance(layer, layers.Embedding) and list(layer.cardinalities) != cardinalities.tolist():
+            raise ValueError(f"a network embeds {layer.cardinalities} codes where there are {cardinalities.tolist()}")
     if (plan.n_features, plan.n_outputs) != (width, outputs):
         raise ValueError(
             f"a network of {plan.n_features} inputs and {plan.n_outputs} outputs stands where {width} and {outputs} "
