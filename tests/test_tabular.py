@@ -227,6 +227,8 @@ def test_one_class_is_predicted(label, rng):
     mc = model.predict_mc(X, 3)
     assert mc.mean.shape == (20, 1)
     assert not mc.entropy.any()
+    model.network_.parameters()["5.bias"][:] = [-1000.0, 0.0]  # whatever the network says
+    assert (model.predict_proba(X) == 1.0).all()
 
 
 def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
