@@ -47,10 +47,10 @@ def translate_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def translate_included(app: Sphinx, path: object, docname: str, source: list[str]) -> None:
-    """Links of an included file, from the root of the repository."""
+    """Links of an included file, from its own folder."""
     for file, page in PAGES.items():
         source[0] = source[0].replace(f"]({file}", f"]({page}")
-    source[0] = source[0].replace("](docs/", "](")
+    source[0] = source[0].replace("](docs/", "](").replace("](../docs/", "](")
 
 
 def setup(app: Sphinx) -> None:
