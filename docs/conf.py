@@ -29,6 +29,8 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"cydrop {release}"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 # files outside this folder, and the pages that include them
 PAGES = {
