@@ -26,6 +26,7 @@ napoleon_google_docstring = False
 napoleon_use_param = False  # types are words, not names to be split and linked
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+strip_signature_backslash = True  # attributes keep the underscore at their end
 
 html_theme = "furo"
 html_title = f"cydrop {release}"

@@ -61,7 +61,7 @@ class Residual(RandomLayer):
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The mask of the rows in the last training forward pass with drop_path: boolean, shape (rows,), True keeps
+        """The mask of the rows in the last training forward pass with drop_path, boolean, of shape (rows,); True keeps
         F(x). None before the first."""
         return last_mask(self)
 

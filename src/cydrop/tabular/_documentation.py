@@ -73,8 +73,10 @@ ATTRIBUTES = """
         The same for every network.
     n_iter_ : int
         Epochs of a network: `max_iter`, or 1 where y has one class.
-    n_features_in_, feature_names_in_
-        As in scikit-learn.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of str
+        Their names, where X had some.
 """
 
 NOTES = """

@@ -97,6 +97,7 @@ class RealMLP(BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError
+            Before `fit`.
         ValueError, TypeError
             For unusable arguments.
         """
@@ -123,6 +124,7 @@ class RealMLP(BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError
+            Before `fit`.
         ValueError
             For what a file cannot hold, before anything is written: labels that are neither text nor numbers.
         OSError
@@ -147,27 +149,27 @@ class RealMLP(BaseEstimator, ABC):
 
     @property
     def networks_(self) -> list[Network]:
-        """All trained networks: those of a fold's ensemble one after another, fold by fold."""
+        """All trained networks, fold by fold."""
         return [network for part in self._fitted_parts() for network in part.networks]
 
     @property
     def network_(self) -> Network:
-        """The first of them."""
+        """The first of the trained networks."""
         return self.networks_[0]
 
     @property
     def histories_(self) -> list[History]:
-        """The values of every epoch, a `History` a network."""
+        """The values of every epoch of each network, in the order of `networks_`."""
         return [history for part in self._fitted_parts() for history in part.histories]
 
     @property
     def history_(self) -> History:
-        """That of the first network."""
+        """The values of every epoch of the first network."""
         return self.histories_[0]
 
     @property
     def n_iter_(self) -> int:
-        """Epochs of a network."""
+        """How many epochs each network was trained for."""
         return len(self.history_)
 
     def _fitted_parts(self) -> list[Part]:
