@@ -1,8 +1,11 @@
 """RealMLP on tables as users have them: categories, holes, odd rows; and all that scikit-learn asks of an estimator."""
 
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import joblib
 import numpy as np
@@ -17,6 +20,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from cydrop import DivergedError
 from cydrop.tabular import RealMLPClassifier, RealMLPRegressor
 from cydrop.tabular._splits import folds, holdout
 
@@ -232,6 +236,10 @@ def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
         ([[1.0], [2.0]], [[0, 1], [1, 0]], ValueError, "1d array"),
         ([[1.0], [2.0]], None, ValueError, "requires y"),
         (pd.DataFrame({"a": pd.to_datetime(["2024-01-01"] * 2)}), [0, 1], TypeError, "holds dates or times"),
+        (pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), [0, 1], ValueError, "X has column 'a' more than once"),
+        ([[1.0], [2.0]], np.array(["a", None]), ValueError, "it has 1 missing labels, the first in row 1"),
+        ([[1.0], [2.0]], pd.Series(["a", None], dtype="string"), ValueError, "missing labels"),
+        ([[1.0], [2.0]], np.array([1, "a"], dtype=object), ValueError, r"several types \(int, str\); make all of them"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(X, y, error, message):
@@ -239,6 +247,39 @@ def test_what_cannot_be_learned_is_refused(X, y, error, message):
     with pytest.raises(error, match=message):
         model.fit(X, y)
     assert vars(model) == vars(RealMLPClassifier(**FAST))
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (["a", "b"], ValueError, "y must hold numbers, one a row .*; labels are for classifiers"),
+        (np.array([{}, {}]), TypeError, "y must hold numbers"),
+        (3.0, TypeError, "y must hold numbers"),
+        (pd.to_datetime(["2024-01-01"] * 2), TypeError, r"y holds dates or times \(datetime64.*\); make numbers"),
+        ([1e306, 0.0], ValueError, r"y has numbers beyond 1e\+305; give them in other units"),
+    ],
+)
+def test_what_is_no_number_is_refused_as_a_target(y, error, message):
+    with pytest.raises(error, match=message):
+        RealMLPRegressor(**FAST).fit([[1.0], [2.0]], y)
+
+
+def test_labels_that_are_objects_may_be_numbers(rng):
+    X = rng.normal(size=(20, 1))
+    for labels in ([0, 1], [False, True], [1.0, 2.0]):
+        y = np.asarray(labels)[np.arange(20) % 2]
+        model, other = (RealMLPClassifier(**FAST).fit(X, given) for given in (y, y.astype(object)))
+        assert other.classes_.dtype == y.dtype
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("options", [{"learning_rate_init": 1e20}, {"weight_decay": 1e20, "n_ensemble": 2}])
+def test_divergence_says_what_an_estimator_can_do_about_it(options, data):
+    model = RealMLPRegressor(**FAST, **options)
+    with pytest.raises(DivergedError, match=r"is as it was before fit\. Try a smaller learning_rate_init") as caught:
+        model.fit(*data)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    assert vars(model) == vars(RealMLPRegressor(**FAST, **options))
 
 
 @pytest.mark.parametrize(
@@ -258,6 +299,10 @@ def test_what_cannot_be_learned_is_refused(X, y, error, message):
         ("numeric_embedding", "rbf", ValueError),
         ("max_onehot", -1, ValueError),
         ("embedding_size", 0, ValueError),
+        ("embedding_size", 2**20, ValueError),
+        ("hidden_layer_sizes", 2**40, ValueError),
+        ("random_state", -1, ValueError),
+        ("random_state", np.random.default_rng(0), ValueError),
         ("categorical_features", "all", ValueError),
         ("validation_fraction", 0.0, ValueError),
         ("validation_fraction", 1.0, ValueError),
@@ -442,6 +487,65 @@ def test_an_error_in_one_of_several_networks_is_raised(data, monkeypatch):
     assert vars(model) == vars(clone(model))
 
 
+def test_when_one_network_fails_the_others_end_with_their_epoch(data, monkeypatch):
+    begun = threading.Barrier(2)
+    epochs = []
+
+    def train(recipe, *arguments):
+        number = begun.wait(10)
+        if number == 0:
+            raise FloatingPointError("one")
+        (stop,) = arguments[-1]
+        for epoch in range(10**4):
+            time.sleep(0.01)
+            epochs.append(epoch)
+            stop.on_epoch_end(None, epoch, {})
+
+    monkeypatch.setattr("cydrop.tabular._training.train_member", train)
+    with pytest.raises(FloatingPointError, match="one"):
+        RealMLPRegressor(**FAST, n_ensemble=2, n_threads=2).fit(*data)
+    assert len(epochs) < 1000
+
+
+INTERRUPTED = """
+import signal, sys, threading, time
+import numpy as np
+from cydrop.callbacks import Callback
+from cydrop.tabular import RealMLPRegressor, _recipe
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+tell = _recipe.BestEpoch.on_epoch_end
+def told(self, network, epoch, metrics):
+    tell(self, network, epoch, metrics)
+    if epoch == 2:
+        print("two epochs", flush=True)
+_recipe.BestEpoch.on_epoch_end = told
+X = np.random.default_rng(0).normal(size=(400, 3))
+model = RealMLPRegressor(max_iter=10**6, n_ensemble=3, n_threads=int(sys.argv[1]), random_state=0)
+before = dict(vars(model))
+try:
+    model.fit(X, X[:, 0])
+except KeyboardInterrupt:
+    assert threading.active_count() == 1
+    assert vars(model) == before
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send SIGINT to one process alone")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_interrupt_ends_all_networks_and_leaves_the_estimator_as_it_was(n_threads):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(n_threads)], **pipes) as child:
+        try:
+            assert child.stdout.readline() == "two epochs\n"
+            child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert output.split("\n")[-2:] == ["interrupted", ""], errors
+
+
 # Monte Carlo dropout ----------------------------------------------------------------------------------------
 
 
@@ -485,6 +589,17 @@ def test_the_samples_of_several_networks_are_shared_among_them(data):
     mc = model.predict_mc(X, samples=4, return_samples=True)
     assert mc.samples.shape == (4, 400)
     assert model.predict_mc(X, samples=1).mean.shape == (400,)
+
+
+def test_samples_of_targets_far_from_0_or_huge_keep_their_spread(rng):
+    X = rng.normal(size=(100, 2))
+    spreads = []
+    for shift, scale in ((0.0, 1.0), (2e9, 1.0), (0.0, 1e300)):
+        model = RealMLPRegressor(**FAST, n_ensemble=2).fit(X, X[:, 0] * scale + shift)
+        spreads.append(model.predict_mc(X, 20).std / scale)
+        assert np.isfinite(model.predict_mc(X, 20).mean).all()
+    np.testing.assert_allclose(spreads[1], spreads[0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(spreads[2], spreads[0], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:nothing is drawn")

@@ -111,6 +111,9 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(X, tmp_path)
     model.classes_ = np.array([(1,), b"x"], dtype=object)
     with pytest.raises(ValueError, match="cannot be saved: classes_ has b'x'"):
         model.save(path)
+    model = RealMLPClassifier(**FAST).fit(X, np.array([1, 2], dtype="timedelta64[ns]")[np.arange(60) % 2])
+    with pytest.raises(ValueError, match="cannot be saved: classes_ has dates or times"):
+        model.save(path)
     assert not list(tmp_path.iterdir())
 
 

@@ -115,6 +115,13 @@ def test_what_is_neither_text_nor_a_number_counts_by_its_text():
     assert cells(category) == ["(1, 2)", "x", None, "{'b': 3}"]
 
 
+def test_infinity_among_categories_counts_by_its_text():
+    column = pd.Series([np.inf, 1.0, -np.inf, None], dtype=object)
+    for given in (column, column.astype("category")):
+        (category,) = read(pd.DataFrame({"a": given}))[1].categories
+        assert cells(category) == ["inf", 1, "-inf", None]
+
+
 def test_categories_are_sorted_whatever_the_order_of_the_rows(rng):
     names = np.array([f"v{number}" for number in range(30)] + [3, 10, 2], dtype=object)
     first = read(pd.DataFrame({"a": names}))[1].categories[0]
@@ -192,6 +199,8 @@ def test_names_need_a_table_with_names():
         pd.DataFrame({"day": pd.Series([datetime.date(2024, 1, 1), None], dtype="date32[pyarrow]")}),
         pl.DataFrame({"day": [datetime.date(2024, 1, 1), None]}),
         pl.DataFrame({"day": [datetime.timedelta(1), None]}),
+        pd.DataFrame({"day": pd.Series([datetime.time(1), None], dtype=object)}),
+        pd.DataFrame({"day": pd.Series([datetime.time(1), None], dtype="time64[us][pyarrow]")}),
         np.array([["2024-01-01"]], dtype="datetime64[D]"),
     ],
 )

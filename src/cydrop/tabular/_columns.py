@@ -9,6 +9,7 @@ pandas and polars are not imported: their columns are known by what they offer.
 from __future__ import annotations
 
 import datetime
+import math
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def kind_of(column: Any) -> str:
     name, kind = str(dtype), dtype.kind
     if getattr(dtype, "name", "") == "category":
         return CATEGORY
-    if kind in "mM" or name.startswith("period"):
+    if kind in "mM" or name.startswith(("period", "time", "date")):  # the last two of pyarrow
         raise TypeError(_dates(name))
     if kind == "c":
         raise ValueError(f"Complex data not supported: it is of the type {name}")
@@ -177,7 +178,8 @@ def holds_numbers(values: NDArray[Any]) -> bool:
 
 
 def _value(given: Any, in_category: bool = False) -> Value:
-    """What a category is known by: text, a boolean or a number; anything else by its text, such as an interval."""
+    """What a category is known by: text, a boolean or a finite number; of anything else, such as an interval, its
+    text."""
     if isinstance(given, str):
         return str(given)
     if isinstance(given, bytes):
@@ -188,12 +190,13 @@ def _value(given: Any, in_category: bool = False) -> Value:
         return int(given)
     if isinstance(given, float | np.floating):
         number = float(given)
-        return int(number) if number.is_integer() else number
-    if not in_category:
+        if math.isfinite(number):
+            return int(number) if number.is_integer() else number
+    elif not in_category:
         _refuse_dates(given)
     return str(given)
 
 
 def _refuse_dates(value: Any) -> None:
-    if isinstance(value, datetime.date | datetime.timedelta | np.datetime64 | np.timedelta64):
+    if isinstance(value, datetime.date | datetime.time | datetime.timedelta | np.datetime64 | np.timedelta64):
         raise TypeError(_dates(type(value).__name__))

@@ -93,6 +93,7 @@ class RealMLP(BaseEstimator, ABC):
         MonteCarlo
             `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
             `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,).
+            All in float64.
 
         Raises
         ------

@@ -104,6 +104,8 @@ def _described(estimator: Any) -> dict[str, Any]:
 
 
 def _labels(classes: Any) -> dict[str, Any]:
+    if classes.dtype.kind in "mM":  # some of them would be whole numbers
+        raise ValueError(f"classes_ has dates or times ({classes.dtype}), which a file cannot hold; pickle it instead")
     return {"objects": classes.dtype == object, "values": _plain("classes_", classes)}
 
 

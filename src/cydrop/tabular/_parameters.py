@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cydrop._base import checks, threads
+from cydrop.layers.embeddings import MOST
 from cydrop.tabular._recipe import Recipe
 
 EMBEDDINGS = ("pbld", "plr", "piecewise_linear")
@@ -38,7 +39,7 @@ def checked(estimator: Any, task: str) -> Settings:
         )
     rate, embedding = estimator.learning_rate_init, estimator.numeric_embedding
     recipe = Recipe(
-        hidden_layer_sizes=tuple(checks.integer("hidden_layer_sizes", size, 1) for size in sizes),
+        hidden_layer_sizes=tuple(checks.integer("hidden_layer_sizes", size, 1, checks.MOST_UNITS) for size in sizes),
         dropout=checks.number("dropout", estimator.dropout, 0.0, 1.0, high_open=True),
         max_iter=checks.integer("max_iter", estimator.max_iter, 1),
         batch_size=checks.integer("batch_size", estimator.batch_size, 1),
@@ -46,7 +47,7 @@ def checked(estimator: Any, task: str) -> Settings:
         weight_decay=checks.number("weight_decay", estimator.weight_decay, 0.0),
         label_smoothing=_label_smoothing(estimator.label_smoothing, metric, task),
         numeric_embedding=None if embedding is None else checks.one_of("numeric_embedding", embedding, EMBEDDINGS),
-        embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1),
+        embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
         small=checks.flag("small", estimator.small),
         n_threads=threads.resolve(estimator.n_threads),
         verbose=estimator.verbose,

@@ -9,6 +9,7 @@ chose is here. docs/realmlp.md says why, part by part.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from cydrop._base import seeding
 from cydrop._base.arrays import Floats
 from cydrop._run.core import core_of
+from cydrop._run.prediction import evaluate
+from cydrop._run.rows import checked_rows
 from cydrop._run.state import Weights
 from cydrop.callbacks import Callback
 from cydrop.history import History
@@ -180,19 +183,22 @@ class BestEpoch(Callback):
         self.equal = WEIGHTLESS if recipe.task == "classes" and metric == "error" else 0.0
         self._weights: Weights | None = None
 
-    def error(self, p: Floats) -> float:
-        """Of predictions: the share of wrong classes, the log-loss, or the RMSE."""
+    def error(self, network: Any) -> float:
+        """The share of wrong classes, the log-loss, or the RMSE."""
+        if self.metric == "log_loss":  # by the engine: NumPy's logarithm differs from machine to machine
+            core = core_of(network)
+            model = core.made("the log-loss")
+            data = checked_rows(CrossEntropy(), model.plan.n_outputs, self.rows, self.y, self.weight, len(self.y))
+            return evaluate(model, data, core.n_threads)["loss"]
+        p = network.predict(self.rows)
         if self.recipe.task == "numbers":
             p = p if self.range is None else np.clip(p, *self.range)
             squares = ((p.astype(np.float64) - self.y) ** 2).mean(axis=1)
             return float(np.sqrt(np.average(squares, weights=self.weight)))
-        if self.metric == "log_loss":
-            likely = p[np.arange(len(p)), self.y].astype(np.float64)
-            return float(np.average(-np.log(np.maximum(likely, 1e-30)), weights=self.weight))
         return float(np.average(p.argmax(axis=1) != self.y, weights=self.weight))
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        found = metrics["val_error"] = self.error(network.predict(self.rows))
+        found = metrics["val_error"] = self.error(network)
         if found <= self.best + self.equal:
             self._weights = core_of(network).made("the best epoch").weights.copy()
             self.best, self.best_epoch = min(found, self.best), epoch
@@ -212,6 +218,7 @@ def train_member(
     weight_valid: NDArray[Any] | None,
     seed: int,
     metric: str,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Network, History]:
     """Trains one network.
 
@@ -226,6 +233,7 @@ def train_member(
     seed : int
     metric : "error" or "log_loss"
         What the epoch is chosen by.
+    callbacks : sequence of Callback
 
     Returns
     -------
@@ -239,6 +247,6 @@ def train_member(
         best.range = y.min(axis=0), y.max(axis=0)
     history = net.fit(
         table.rows(), y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
-        sample_weight=sample_weight, callbacks=[best], verbose=int(bool(recipe.verbose)),
+        sample_weight=sample_weight, callbacks=[best, *callbacks], verbose=int(bool(recipe.verbose)),
     )  # fmt: skip
     return net, history

@@ -15,7 +15,7 @@ from cydrop.network import Network
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._training import Part
 
-PIECE = 1 << 24  # sampled values that are kept at a time
+PIECE = 1 << 23  # sampled values that are kept at a time
 
 
 def predict_mc(
@@ -43,7 +43,7 @@ def predict_mc(
                 key = np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
                 some = rows[start : start + step]
                 mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
-                drawn.append(values(part, np.asarray(mc.samples)).astype(np.float32))
+                drawn.append(values(part, np.asarray(mc.samples)))
         found.append(_summary(np.concatenate(drawn), levels, keep, classes=members[0][0].standard is None))
     joined = {name: [piece[name] for piece in found] for name in found[0]}
     axes = {"samples": 1, "quantiles": 1}
@@ -54,22 +54,23 @@ def predict_mc(
     return MonteCarlo(**result)
 
 
-def _summary(drawn: Floats, levels: Doubles | None, keep: bool, classes: bool) -> dict[str, Any]:
-    """What `MonteCarlo` holds, of samples of shape (samples, n, ...)."""
-    mean = drawn.mean(axis=0, dtype=np.float64)
+def _summary(drawn: Doubles, levels: Doubles | None, keep: bool, classes: bool) -> dict[str, Any]:
+    """What `MonteCarlo` holds, of samples of shape (samples, n, ...); in float64, since targets may be large and their
+    spread small."""
+    mean = drawn.mean(axis=0)
+    unit = max(1.0, float(np.abs(mean).max()) / 1e100)  # squares stay finite
     result: dict[str, Any] = {
-        "mean": mean.astype(np.float32),
-        "std": drawn.std(axis=0, dtype=np.float64).astype(np.float32),
+        "mean": mean,
+        "std": unit * np.sqrt((((drawn - mean) / unit) ** 2).mean(axis=0)),
         "entropy": None,
         "mutual_information": None,
-        "quantiles": None if levels is None else np.quantile(drawn, levels, axis=0).astype(np.float32),
+        "quantiles": None if levels is None else np.quantile(drawn, levels, axis=0),
         "samples": drawn if keep else None,
     }
     if classes:
-        total = _entropy(mean)
-        average = np.mean([_entropy(sample.astype(np.float64)) for sample in drawn], axis=0)
-        result["entropy"] = total.astype(np.float32)
-        result["mutual_information"] = np.maximum(total - average, 0.0).astype(np.float32)
+        result["entropy"] = _entropy(mean)
+        average = np.mean([_entropy(sample) for sample in drawn], axis=0)
+        result["mutual_information"] = np.maximum(result["entropy"] - average, 0.0)
     return result
 
 

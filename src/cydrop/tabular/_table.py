@@ -129,6 +129,11 @@ def columns_of(X: Any) -> Columns:
     else:
         array = _array(X)
         return [(None, f"column {place}", _best(array[:, place])) for place in range(array.shape[1])]
+    seen: set[Any] = set()
+    for name, label, _ in found:
+        if name in seen:
+            raise ValueError(f"X has {label} more than once; rename one of them, or drop it")
+        seen.add(name)
     check_array(np.empty((len(X), len(found)), dtype=np.bool_))  # says what is wrong with a frame without rows
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
 from cydrop._base import checks
-from cydrop.tabular._columns import Doubles
+from cydrop.tabular._columns import Doubles, is_missing
 
+MOST = 1e305  # of a target: sums of predictions, and their spread in units of it, stay finite
 FARTHEST = 1e15  # spreads from the mean that a held-out target is taken for at most: its square stays in float32
 
 
@@ -54,9 +56,28 @@ class Standard:
 
 def checked_labels(y: Any, name: str = "y") -> NDArray[Any]:
     labels: NDArray[Any] = column_or_1d(y, warn=True)
+    if labels.dtype.kind == "O":
+        labels = _of_one_type(labels, name)
     if labels.dtype.kind == "f":
         labels = check_array(labels, ensure_2d=False, dtype=None, input_name=name)
     check_classification_targets(labels)
+    return labels
+
+
+def _of_one_type(labels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels that are objects: as they are where they are text, as an array of numbers where they are that."""
+    missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
+    if missing:
+        raise ValueError(
+            f"Input {name} contains NaN: it has {len(missing)} missing labels, the first in row {missing[0]}; leave "
+            "these rows out"
+        )
+    types = {type(label) for label in labels.tolist()}
+    if all(issubclass(kind, numbers.Real | np.bool_) for kind in types):
+        return np.array(labels.tolist())
+    if any(issubclass(kind, str) for kind in types) and not all(issubclass(kind, str) for kind in types):
+        found = ", ".join(sorted(kind.__name__ for kind in types))
+        raise ValueError(f"{name} has labels of several types ({found}); make all of them text")
     return labels
 
 
@@ -90,9 +111,18 @@ def class_factors(given: Any, classes: NDArray[Any], codes: NDArray[np.int64], w
 
 def checked_numbers(y: Any, name: str = "y") -> Doubles:
     """Targets as they came, (n,) or (n, targets), in float64."""
-    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    try:
+        if np.asarray(y).dtype.kind in "mM":
+            raise TypeError(f"{name} holds dates or times ({np.asarray(y).dtype}); make numbers of them first")
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith(("could not convert", "float() argument", "Input should have at least 1")):
+            raise
+        raise type(error)(f"{name} must hold numbers, one a row ({error}); labels are for classifiers") from None
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
     if y.ndim > 2 or not y.shape[-1]:
         raise ValueError(f"{name} must be of shape (n_samples,) or (n_samples, n_targets), got {y.shape}")
+    if np.abs(y).max() > MOST:
+        raise ValueError(f"{name} has numbers beyond {MOST:g}; give them in other units")
     return np.asarray(y)

@@ -8,9 +8,10 @@ A part is a fold; without folds there is one. Its members differ in their seeds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Any
+from threading import Event
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
+from cydrop.callbacks import Callback
+from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.network import Network
 from cydrop.tabular import _splits
@@ -34,6 +37,11 @@ from cydrop.tabular._targets import (
     class_factors,
     codes_of,
 )
+
+Job: TypeAlias = Callable[[Event], tuple[Network, History]]  # ends soon, with an error, once the event is set
+
+
+ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_init or weight_decay"
 
 
 @dataclass(eq=False)
@@ -82,9 +90,11 @@ def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: An
     before = estimator.__dict__.copy()
     try:
         _fit(estimator, task, X, y, sample_weight, X_val, y_val)
-    except BaseException:
+    except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
+        if isinstance(error, DivergedError):
+            raise DivergedError(error.epoch, error.batch, ADVICE) from None
         raise
 
 
@@ -97,7 +107,7 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if len(rows) <= settings.recipe.batch_size:
         rows = rows.merged()
-    rng = check_random_state(estimator.random_state)
+    rng = _random_state(estimator.random_state)
     splits = _split(rng, rows, task, settings, held)
     parts, jobs = [], []
     for train, valid in splits:
@@ -125,31 +135,60 @@ def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Sett
     return replace(settings, recipe=recipe)
 
 
-def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Callable[[], tuple[Network, History]]:
+def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Job:
     """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
 
-    def run() -> tuple[Network, History]:
+    def run(stop: Event) -> tuple[Network, History]:
         targets = [rows.y if part.standard is None else part.standard.applied(rows.y) for rows in (train, valid)]
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric,
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)],
         )  # fmt: skip
 
     return run
 
 
-def _all(jobs: list[Callable[[], tuple[Network, History]]], n_threads: int) -> list[tuple[Network, History]]:
-    """What the jobs give, in their order; as many at a time as there are threads. The engine runs without the GIL."""
-    workers = min(len(jobs), n_threads)
+def _all(jobs: list[Job], n_threads: int) -> list[tuple[Network, History]]:
+    """What the jobs give, in their order; as many at a time as there are threads. The engine runs without the GIL.
+
+    After Ctrl-C, which comes to this thread alone, or an error of one the others end with their epoch.
+    """
+    workers, stop = min(len(jobs), n_threads), Event()
     if workers == 1:
-        return [job() for job in jobs]
+        return [job(stop) for job in jobs]
     with ThreadPoolExecutor(workers) as executor:
+        futures = [executor.submit(job, stop) for job in jobs]
         try:
-            return [future.result() for future in [executor.submit(job) for job in jobs]]
-        except BaseException:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future in done:
+                    future.result()  # raises
+            return [future.result() for future in futures]
+        finally:
+            stop.set()
             executor.shutdown(wait=False, cancel_futures=True)
-            raise
+
+
+class _Stop(Callback):
+    """Ends the training of a network when others say so."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+    def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
+        if self.event.is_set():
+            raise RuntimeError("the training of this network was ended, since another one failed")
+
+
+def _random_state(given: Any) -> np.random.RandomState:
+    try:
+        rng: np.random.RandomState = check_random_state(given)
+    except ValueError:
+        raise ValueError(
+            f"random_state must be an integer from 0 to 2**32 - 1, a numpy.random.RandomState or None, got {given!r}"
+        ) from None
+    return rng
 
 
 # Rows -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,65 @@
+"""Whole fits of the estimators for tables end in the same bits: on any number of threads, with any instruction set."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import cydrop as cd
+
+# A table with numbers of all sizes, missing cells, few and many categories; and all that is drawn or chosen by it.
+SCRIPT = """
+import hashlib
+import numpy as np
+from cydrop.tabular import RealMLPClassifier, RealMLPRegressor
+
+rng = np.random.default_rng(0)
+n = 700
+numbers = rng.standard_normal((n, 5)) * [1e-6, 1.0, 1e3, 1e12, 1.0] + [0, 0, 0, 1e12, 0]
+y = numbers[:, 1] + np.floor(3 * numbers[:, 4]) * (numbers[:, 2] > 500)
+numbers[rng.random((n, 5)) < 0.1] = np.nan
+X = np.empty((n, 8), dtype=object)
+X[:, :5] = numbers
+X[:, 5] = rng.choice(["a", "b", "c", None], n)
+X[:, 6] = [f"v{number}" for number in rng.integers(0, 50, n)]
+X[:, 7] = rng.random(n) < 0.5
+weight = rng.random(n)
+
+for n_threads in (1, 2, 3):
+    common = dict(hidden_layer_sizes=(64, 48), random_state=0, n_threads=n_threads, batch_size=100)
+    members = [
+        RealMLPClassifier(max_iter=8, n_ensemble=2, **common),
+        RealMLPClassifier(max_iter=8, metric="log_loss", numeric_embedding="plr", class_weight="balanced", **common),
+        RealMLPRegressor(max_iter=8, n_folds=2, **common),
+        RealMLPRegressor(max_iter=8, numeric_embedding="piecewise_linear", **common),
+        RealMLPRegressor(max_iter=8, small=True, **common),
+    ]
+    for model in members:
+        classes = hasattr(model, "predict_proba")
+        model.fit(X, np.digitize(y, [-1, 1]) if classes else y, sample_weight=weight)
+        found = hashlib.sha256((model.predict_proba(X) if classes else model.predict(X)).tobytes())
+        for network in model.networks_:
+            for array in network.parameters().values():
+                found.update(array.tobytes())
+        if not model.small:
+            found.update(model.predict_mc(X, 4).mean.tobytes())
+        print(found.hexdigest())
+"""
+
+# A change here is a change of every user's results: it needs a new version and a line in CHANGELOG.md.
+GOLDEN = [
+    "f66eb2352b9fbfc29fb56fe39a5d538e9dfe12d8ce8cdbf3df5a9bd4e974710e",  # two networks
+    "98ba006a7ecd34cd3eb66e80ed70db6992e731bc9ed3ad95633c3bc5dd5bb333",  # by log-loss, plr, balanced
+    "89c5dcd0806d80ae171ac1320ad5499e204d98e6eb78b1c57dbe0d82b6494889",  # two folds
+    "6a0fc52dfdf3b907fa94ca92dd0deb56889be741ed79ced7f221e642d6874a85",  # piecewise linear
+    "bd23052aecd81985552e90a4f0ea6388e7a68444bd63dd40e6cfc80e0e3fa551",  # small
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_estimators_for_tables_have_their_golden_bits_on_1_2_and_3_threads(simd):
+    environment = {**os.environ, "CYDROP_SIMD": simd}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == 3 * GOLDEN
