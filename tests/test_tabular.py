@@ -16,6 +16,7 @@ import sklearn
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -63,8 +64,8 @@ def regressor(data):
 
 def test_a_table_with_everything_is_learned(data, classifier, regressor):
     X, price = data
-    assert classifier.score(X, np.where(price > np.median(price), "dear", "cheap")) > 0.7
-    assert regressor.score(X, price) > 0.2
+    assert classifier.score(X, np.where(price > np.median(price), "dear", "cheap")) > 0.84
+    assert regressor.score(X, price) > 0.9
     assert classifier.classes_.tolist() == ["cheap", "dear"]
     assert classifier.feature_names_in_.tolist() == list(X)
     assert classifier.n_features_in_ == 6
@@ -74,6 +75,17 @@ def test_a_table_with_everything_is_learned(data, classifier, regressor):
     assert classifier.network_ is classifier.networks_[0]
     assert classifier.history_.metrics["loss"]
     assert classifier.n_iter_ == 30
+
+
+def test_on_a_smooth_table_the_recipe_is_better_than_boosted_trees():
+    """HistGradientBoosting with its default parameters gives .940, .934 and .165 there."""
+    (X, price), (X_test, price_test) = (table(np.random.default_rng(seed), 1000) for seed in (5, 55))
+    recipe = {"max_iter": 64, "random_state": 0, "n_threads": 1}
+    assert RealMLPRegressor(**recipe).fit(X, price).score(X_test, price_test) > 0.945
+    y, y_test = price > np.median(price), price_test > np.median(price)
+    assert RealMLPClassifier(**recipe).fit(X, y).score(X_test, y_test) > 0.934
+    p = RealMLPClassifier(**recipe, metric="log_loss").fit(X, y).predict_proba(X_test)
+    assert log_loss(y_test, p) < 0.16
 
 
 def test_pandas_polars_and_objects_give_the_same(data, regressor):
@@ -123,10 +135,10 @@ def test_columns_are_checked_by_name_and_number(data, classifier):
 def test_labels_may_be_anything_that_can_be_sorted(labels, rng):
     y = np.asarray(labels)[np.arange(90) % len(labels)]
     X = np.c_[np.arange(90) % len(labels), rng.normal(size=90)]
-    options = FAST | {"max_iter": 100, "learning_rate_init": 0.03}
+    options = FAST | {"max_iter": 100}
     model = RealMLPClassifier(**options).fit(X, y)
     np.testing.assert_array_equal(model.classes_, np.unique(y))
-    assert model.score(X, y) > 0.9
+    assert model.score(X, y) == 1.0
     again = RealMLPClassifier(**options).fit(X, pd.Series(y, dtype="category"))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
@@ -136,7 +148,7 @@ def test_several_targets_are_learned_at_once(rng):
     y = np.c_[X[:, 0] * 1e6 + 1e9, X[:, 1] * 1e-6, X.sum(axis=1)]
     model = RealMLPRegressor(**FAST | {"max_iter": 100}).fit(X, y)
     assert model.predict(X).shape == (300, 3)
-    assert model.score(X, y) > 0.9
+    assert model.score(X, y) > 0.99
     assert model.predict_mc(X[:5], 3).mean.shape == (5, 3)
 
 
@@ -180,7 +192,7 @@ def test_targets_of_any_size_are_learned(rng):
     for scale in (1e-300, 1e300):
         model = RealMLPRegressor(**FAST | {"max_iter": 60}).fit(X, X[:, 0] * scale)
         predicted = model.predict(X) / scale
-        assert np.corrcoef(predicted, X[:, 0])[0, 1] > 0.9
+        assert np.corrcoef(predicted, X[:, 0])[0, 1] > 0.98
 
 
 # Odd tables -------------------------------------------------------------------------------------------------
@@ -215,6 +227,8 @@ def test_one_class_is_predicted(label, rng):
     mc = model.predict_mc(X, 3)
     assert mc.mean.shape == (20, 1)
     assert not mc.entropy.any()
+    model.network_.parameters()["5.bias"][:] = [-1000.0, 0.0]  # whatever the network says
+    assert (model.predict_proba(X) == 1.0).all()
 
 
 def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
@@ -421,8 +435,8 @@ def test_nothing_is_learned_from_held_out_rows(data):
 def test_rows_to_validate_on_may_be_given(data):
     X, price = data
     y = np.where(price > 6, "dear", "cheap")
-    model = RealMLPClassifier(**FAST).fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
-    assert model.score(X, y) > 0.4
+    model = RealMLPClassifier(**FAST | {"max_iter": 30}).fit(X[:300], y[:300], X_val=X[300:], y_val=y[300:])
+    assert model.score(X, y) > 0.84
     cases = [
         ({"X_val": X[300:]}, "X_val and y_val belong together, y_val is missing"),
         ({"y_val": y[300:]}, "X_val and y_val belong together, X_val is missing"),
@@ -508,9 +522,8 @@ def test_when_one_network_fails_the_others_end_with_their_epoch(data, monkeypatc
 
 
 INTERRUPTED = """
-import signal, sys, threading, time
+import os, signal, sys, threading
 import numpy as np
-from cydrop.callbacks import Callback
 from cydrop.tabular import RealMLPRegressor, _recipe
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -518,7 +531,7 @@ tell = _recipe.BestEpoch.on_epoch_end
 def told(self, network, epoch, metrics):
     tell(self, network, epoch, metrics)
     if epoch == 2:
-        print("two epochs", flush=True)
+        os.write(1, b"two epochs\\n")
 _recipe.BestEpoch.on_epoch_end = told
 X = np.random.default_rng(0).normal(size=(400, 3))
 model = RealMLPRegressor(max_iter=10**6, n_ensemble=3, n_threads=int(sys.argv[1]), random_state=0)

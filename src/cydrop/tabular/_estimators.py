@@ -267,7 +267,9 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
         keep(self, locals())
 
     def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
-        p = output[..., : len(self.classes_)].astype(np.float64)
+        if len(self.classes_) == 1:  # the network has two outputs, and has learned nothing
+            return np.ones((*output.shape[:-1], 1))
+        p = output.astype(np.float64)
         return np.asarray(p / p.sum(axis=-1, keepdims=True))
 
     def predict_proba(self, X: Any) -> Doubles:
