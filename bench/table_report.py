@@ -241,11 +241,12 @@ def draw(results: Results, path: Path) -> None:
     relative = geometric_mean(errors / errors.min(axis=1, keepdims=True))
     seconds = geometric_mean(results.shared("fit_cpu")[1])
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    middle = math.sqrt(seconds.min() * seconds.max())
     for method, x, y in zip(results.methods, seconds, relative, strict=True):
-        ours = method.startswith("cydrop")
+        ours, right = method.startswith("cydrop"), x > middle  # names are written inwards
         axes.scatter(x, y, s=60, color="#c8553d" if ours else "#4a6a8a", zorder=3)
-        axes.annotate(method, (x, y), (6, 5), textcoords="offset points", fontsize=9,
-                      fontweight="bold" if ours else "normal")  # fmt: skip
+        axes.annotate(method, (x, y), (-6 if right else 6, 5), textcoords="offset points", fontsize=10,
+                      ha="right" if right else "left", fontweight="bold" if ours else "normal")  # fmt: skip
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.1)
     axes.grid(alpha=0.3)

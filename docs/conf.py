@@ -26,9 +26,12 @@ napoleon_google_docstring = False
 napoleon_use_param = False  # types are words, not names to be split and linked
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+strip_signature_backslash = True  # attributes keep the underscore at their end
 
 html_theme = "furo"
 html_title = f"cydrop {release}"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 # files outside this folder, and the pages that include them
 PAGES = {
@@ -47,10 +50,10 @@ def translate_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def translate_included(app: Sphinx, path: object, docname: str, source: list[str]) -> None:
-    """Links of an included file, from the root of the repository."""
+    """Links of an included file, from its own folder."""
     for file, page in PAGES.items():
         source[0] = source[0].replace(f"]({file}", f"]({page}")
-    source[0] = source[0].replace("](docs/", "](")
+    source[0] = source[0].replace("](docs/", "](").replace("](../docs/", "](")
 
 
 def setup(app: Sphinx) -> None:

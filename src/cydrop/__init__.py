@@ -2,7 +2,8 @@
 
 >>> import cydrop as cd
 >>> X, y, X_test, y_test = cd.datasets.load_optdigits()
->>> net = cd.Network([cd.Dense(128), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)], seed=0)
+>>> layers = [cd.Dense(128), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)]
+>>> net = cd.Network(layers, seed=0)
 >>> history = net.fit(X, y, epochs=3, verbose=0)
 >>> probabilities = net.predict(X_test)
 """

@@ -67,8 +67,9 @@ def to_state_dict(net: Network) -> OrderedDict[str, NDArray[Any]]:
     Examples
     --------
     >>> import cydrop as cd
-    >>> net = cd.Network([cd.Dense(8, activation="relu"), cd.Dropout(0.5), cd.Dense(3)], seed=0).build(4)
-    >>> {name: array.shape for name, array in cd.exchange.to_state_dict(net).items()}
+    >>> layers = [cd.Dense(8, activation="relu"), cd.Dropout(0.5), cd.Dense(3)]
+    >>> state = cd.exchange.to_state_dict(cd.Network(layers, seed=0).build(4))
+    >>> {name: array.shape for name, array in state.items()}
     {'0.weight': (8, 4), '0.bias': (8,), '3.weight': (3, 8), '3.bias': (3,)}
 
     In PyTorch, `module.load_state_dict({name: torch.from_numpy(array) for name, array in state_dict.items()})`.
@@ -267,7 +268,7 @@ def from_torch(
     (X is 2-D already), are left out. ::
 
         net = cd.exchange.from_torch(module, loss="cross_entropy")
-        net.predict(X)                      # torch.softmax(module.eval()(torch.from_numpy(X)), dim=1)
+        net.predict(X)      # torch.softmax(module.eval()(torch.from_numpy(X)), dim=1)
 
     Parameters
     ----------
@@ -390,7 +391,8 @@ def from_sklearn(
     >>> import cydrop as cd
     >>> from sklearn.neural_network import MLPRegressor
     >>> X = np.linspace(0, 1, 50).reshape(-1, 1)
-    >>> mlp = MLPRegressor(hidden_layer_sizes=[8], solver="lbfgs", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> mlp = MLPRegressor(hidden_layer_sizes=[8], solver="lbfgs", random_state=0)
+    >>> mlp = mlp.fit(X, X[:, 0] ** 2)
     >>> net = cd.exchange.from_sklearn(mlp)
     >>> bool(np.allclose(net.predict(X)[:, 0], mlp.predict(X), atol=1e-5))
     True

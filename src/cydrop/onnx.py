@@ -89,7 +89,8 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
     --------
     >>> import os, tempfile
     >>> import cydrop as cd
-    >>> net = cd.Network([cd.Dense(8), cd.ReLU(), cd.Dropout(0.5), cd.Dense(3)], seed=0).build(4)
+    >>> layers = [cd.Dense(8), cd.ReLU(), cd.Dropout(0.5), cd.Dense(3)]
+    >>> net = cd.Network(layers, seed=0).build(4)
     >>> path = os.path.join(tempfile.mkdtemp(), "net.onnx")
     >>> cd.onnx.export(net, path)
 
@@ -126,7 +127,8 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     Examples
     --------
     >>> import cydrop as cd
-    >>> net = cd.Network([cd.Dense(8), cd.ReLU(), cd.Dense(1)], loss="mse", seed=0).build(4)
+    >>> layers = [cd.Dense(8), cd.ReLU(), cd.Dense(1)]
+    >>> net = cd.Network(layers, loss="mse", seed=0).build(4)
     >>> [node.op_type for node in cd.onnx.to_model(net).graph.node]
     ['Gemm', 'Relu', 'Gemm', 'Identity']
     """

@@ -127,7 +127,7 @@ class Softplus(Activation):
 
 
 class Mish(Activation):
-    """z tanh(log(1 + e^z)) (Misra 2019)."""
+    """z tanh(log(1 + e^z)), smooth and close to ReLU (Misra 2019, arXiv 1908.08681)."""
 
     kernel, torch_name = "mish", "Mish"
 

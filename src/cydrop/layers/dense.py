@@ -131,7 +131,7 @@ class Dense(RandomLayer):
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The mask of the weights in the last training forward pass with drop_connect: boolean, shape (inputs, units),
+        """The mask of the weights in the last training forward pass with drop_connect, boolean, shape (inputs, units);
         True keeps. None before the first."""
         return last_mask(self)
 

@@ -49,7 +49,7 @@ class Dropout(RandomLayer):
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The mask of the last training forward pass of this layer, alone or in a network: boolean, True keeps.
+        """The mask of the last training forward pass of this layer, alone or in a network, boolean; True keeps.
         None before the first."""
         return last_mask(self)
 

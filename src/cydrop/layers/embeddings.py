@@ -38,8 +38,11 @@ KINDS = {
 
 
 class NumericEmbedding(Layer):
-    """Each number of the first columns becomes several numbers, by functions of that number alone that are learned; the
-    other columns follow as they are.
+    """Embeds the first columns: each of their numbers becomes several numbers, learned functions of it alone. The other
+    columns follow unchanged.
+
+    A dense layer needs many units for a function of one number that goes up and down; here it finds waves or pieces to
+    make it of. The numbers should be scaled to about -3 to 3. What a number becomes depends on the kind:
 
     ==================  =======================================================================================
     kind                a number x becomes
@@ -55,29 +58,31 @@ class NumericEmbedding(Layer):
 
     Parameters
     ----------
-    kind : str
+    kind : "pbld", "plr" or "piecewise_linear"
     columns : int >= 1 or None
         How many of the first columns are embedded; None: all.
     frequencies : int >= 1 or None
-        Length of w (and b) of a number, for "pbld" (None: 16) and "plr" (48).
+        How many frequencies w (and phases b) each column has, for "pbld" (None: 16) and "plr" (None: 48).
     size : int >= 1 or None
-        Numbers that a number becomes; None: 4, 24, 16. "pbld" needs at least 2.
+        How many numbers a number becomes; None: 4 for "pbld", 24 for "plr", 16 for "piecewise_linear". "pbld" needs at
+        least 2.
     sigma : float > 0 or None
-        Standard deviation of w at the start, for "pbld" (None: 0.1) and "plr" (0.01), in turns for a step of 1 in x.
+        Standard deviation of the frequencies at the start, in periods for a step of 1 in x, for "pbld" (None: 0.1) and
+        "plr" (None: 0.01).
     bins : int >= 1 or None
-        Most bins of a number, for "piecewise_linear" (None: 48). Their edges are kept in files and not trained. They
-        are evenly spaced from -3 to 3 until `initialize` takes them from rows.
+        Most bins that a column has, for "piecewise_linear" (None: 48). Their edges are kept in files and not trained.
+        They are evenly spaced from -3 to 3 until `Network.initialize` takes them from rows.
     learning_rate_factor, decay_factor : float >= 0, or dict of str to float
-        What multiplies the optimizer's learning rate and weight decay for the layer's parameters, or for some of them
-        by their words.
+        What the optimizer's learning rate and weight decay are multiplied by: for all parameters of the layer, or, as a
+        dict, for those named, such as {"frequency": 0.1}.
 
     Notes
     -----
-    The parameters: "frequency" and "phase", (columns, frequencies), are w in turns and b in radians; "slope", (columns,
-    size), is w of "piecewise_linear"; "weight" is V: (columns, frequencies, size - 1) for "pbld", (columns, 2
+    The parameters: "frequency" and "phase", (columns, frequencies), are w in periods and b in radians; "slope",
+    (columns, size), is w of "piecewise_linear"; "weight" is V: (columns, frequencies, size - 1) for "pbld", (columns, 2
     frequencies, size), cosines first, for "plr", (columns, bins, size) for "piecewise_linear"; "bias", as one row of
-    V, is c. They begin as in the papers' programs: b uniform within pi of 0; V and c within
-    1 / sqrt(rows of V for a column); of "piecewise_linear" w and c within 1 / sqrt(size).
+    V, is c. They begin as in the papers' programs, all uniform but w: b between -pi and pi; V and c within
+    1 / sqrt(rows of V for a column) of 0; of "piecewise_linear" w and c within 1 / sqrt(size) of 0.
     """
 
     option_names = (
@@ -249,30 +254,35 @@ class NumericEmbedding(Layer):
 
 
 class Embedding(Layer):
-    """The last columns, codes of categories, become `size` learned numbers each; the columns before go through.
+    """Embeds categories: each code in the last columns becomes a row of `size` learned numbers (Guo and Berkhahn 2016,
+    arXiv 1604.06737). The columns before them pass through unchanged, and stand first in the output.
 
     Parameters
     ----------
     cardinalities : iterable of int
-        How many categories each of the last columns has, at most 2^24. Its codes are 0, 1, ..., cardinality - 1.
+        How many categories each of the last columns has, at most 2^24: as many columns are embedded as there are
+        entries. The codes of a column are the whole numbers from 0 to its cardinality - 1.
     size : int >= 1
-        Numbers that a code becomes.
+        How many numbers a code becomes.
     learning_rate_factor, decay_factor : float >= 0, or dict of str to float
-        What multiplies the optimizer's learning rate and weight decay for the layer's parameter "weight".
+        What the optimizer's learning rate and weight decay are multiplied by for the parameter "weight".
 
     Notes
     -----
     The weight, (sum of cardinalities, size), begins with normal numbers of variance 1. It has the rows of the first
-    column's codes, then those of the second's. Where the codes are columns of the network's input, which a layer before
-    may embed the others of, other values are refused before anything runs; elsewhere what a table has no row for is
-    rounded towards 0 and to the next code.
+    column's codes, then those of the second's, and so on. Where the codes come straight from the network's input, any
+    other value is refused before anything runs. Where other layers have computed them, a value is rounded towards 0,
+    and one that is too small or too large becomes the nearest code.
 
     Examples
     --------
     >>> import cydrop as cd
-    >>> net = cd.Network([cd.Embedding([3, 100], 8), cd.Dense(1)], loss="mse", seed=0).build(6)
-    >>> net.parameters()["0.weight"].shape, net.forward([[0.1, 0.2, 0.3, 0.4, 2, 99]]).shape
-    ((103, 8), (1, 1))
+    >>> layers = [cd.Embedding([3, 100], 8), cd.Dense(1)]
+    >>> net = cd.Network(layers, loss="mse", seed=0).build(6)
+    >>> net.parameters()["0.weight"].shape
+    (103, 8)
+    >>> net.forward([[0.1, 0.2, 0.3, 0.4, 2, 99]]).shape      # four numbers, two codes
+    (1, 1)
     """
 
     option_names = ("cardinalities", "size", "learning_rate_factor", "decay_factor")

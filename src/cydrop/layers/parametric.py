@@ -15,7 +15,7 @@ class Scale(Layer):
     """Multiplies every column by a learned factor: y = x weight.
 
     In front of the first dense layer it learns how much each input counts (the "front scale" of RealMLP, Holzmüller,
-    Grinsztajn and Steinwart 2024, arXiv 2407.04491). The weight, shape (units,), begins at 1.
+    Grinsztajn and Steinwart 2024, arXiv 2407.04491). The weight, shape (columns,), begins at 1.
 
     Parameters
     ----------
@@ -44,16 +44,16 @@ class Scale(Layer):
 
 
 class Parametric(Layer):
-    """Between the identity and an activation f: y = x + alpha (f(x) - x), with a learned alpha for every unit
-    (Holzmüller, Grinsztajn and Steinwart 2024, arXiv 2407.04491).
+    """An activation f of which each unit learns how much it takes: y = x + alpha (f(x) - x), with an alpha for every
+    unit (Holzmüller, Grinsztajn and Steinwart 2024, arXiv 2407.04491).
 
-    With the activation "relu" this is PReLU (He et al. 2015), whose slope for negative x is 1 - alpha. Alpha, shape
-    (units,), begins at 1: the plain activation.
+    Alpha, shape (units,), begins at 1, the plain activation; at 0 a unit would be linear. With the activation "relu"
+    this is PReLU (He et al. 2015), whose slope for negative x is 1 - alpha.
 
     Parameters
     ----------
     activation : str or activation layer
-        f; by name in lower case, as for `Dense`.
+        f: a name as for `Dense`, such as "mish", or a layer such as `LeakyReLU(0.2)`.
     learning_rate_factor, decay_factor : float >= 0, or dict
         What the optimizer's learning rate and weight decay are multiplied by for alpha.
     """

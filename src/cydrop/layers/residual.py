@@ -19,19 +19,27 @@ __all__ = ["Residual"]
 
 
 class Residual(RandomLayer):
-    """Adds to its input what the layers inside make of it: y = x + F(x) (He et al. 2016, arXiv 1512.03385).
+    """A skip connection around other layers F: y = x + F(x) (He et al. 2016, arXiv 1512.03385).
 
     With `drop_path` the whole block is dropped for some rows in training (stochastic depth, Huang et al. 2016, arXiv
     1603.09382): y = x + m F(x) / (1 - drop_path), with a bit m for every row that is 0 with probability drop_path.
-    Prediction is the plain sum; `predict_mc` drops blocks as training does. Parameters inside are called by their
-    places: "3.0.weight" is that of the first layer within the `Residual` at 3.
+    Prediction is the plain sum; `predict_mc` drops blocks as training does. Names of parameters inside have both
+    places: "3.0.weight" is the weight of the first layer in the `Residual` at place 3 of the network.
 
     Parameters
     ----------
     layers : sequence of layers
         F, which must give as many columns as it takes. Any layers may stand there, also dropout and other blocks.
     drop_path : float in [0, 1], or schedule
-        Probability that a row goes around the block.
+        Probability that a row skips F, so that y = x.
+
+    Examples
+    --------
+    >>> import cydrop as cd
+    >>> block = cd.Residual([cd.Dense(32), cd.ReLU(), cd.Dropout(0.1), cd.Dense(64)], 0.1)
+    >>> net = cd.Network([cd.Dense(64), block, cd.Dense(10)], seed=0).build(20)
+    >>> net.parameters()["1.3.weight"].shape
+    (32, 64)
     """
 
     option_names = ("layers", "drop_path")
@@ -53,7 +61,7 @@ class Residual(RandomLayer):
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The mask of the rows in the last training forward pass with drop_path: boolean, shape (rows,), True keeps
+        """The mask of the rows in the last training forward pass with drop_path, boolean, of shape (rows,); True keeps
         F(x). None before the first."""
         return last_mask(self)
 

@@ -57,7 +57,8 @@ class Network(Parts, Sampling, ByHand):
     --------
     >>> import cydrop as cd
     >>> X, y, X_test, y_test = cd.datasets.load_optdigits()
-    >>> net = cd.Network([cd.Dense(64), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)], seed=0)
+    >>> layers = [cd.Dense(64), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)]
+    >>> net = cd.Network(layers, seed=0)
     >>> history = net.fit(X, y, epochs=2, verbose=0)
     >>> net.predict(X_test).shape
     (1797, 10)

@@ -154,15 +154,16 @@ class Parts(Cored):
         return self
 
     def initialize(self, X: ArrayLike, *, seed: seeding.Seed = None) -> Self:
-        """Initialises the parameters from data, as RealMLP does (Holzmüller, Grinsztajn and Steinwart 2024; the idea of
-        going layer by layer is that of Mishkin and Matas 2016, the biases are those of Steinwart 2019, "he+").
+        """Initialises the parameters from data, as RealMLP does: call it before `fit`, with the rows to train on
+        (Holzmüller, Grinsztajn and Steinwart 2024; the idea of going layer by layer is that of Mishkin and Matas 2016,
+        the biases are those of Steinwart 2019, "he+").
 
         Each dense layer, the last one too, is given what the layers before it make of the rows of X, dropout off.
-        Its weight is drawn from the standard normal distribution, and each column divided by the population standard
-        deviation of its outputs x W, which is 1 then (a column with the same output for all rows is divided by the root
-        of the number of inputs). The bias of a unit is minus a mean of its outputs x W at five random rows, with random
-        weights: its zero lies among the rows. Layers with something to learn from rows, as bins, learn it. What other
-        layers hold stays as it is.
+        Its weight is drawn from the standard normal distribution; then each unit's column is divided by the population
+        standard deviation of the outputs x W, so that this becomes 1 (a unit with the same output for all rows is
+        divided by the root of the number of inputs). The bias of a unit is minus a mean, with random weights, of its
+        outputs x W at five random rows: its zero lies among the rows. `NumericEmbedding("piecewise_linear")` takes the
+        edges of its bins from the rows. What other layers hold stays as it is.
 
         All parameters change in one step, and the optimizer's moments start afresh. The same seed and rows give the
         same bits, on any number of threads. Of very many rows the first are used: at most 1 GB in any layer.
@@ -190,7 +191,8 @@ class Parts(Cored):
         --------
         >>> import cydrop as cd
         >>> X, y, *_ = cd.datasets.load_optdigits()
-        >>> net = cd.Network([cd.Dense(64, activation="selu"), cd.Dense(10)], seed=0).initialize(X)
+        >>> layers = [cd.Dense(64, activation="selu"), cd.Dense(10)]
+        >>> net = cd.Network(layers, seed=0).initialize(X)
         >>> bool(abs(net.forward(X).std(axis=0) - 1).max() < 1e-4)
         True
         """

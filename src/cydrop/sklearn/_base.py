@@ -124,7 +124,7 @@ class MLP(Estimator, ABC):
 
     @property
     def coefs_(self) -> list[Floats]:
-        """Weights of each layer, shape (fan-in, units): views, as in `network_.parameters()`. Others may be assigned,
+        """Weights of each layer, shape (fan-in, units), views as in `network_.parameters()`. Others may be assigned,
         to `coefs_` or to `coefs_[number]`; they are copied. ValueError for a different number or shape or for values
         that float32 cannot hold, TypeError for what is not numeric; then all stay as they were."""
         return Arrays("coefs_", self._fitted("weight"))
@@ -135,7 +135,7 @@ class MLP(Estimator, ABC):
 
     @property
     def intercepts_(self) -> list[Floats]:
-        """Biases of each layer, shape (units,): views, and assigned like `coefs_`."""
+        """Biases of each layer, shape (units,), views as well, and assigned like `coefs_`."""
         return Arrays("intercepts_", self._fitted("bias"))
 
     @intercepts_.setter

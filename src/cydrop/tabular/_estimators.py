@@ -43,7 +43,7 @@ class RealMLP(BaseEstimator, ABC):
         sample_weight : array-like, shape (n_samples,), or None
             Multiplies each row's loss, and its part in the validation. Rows of weight 0 are left out.
         X_val, y_val : as X and y, or None
-            Rows to validate on, instead of a share of X.
+            Rows that choose the best epoch, instead of a share of X.
 
         Returns
         -------
@@ -72,7 +72,7 @@ class RealMLP(BaseEstimator, ABC):
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
-        Of several networks each makes an equal share of the samples, so that the spread is theirs as well.
+        Each network makes an equal share of the samples, so that the spread contains how much the networks differ.
 
         Parameters
         ----------
@@ -85,8 +85,8 @@ class RealMLP(BaseEstimator, ABC):
         quantiles : array-like of numbers in [0, 1], or None
             Which quantiles of the samples `.quantiles` holds.
         rate : float in [0, 1] or None
-            Probability of dropping. None takes `dropout`, whose schedule ends at 0: then it is the rate of the middle
-            of training.
+            Probability of dropping. None takes `dropout`, the rate of the first half of training (at its end the rate
+            has faded to 0, and all samples would be the same).
 
         Returns
         -------
@@ -98,6 +98,7 @@ class RealMLP(BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError
+            Before `fit`.
         ValueError, TypeError
             For unusable arguments.
         """
@@ -124,6 +125,7 @@ class RealMLP(BaseEstimator, ABC):
         Raises
         ------
         sklearn.exceptions.NotFittedError
+            Before `fit`.
         ValueError
             For what a file cannot hold, before anything is written: labels that are neither text nor numbers.
         OSError
@@ -133,7 +135,7 @@ class RealMLP(BaseEstimator, ABC):
         _files.save(self, path, KNOWN)
 
     def to_onnx(self, graph: Any) -> tuple[list[Any], list[Any]]:
-        """Adds the nodes of the fitted estimator to an ONNX graph: what `cydrop.onnx.export` calls.
+        """Adds the nodes of the fitted estimator to an ONNX graph. To write a model, call `cydrop.onnx.export`.
 
         Parameters
         ----------
@@ -148,27 +150,27 @@ class RealMLP(BaseEstimator, ABC):
 
     @property
     def networks_(self) -> list[Network]:
-        """All trained networks: those of a fold's ensemble one after another, fold by fold."""
+        """All trained networks, fold by fold."""
         return [network for part in self._fitted_parts() for network in part.networks]
 
     @property
     def network_(self) -> Network:
-        """The first of them."""
+        """The first of the trained networks."""
         return self.networks_[0]
 
     @property
     def histories_(self) -> list[History]:
-        """The values of every epoch, a `History` a network."""
+        """The values of every epoch of each network, in the order of `networks_`."""
         return [history for part in self._fitted_parts() for history in part.histories]
 
     @property
     def history_(self) -> History:
-        """That of the first network."""
+        """The values of every epoch of the first network."""
         return self.histories_[0]
 
     @property
     def n_iter_(self) -> int:
-        """Epochs of a network."""
+        """How many epochs each network was trained for."""
         return len(self.history_)
 
     def _fitted_parts(self) -> list[Part]:
@@ -211,17 +213,17 @@ class RealMLP(BaseEstimator, ABC):
 
 @documented(
     kind="classifier",
-    best="the lowest classification error, or with metric=\"log_loss\" the lowest log-loss",
     smoothing="""
-        Share of the label that is spread over all classes. "auto" is 0.1 for metric="error" and 0 for
-        metric="log_loss", whose probabilities would suffer.""",
+        Share of the label that is spread over all classes. "auto" is 0.1 with metric="error" and 0 with
+        metric="log_loss": smoothing makes fewer errors, but worse probabilities.""",
     metric="""
-        What the best epoch is chosen by, the latest among equals: "error" for labels, "log_loss" where probabilities,
-        or the order of rows by them (AUC), are what counts.""",
+        What the best epoch is chosen by; of equally good ones the latest. "error" (the share of wrong labels) where
+        labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.""",
     parameters="""
     class_weight : dict, "balanced" or None
-        Weights of the classes, {label: weight}, above 0; what is not named has 1. "balanced" gives all classes the same
-        weight: n_samples / (n_classes * rows of the class), each row counted by its sample_weight.
+        Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
+        classes the same weight in sum: n_samples / (n_classes * rows of the class), each row counted by its
+        sample_weight.
 """,
     attributes="""
     classes_ : ndarray
@@ -229,7 +231,8 @@ class RealMLP(BaseEstimator, ABC):
 """,
 )  # fmt: skip
 class RealMLPClassifier(ClassifierMixin, RealMLP):
-    """RealMLP for classes, of a table as it is: the recipe of Holzmüller, Grinsztajn and Steinwart (2024).
+    """Classifier for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
+    Steinwart 2024).
 
     Labels may be of any type that can be sorted. Minimises the cross-entropy.
     """
@@ -275,7 +278,7 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
         Parameters
         ----------
         X : DataFrame or array-like, shape (n_samples, n_features)
-            With the columns of the table in `fit`. A category that was not there counts as missing.
+            With the columns of the table in `fit`. A category that `fit` did not see counts as missing.
 
         Returns
         -------
@@ -301,16 +304,16 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
 
 @documented(
     kind="regressor",
-    best="the lowest RMSE",
     smoothing="""
-        For classifiers; "auto" and 0 are nothing here.""",
+        For classifiers; here "auto" and 0 are allowed, and change nothing.""",
     metric="""
-        "error", which is the RMSE; of several targets in units of each one's spread.""",
+        Only "error", the RMSE; with several targets, each in units of its standard deviation.""",
     parameters="",
     attributes="",
 )
 class RealMLPRegressor(RegressorMixin, RealMLP):
-    """RealMLP for numbers, of a table as it is: the recipe of Holzmüller, Grinsztajn and Steinwart (2024).
+    """Regressor for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
+    Steinwart 2024).
 
     One target, or several at once. Minimises the mean squared error of the standardised targets; predictions stay in
     the range of the training targets (not with `small=True`).
@@ -355,7 +358,7 @@ class RealMLPRegressor(RegressorMixin, RealMLP):
         Parameters
         ----------
         X : DataFrame or array-like, shape (n_samples, n_features)
-            With the columns of the table in `fit`. A category that was not there counts as missing.
+            With the columns of the table in `fit`. A category that `fit` did not see counts as missing.
 
         Returns
         -------
@@ -384,7 +387,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     Returns
     -------
     RealMLPClassifier or RealMLPRegressor
-        Fitted, with the parameters that it was made with; a `random_state` that was no whole number is None.
+        Fitted, with the parameters that it was made with; a `random_state` that was no int is None.
 
     Raises
     ------
