@@ -167,7 +167,7 @@ def test_predictions_stay_in_the_range_of_the_training_targets(rng):
     mc = model.predict_mc(far, 50, return_samples=True)
     assert (mc.samples <= np.float32(standard.high)).all()
     small = RealMLPRegressor(**FAST | {"max_iter": 100, "small": True}).fit(X, 1e4 * X[:, 0])
-    raw = small.network_.predict(small.parts_[0].preprocessor.transform(_read(small, far)).rows())
+    raw = small.network_.predict(small.parts_[0].preprocessor.transform(_read(small, far)).rows)
     np.testing.assert_allclose(
         small.predict(far), raw[:, 0] * small.parts_[0].standard.scale + small.parts_[0].standard.shift, rtol=1e-6
     )

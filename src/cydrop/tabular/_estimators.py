@@ -182,7 +182,7 @@ class RealMLP(BaseEstimator, ABC):
         """The networks' input rows, an array a part."""
         check_is_fitted(self, "parts_")
         table = read(self, self.schema_, X)
-        return [part.preprocessor.transform(table).rows() for part in self.parts_]
+        return [part.preprocessor.transform(table).rows for part in self.parts_]
 
     def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:
         return [

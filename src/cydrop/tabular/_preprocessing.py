@@ -27,17 +27,22 @@ PIECE = 1 << 20  # numbers that are scaled at a time, in float64
 class Prepared:
     """Rows as the network takes them."""
 
-    numbers: Floats  # (n, p): numbers, indicators of missing ones, one-hot columns; scaled and clipped
-    codes: NDArray[np.int32]  # (n, q) of the categories that are embedded; 0: missing or unseen
+    rows: Floats  # (n, p + q): numbers, then codes
     cardinalities: NDArray[np.int64]  # (q,): how many codes each column has, code 0 included
     measured: int  # how many of the first columns are numbers of the table
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.rows)
 
-    def rows(self) -> Floats:
-        """The network's input: numbers, then codes, (n, p + q)."""
-        return np.ascontiguousarray(np.hstack([self.numbers, self.codes.astype(np.float32)]))
+    @property
+    def numbers(self) -> Floats:
+        """(n, p): numbers, indicators of missing ones, one-hot columns; scaled and clipped."""
+        return self.rows[:, : self.rows.shape[1] - len(self.cardinalities)]
+
+    @property
+    def codes(self) -> Floats:
+        """(n, q): whole numbers, of the categories that are embedded; 0: missing or unseen."""
+        return self.rows[:, self.rows.shape[1] - len(self.cardinalities) :]
 
 
 @dataclass(eq=False)
@@ -53,7 +58,7 @@ class Preprocessor:
 
     @property
     def width(self) -> int:
-        """Columns of `Prepared.numbers`; at least one where there are no codes: a network has inputs."""
+        """Columns of numbers; at least one where there are no codes: a network has inputs."""
         return max(len(self.median), 0 if any(self.embedded) else 1)
 
     @property
@@ -64,16 +69,18 @@ class Preprocessor:
     def transform(self, table: Table) -> Prepared:
         """The table's rows. No number is NaN or infinite, none is beyond -3 and 3."""
         codes = [column.codes_of(known) for column, known in zip(table.categories, self.known, strict=True)]
-        numbers = np.zeros((len(table), self.width), dtype=np.float32)
+        cardinalities = self.cardinalities
+        result = np.zeros((len(table), self.width + len(cardinalities)), dtype=np.float32)
         step = max(1, PIECE // max(1, self.width))
         for start in range(0, len(table) if len(self.median) else 0, step):
             rows = slice(start, start + step)
             with np.errstate(over="ignore"):  # of what is clipped then
                 z = (self._columns(table, codes, rows) - self.median) * self.factor
-            numbers[rows] = smooth_clip(z)
-        kept = [column for column, embedded in zip(codes, self.embedded, strict=True) if embedded]
-        together = np.stack(kept, axis=1) if kept else np.empty((len(table), 0))
-        return Prepared(numbers, together.astype(np.int32), self.cardinalities, len(self.means))
+            result[rows, : self.width] = smooth_clip(z)
+        kept = (column for column, embedded in zip(codes, self.embedded, strict=True) if embedded)
+        for place, column in enumerate(kept, self.width):
+            result[:, place] = column
+        return Prepared(result, cardinalities, len(self.means))
 
     def _columns(self, table: Table, codes: list[NDArray[np.intp]], rows: slice) -> Doubles:
         """All columns of numbers, not scaled yet."""

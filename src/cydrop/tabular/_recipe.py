@@ -135,8 +135,8 @@ class Recipe:
             self.layers(table, outputs), loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads
         )
         if self.small:
-            return _begun_at_random(net.build(table.rows().shape[1]), seed)
-        return net.initialize(table.rows())
+            return _begun_at_random(net.build(table.rows.shape[1]), seed)
+        return net.initialize(table.rows)
 
 
 def _begun_at_random(net: Network, seed: int) -> Network:
@@ -175,7 +175,7 @@ class BestEpoch(Callback):
     def __init__(
         self, recipe: Recipe, table: Prepared, y: NDArray[Any], weight: NDArray[Any] | None, metric: str
     ) -> None:
-        self.recipe, self.metric, self.rows, self.y = recipe, metric, table.rows(), y
+        self.recipe, self.metric, self.rows, self.y = recipe, metric, table.rows, y
         self.weight = None if weight is None or not weight.sum() > 0 else weight
         self.range: tuple[Floats, Floats] | None = None
         self.best, self.best_epoch = np.inf, 0
@@ -246,7 +246,7 @@ def train_member(
     if recipe.task == "numbers" and not recipe.small:
         best.range = y.min(axis=0), y.max(axis=0)
     history = net.fit(
-        table.rows(), y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
+        table.rows, y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
         sample_weight=sample_weight, callbacks=[best, *callbacks], verbose=int(bool(recipe.verbose)),
     )  # fmt: skip
     return net, history

@@ -94,23 +94,22 @@ def _is_text(column: Category) -> bool | None:
 
 
 def _parsed(columns: Columns, kinds: tuple[str, ...]) -> Table:
-    found: list[Doubles] = []
+    together = np.empty((len(columns[0][2]), kinds.count(NUMBER)))
+    place = 0
     categories: list[Category] = []
     for (_, label, column), kind in zip(columns, kinds, strict=True):
         try:
             if kind == CATEGORY:
                 categories.append(as_category(column))
-            else:
-                found.append(as_numbers(column))
+                continue
+            values = as_numbers(column)
         except (TypeError, ValueError) as error:
             raise type(error)(f"X {label} {error}") from None
-    labels = (label for (_, label, _), kind in zip(columns, kinds, strict=True) if kind == NUMBER)
-    for label, values in zip(labels, found, strict=True):
         if np.isinf(values).any():
             row = int(np.isinf(values).argmax())
             raise ValueError(f"Input X contains infinity: {label}, row {row}; a missing number is NaN")
-    rows = len(columns[0][2])
-    together = np.stack(found, axis=1) if found else np.empty((rows, 0))
+        together[:, place] = values
+        place += 1
     return Table(together, categories)
 
 

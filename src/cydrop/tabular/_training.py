@@ -109,6 +109,7 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
         rows = rows.merged()
     rng = _random_state(estimator.random_state)
     splits = _split(rng, rows, task, settings, held)
+    del columns, table, rows, held  # while networks are trained, their rows are there once
     parts, jobs = [], []
     for train, valid in splits:
         part = Part(fitted(train.table, settings.max_onehot, settings.recipe.small), None)
