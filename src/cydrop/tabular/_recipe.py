@@ -135,11 +135,11 @@ class Recipe:
             self.layers(table, outputs), loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads
         )
         if self.small:
-            return _begun_at_random(net.build(table.rows.shape[1]), seed)
+            return _begun_at_random(net.build(table.rows.shape[1]))
         return net.initialize(table.rows)
 
 
-def _begun_at_random(net: Network, seed: int) -> Network:
+def _begun_at_random(net: Network) -> Network:
     """Biases from N(0, 1), and a last layer of zeros: predictions begin at 0."""
     parameters = net.parameters()
     last = max(int(name.partition(".")[0]) for name in parameters)
