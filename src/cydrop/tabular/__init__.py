@@ -1,4 +1,4 @@
-"""The strongest dropout network for tables, for tables as they are: RealMLP as estimators for scikit-learn.
+"""Networks for tables as they are: RealMLP, a dropout network with a recipe, as estimators for scikit-learn.
 
 `RealMLPClassifier` and `RealMLPRegressor` take frames of pandas or polars, or arrays, with categories, missing cells
 and numbers of any size (Holzmüller, Grinsztajn and Steinwart 2024, arXiv 2407.04491). They need scikit-learn 1.6 or
