@@ -32,7 +32,7 @@ LONGEST_HEADER = 1_000_000
 
 JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 OTHERS = {  # how files of other kinds begin, that people try to load
-    b"PK\x03\x04": "it is a zip archive, as torch.save and numpy.savez write",
+    b"PK\x03\x04": "it is a zip archive, as torch.save and numpy.savez write, and estimators for cydrop.tabular.load",
     b"\x80": "it seems to be a pickle, which pickle.load reads if you trust it",
     b"\x93NUMPY": "it is an array of numpy.save",
     b"\x89HDF": "it is an HDF5 file, as Keras writes",

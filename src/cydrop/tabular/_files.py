@@ -161,6 +161,8 @@ def load(path: Any, known: dict[str, Any], n_threads: int | None) -> Any:
             return _read(archive, os.path.getsize(place), folder, known, n_threads)
     except REFUSALS as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
+        if not zipfile.is_zipfile(place):
+            reason = "it is no zip archive; what Network.save wrote is read by cydrop.load"
         raise ValueError(f"{place} is not an estimator that cydrop.tabular can load: {reason}") from None
 
 
