@@ -336,7 +336,7 @@ def test_balanced_classes_count_rows_by_their_weights(table, rng):
     [
         ({0: -1.0}, r"class_weight\[0\] must be a finite number of at least 0, got -1"),
         ({0: np.nan}, r"class_weight\[0\] must be a finite number"),
-        ({"0": 2.0}, r"class_weight has the labels \['0'\], y has \[0, 1, 2\]"),
+        ({"0": 2.0}, r"class_weight names \['0'\], which are no labels of y: y has \[0, 1, 2\]"),
         ({0: 0, 1: 0, 2: 0}, "sample_weight and class_weight leave no row"),
         ("balancd", "class_weight='balancd' is not known; known are 'balanced'"),
         ([1.0, 2.0, 3.0], "class_weight must be a dict"),

@@ -46,7 +46,7 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         self._done += 1
-        shown = ("loss", "accuracy", "rmse", "val_loss", "val_accuracy", "val_rmse")
+        shown = ("loss", "accuracy", "rmse", "val_loss", "val_accuracy", "val_rmse", "val_error")
         parts = [f"{name} {metrics[name]:.4f}" for name in metrics if name in shown]
         speed = f"{network.training_rows / max(metrics['seconds'], 1e-9):,.0f} rows/s"
         if self._bar is not None:

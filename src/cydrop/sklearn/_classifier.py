@@ -279,7 +279,8 @@ class Classification(Task):
             raise TypeError(f"class_weight must be a dict of labels and weights, 'balanced' or None, got {given!r}")
         known = self.estimator.classes_.tolist()
         if not given.keys() <= set(known) and not set(known) <= given.keys():
-            raise ValueError(f"class_weight has the labels {list(given)}, y has {known}: some have no weight")
+            unknown = [label for label in given if label not in known]
+            raise ValueError(f"class_weight names {unknown}, which are no labels of y: y has {known}")
         of_class = [checks.number(f"class_weight[{label!r}]", given.get(label, 1.0), 0.0) for label in known]
         return np.array(of_class)[np.searchsorted(self.estimator.classes_, y)]
 

@@ -100,7 +100,8 @@ def class_factors(given: Any, classes: NDArray[Any], codes: NDArray[np.int64], w
         raise TypeError(f"class_weight must be a dict of labels and weights, 'balanced' or None, got {given!r}")
     known = classes.tolist()
     if not given.keys() <= set(known) and not set(known) <= given.keys():
-        raise ValueError(f"class_weight has the labels {list(given)}, y has {known}: some have no weight")
+        unknown = [label for label in given if label not in known]
+        raise ValueError(f"class_weight names {unknown}, which are no labels of y: y has {known}")
     return np.array([
         checks.number(f"class_weight[{label!r}]", given.get(label, 1.0), 0.0, low_open=True) for label in known
     ])  # fmt: skip
