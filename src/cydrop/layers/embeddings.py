@@ -38,8 +38,8 @@ KINDS = {
 
 
 class NumericEmbedding(Layer):
-    """Embeds the first columns: each of their numbers becomes several numbers, learned functions of it alone. The other
-    columns follow unchanged.
+    """Embeds the first columns of what comes in: each of their numbers becomes several numbers, learned functions of it
+    alone. The other columns follow unchanged.
 
     A dense layer needs many units for a function of one number that goes up and down; here it finds waves or pieces to
     make it of. The numbers should be scaled to about -3 to 3. What a number becomes depends on the kind:
@@ -52,7 +52,7 @@ class NumericEmbedding(Layer):
     "plr"               relu([cos(2 pi x w), sin(2 pi x w)] V + c): `size` numbers (Gorishniy, Rubachev and
                         Babenko 2022)
     "piecewise_linear"  x w + c + v V: `size` numbers, where v_t is the share of bin t that lies below x, from 0
-                        to 1 (without end below in the first bin, and above in the last one). V begins at 0
+                        to 1 (beyond the first and the last edge their lines go on). V begins at 0
                         (Gorishniy, Rubachev and Babenko 2022, version B of Gorishniy, Kotelnikov and Babenko 2025)
     ==================  =======================================================================================
 

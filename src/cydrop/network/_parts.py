@@ -165,15 +165,15 @@ class Parts(Cored):
         outputs x W at five random rows: its zero lies among the rows. `NumericEmbedding("piecewise_linear")` takes the
         edges of its bins from the rows. What other layers hold stays as it is.
 
-        All parameters change in one step, and the optimizer's moments start afresh. The same seed and rows give the
-        same bits, on any number of threads. Of very many rows the first are used: at most 1 GB in any layer.
+        Call it before `fit`: all parameters change in one step, what was learned is lost, and the optimizer's moments
+        start afresh. The same seed and rows give the same bits, on any number of threads. Of very many rows the first are used: at most 1 GB in any layer.
 
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
             Rows to train on.
         seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-            None takes that of the network.
+            None takes that of the network: a second call draws the same numbers.
 
         Returns
         -------
