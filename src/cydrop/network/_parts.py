@@ -166,7 +166,8 @@ class Parts(Cored):
         edges of its bins from the rows. What other layers hold stays as it is.
 
         Call it before `fit`: all parameters change in one step, what was learned is lost, and the optimizer's moments
-        start afresh. The same seed and rows give the same bits, on any number of threads. Of very many rows the first are used: at most 1 GB in any layer.
+        start afresh. The same seed and rows give the same bits, on any number of threads. Of very many rows the first
+        are used: at most 1 GB in any layer.
 
         Parameters
         ----------
