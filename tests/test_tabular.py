@@ -234,10 +234,34 @@ def test_one_class_is_predicted(label, rng):
 def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
     n = 12_000
     X = pd.DataFrame({"a": np.r_[7.0, np.zeros(n - 1)], "b": np.arange(n).astype(str), "c": rng.normal(size=n)})
-    model = RealMLPRegressor(**FAST | {"max_iter": 1}).fit(X, X["c"])
+    with pytest.warns(UserWarning, match=r"column 'b' .* 12,000 different values in 12,000 rows. Nearly all are numbers"):
+        model = RealMLPRegressor(**FAST | {"max_iter": 1}).fit(X, X["c"])
     assert np.isfinite(model.predict(X)).all()
     if model.parts_[0].preprocessor.embedded[0]:
         assert model.parts_[0].preprocessor.cardinalities[0] > 9000
+
+
+def test_categories_that_are_probably_none_are_named_once_in_a_warning(rng):
+    X = pd.DataFrame({"a": rng.normal(size=90), "day": pd.date_range("2020-01-01", periods=90).astype(str)})
+    model = RealMLPRegressor(**FAST | {"max_iter": 1})
+    with pytest.warns(UserWarning, match="column 'day' .* 90 different values in 90 rows.*make numbers of dates") as found:
+        model.fit(X, X["a"])
+    assert len(found) == 1
+    assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match="column 'a' .*convert the column"):
+        model.fit(X[["a"]].astype(object), X["a"])
+    model.set_params(categorical_features=["day"]).fit(X, X["a"])  # as somebody has said
+    model.set_params(categorical_features="from_dtype").fit(X.assign(day=X["day"].str[:7]), X["a"])
+
+
+def test_values_that_were_not_in_fit_are_named_in_a_warning_where_there_are_no_others(rng):
+    X = pd.DataFrame({"a": rng.normal(size=60), "b": rng.choice(["x", "y"], 60)})
+    model = RealMLPRegressor(**FAST | {"max_iter": 1}).fit(X, X["a"])
+    with pytest.warns(UserWarning, match="column 'b' has no value that it had in fit, but such as 'X'") as found:
+        model.predict(X.assign(b=X["b"].str.upper()))
+    assert found[0].filename == __file__
+    model.predict(X.assign(b=None))
+    model.predict(X.assign(b="z").head(5))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from cydrop.tabular._documentation import documented
 from cydrop.tabular._parameters import CLASSES, NUMBERS, keep
 from cydrop.tabular._table import Schema
 from cydrop.tabular._training import Part, fit, read
+from cydrop.tabular._warnings import warn_of_unknown
 
 
 class RealMLP(BaseEstimator, ABC):
@@ -182,6 +183,7 @@ class RealMLP(BaseEstimator, ABC):
         """The networks' input rows, an array a part."""
         check_is_fitted(self, "parts_")
         table = read(self, self.schema_, X)
+        warn_of_unknown(self.schema_, table, self.parts_[0].preprocessor.known)
         return [part.preprocessor.transform(table).rows for part in self.parts_]
 
     def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:

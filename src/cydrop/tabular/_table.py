@@ -65,12 +65,16 @@ class Schema:
     kinds: tuple[str, ...]  # NUMBER or CATEGORY
     text: tuple[bool | None, ...]  # of categories: whether they are text (True) or numbers (False); None: both, or none
 
+    @property
+    def categories(self) -> list[str]:
+        """The labels of those that are categories."""
+        return [label for label, kind in zip(self.labels, self.kinds, strict=True) if kind == CATEGORY]
+
     def read(self, columns: Columns) -> Table:
         """The same columns of another table. ValueError for text where numbers were, and the other way round."""
         table = _parsed(columns, self.kinds)
         texts = (text for kind, text in zip(self.kinds, self.text, strict=True) if kind == CATEGORY)
-        labels = (label for label, kind in zip(self.labels, self.kinds, strict=True) if kind == CATEGORY)
-        for label, column, text in zip(labels, table.categories, texts, strict=True):
+        for label, column, text in zip(self.categories, table.categories, texts, strict=True):
             now = _is_text(column)
             if None not in (text, now) and text != now:
                 words = {True: "text", False: "numbers"}

@@ -37,6 +37,7 @@ from cydrop.tabular._targets import (
     class_factors,
     codes_of,
 )
+from cydrop.tabular._warnings import warn_of_categories
 
 Job: TypeAlias = Callable[[Event], tuple[Network, History]]  # ends soon, with an error, once the event is set
 
@@ -103,6 +104,8 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
     schema, table = learned(columns, estimator.categorical_features)
+    if isinstance(estimator.categorical_features, str):  # nobody has said that they are categories
+        warn_of_categories(schema, table)
     rows, factors = _rows(estimator, task, table, y, sample_weight)
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if len(rows) <= settings.recipe.batch_size:
