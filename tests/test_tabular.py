@@ -234,7 +234,7 @@ def test_one_class_is_predicted(label, rng):
 def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
     n = 12_000
     X = pd.DataFrame({"a": np.r_[7.0, np.zeros(n - 1)], "b": np.arange(n).astype(str), "c": rng.normal(size=n)})
-    with pytest.warns(UserWarning, match=r"column 'b' .* 12,000 different values in 12,000 rows. Nearly all are numbers"):
+    with pytest.warns(UserWarning, match=r"column 'b' .* 12,000 different values .* Nearly all are numbers"):
         model = RealMLPRegressor(**FAST | {"max_iter": 1}).fit(X, X["c"])
     assert np.isfinite(model.predict(X)).all()
     if model.parts_[0].preprocessor.embedded[0]:
@@ -244,7 +244,7 @@ def test_a_column_of_one_value_but_for_one_row_and_ten_thousand_categories(rng):
 def test_categories_that_are_probably_none_are_named_once_in_a_warning(rng):
     X = pd.DataFrame({"a": rng.normal(size=90), "day": pd.date_range("2020-01-01", periods=90).astype(str)})
     model = RealMLPRegressor(**FAST | {"max_iter": 1})
-    with pytest.warns(UserWarning, match="column 'day' .* 90 different values in 90 rows.*make numbers of dates") as found:
+    with pytest.warns(UserWarning, match="column 'day' .* 90 different values.*make numbers of dates") as found:
         model.fit(X, X["a"])
     assert len(found) == 1
     assert found[0].filename == __file__

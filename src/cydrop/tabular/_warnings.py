@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-import numpy as np
-
 from cydrop.tabular._columns import Category, Value
 from cydrop.tabular._table import Schema, Table
 
