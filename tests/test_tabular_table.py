@@ -169,7 +169,7 @@ def test_none_of_the_columns_may_be_categories():
         ([True, False], r"boolean mask must have shape \(3,\), got: \(2,\)"),
         ([0, 3], r"must be in \[0, n_features - 1\] = \[0, 2\], got \[0, 3\]"),
         ([-1], r"must be in \[0, n_features - 1\] = \[0, 2\]"),
-        (["a", "z"], "item value 'z' which is not a valid feature name"),
+        (["a", "z"], r"names \['z'\], which X does not have"),
         ([0.5], "must be 'from_dtype', None, or an array-like of bool, int or str"),
         ([[0]], "array-like of bool, int or str"),
         (3, "array-like of bool, int or str"),

@@ -78,7 +78,7 @@ class Schema:
             now = _is_text(column)
             if None not in (text, now) and text != now:
                 words = {True: "text", False: "numbers"}
-                raise ValueError(f"X {label} holds {words[bool(now)]}, in fit it held {words[bool(text)]}")
+                raise ValueError(f"X {label} holds {words[bool(now)]}, in fit it held {words[bool(text)]}: convert it")
         return table
 
 
@@ -213,7 +213,7 @@ def _chosen(names: list[Any], given: Any) -> set[int]:
             )
         absent = [name for name in wanted if name not in place]
         if absent:
-            raise ValueError(f"categorical_features has a item value '{absent[0]}' which is not a valid feature name")
+            raise ValueError(f"categorical_features names {absent}, which X does not have: its columns are {names}")
         return {place[name] for name in wanted}
     if all(isinstance(entry, numbers.Integral) and not isinstance(entry, bool) for entry in wanted):
         if any(not 0 <= entry < n for entry in wanted):
