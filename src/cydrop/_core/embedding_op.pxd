@@ -11,7 +11,6 @@ from cydrop._core.number_embeddings cimport (
 )
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take
 from cydrop._core.optimizers cimport update_arena
-from cydrop._core.pace cimport BACKWARD_WEIGHT, tick
 
 
 # Numbers: op.numbers is (columns, frequencies or bins, size), op.parts are
@@ -73,7 +72,6 @@ cdef inline void numbers_op_backward(
     if upstream.updating:
         for i in range(op.n_parts):
             update_tensor(&op.parts[i])
-    tick(step.clock, BACKWARD_WEIGHT + step.slot)
     swap(upstream)
     if upstream.wanted:
         through_epilogue(below, upstream, op.n_in, step)
@@ -127,7 +125,6 @@ cdef inline void codes_op_backward(
     if upstream.updating:
         update_arena(op.weight.update, op.weight.data, op.weight.gradient, op.weight.moment1, op.weight.moment2,
                      op.weight.size, step.threads)
-    tick(step.clock, BACKWARD_WEIGHT + step.slot)
     swap(upstream)
     if upstream.wanted:
         through_epilogue(below, upstream, op.n_in, step)
