@@ -1,4 +1,4 @@
-"""Training on more threads, on more processes, and on several machines: time a step, efficiency, share of communication.
+"""Training on more threads, on more processes, and on several machines: time, efficiency, communication.
 
     python bench/scaling.py [--only L] [--batch 1024] [--workers 1,2,4] [--rounds 5] [--into FILE.json]
                             [--mpiexec "mpiexec -hosts a,b"]
@@ -6,8 +6,8 @@
 A worker is a thread of one process, or a process (a rank of MPI) of one thread. In strong scaling all workers share a
 batch of --batch rows; in weak scaling there are --batch rows for each of them. Every figure is the median of --rounds
 processes of their own (of --rounds mpiexecs), the configurations taking turns. Efficiency is the time of one ordinary
-step on one thread divided by the time at hand, and, in strong scaling, by the number of workers. The share of communication
-is the time that rank 0 spends in MPI's calls, waiting for the others included.
+step on one thread divided by the time at hand, and, in strong scaling, by the number of workers. Communication is the
+share of the time that rank 0 spends in MPI's calls, waiting for the others included.
 
 "sharded" is one process with the additions of DataParallel(shards=8), which every number of ranks shares. Ranks need
 mpi4py and mpiexec beside Python or on the PATH; without them only threads are measured, and that is said.

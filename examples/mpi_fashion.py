@@ -5,8 +5,8 @@
     mpiexec -n 4 -hosts first,second python -m mpi4py mpi_fashion.py FOLDER   # and on two machines (MPICH)
 
 FOLDER holds the four IDX files (fashion_mnist.py says where they are from) and must be there on every machine. Needs
-`pip install mpi4py` and an MPI: `pip install mpich`, or the machine's own. `python -m mpi4py` ends all processes when one
-fails. The last line is a SHA-256 of all parameters: compare it.
+`pip install mpi4py` and an MPI: `pip install mpich`, or the machine's own. `python -m mpi4py` ends all processes when
+one fails. The last line is a SHA-256 of all parameters: compare it.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""Two machines on one: network namespaces joined by a virtual cable, each with a host name and a /dev/shm of its own, so
-that MPI has nothing but the cable to talk over.
+"""Two machines on one: network namespaces joined by a virtual cable, each with a host name and a /dev/shm of its own,
+so that MPI has nothing but the cable to talk over.
 
        namespace 0                            namespace 1
     10.99.x.1  link0 ====== veth pair ====== link0  10.99.x.2
@@ -69,8 +69,10 @@ class Pair:
         """Bytes that each has sent over the cable so far."""
         return [self._counter(name, "statistics/tx_bytes") for name in self.names]
 
-    def mpiexec(self, program: str, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """MPICH's mpiexec from the first machine, one rank on each; UCX takes what it finds first unless it is told."""
+    def mpiexec(
+        self, program: str, command: list[str], environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """MPICH's mpiexec from the first machine, one rank on each; UCX takes what it finds first unless told."""
         told = environment | {"UCX_TLS": "tcp", "UCX_NET_DEVICES": LINK, "FI_PROVIDER": "tcp"}
         given = [part for name, value in told.items() for part in ("-genv", name, value)]
         launch = [program, "-launcher", "ssh", "-launcher-exec", str(self.enter), "-hosts", ",".join(self.hosts)]
