@@ -501,6 +501,31 @@ def test_several_networks_give_their_mean(cls, data):
     np.testing.assert_allclose(getattr(four, method)(X), np.mean(alone, axis=0), rtol=1e-12)
 
 
+def test_lines_of_several_networks_say_which(data, capsys):
+    X, price = data
+    RealMLPRegressor(**FAST, verbose=1).fit(X, price)
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [f"epoch {n}/3" for n in (1, 2, 3)]
+    RealMLPRegressor(**FAST, n_ensemble=2, n_folds=2, n_threads=2, verbose=True).fit(X, price)
+    found = sorted(line.split("  ")[:2] for line in capsys.readouterr().out.splitlines())
+    assert found == [[f"network {network} of 4", f"epoch {n}/3"] for network in (1, 2, 3, 4) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("options", [{}, {"metric": "log_loss"}])
+def test_the_latest_of_the_epochs_with_the_least_error_is_kept(options, data):
+    X, price = data
+    y = (price > np.median(price)).astype(int)
+    held = slice(300, 400)
+    model = RealMLPClassifier(**FAST | {"max_iter": 12}, n_ensemble=2, **options)
+    model.fit(X[:300], y[:300], X_val=X[held], y_val=y[held])
+    for history, epoch in zip(model.histories_, model.best_epochs_, strict=True):
+        errors = np.array(history.metrics["val_error"])
+        assert epoch == np.flatnonzero(errors == errors.min())[-1] + 1
+    model = RealMLPClassifier(**FAST | {"max_iter": 12}, **options).fit(X[:300], y[:300], X_val=X[held], y_val=y[held])
+    p = model.predict_proba(X[held])
+    error = log_loss(y[held], p) if options else (p.argmax(axis=1) != y[held]).mean()
+    assert error == pytest.approx(model.history_.metrics["val_error"][model.best_epochs_[0] - 1], rel=1e-5)
+
+
 @pytest.mark.parametrize("cls", [RealMLPClassifier, RealMLPRegressor])
 def test_the_bits_do_not_depend_on_the_number_of_threads(cls, data):
     X, price = data
@@ -551,12 +576,12 @@ import numpy as np
 from cydrop.tabular import RealMLPRegressor, _recipe
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-tell = _recipe.BestEpoch.on_epoch_end
+tell = _recipe.HeldOut.on_epoch_end
 def told(self, network, epoch, metrics):
     tell(self, network, epoch, metrics)
     if epoch == 2:
         os.write(1, b"two epochs\\n")
-_recipe.BestEpoch.on_epoch_end = told
+_recipe.HeldOut.on_epoch_end = told
 X = np.random.default_rng(0).normal(size=(400, 3))
 model = RealMLPRegressor(max_iter=10**6, n_ensemble=3, n_threads=int(sys.argv[1]), random_state=0)
 before = dict(vars(model))

@@ -170,6 +170,11 @@ class RealMLP(BaseEstimator, ABC):
         return self.histories_[0]
 
     @property
+    def best_epochs_(self) -> list[int]:
+        """The epoch that was kept of each network, counted from 1, in the order of `networks_`."""
+        return [epoch for part in self._fitted_parts() for epoch in part.best_epochs]
+
+    @property
     def n_iter_(self) -> int:
         """How many epochs each network was trained for."""
         return len(self.history_)
@@ -221,6 +226,7 @@ class RealMLP(BaseEstimator, ABC):
     metric="""
         What the best epoch is chosen by; of equally good ones the latest. "error" (the share of wrong labels) where
         labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.""",
+    error='the share of wrong labels, or with metric="log_loss" the log-loss.',
     parameters="""
     class_weight : dict, "balanced" or None
         Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
@@ -310,6 +316,7 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
         For classifiers; here "auto" and 0 are allowed, and change nothing.""",
     metric="""
         Only "error", the RMSE; with several targets, each in units of its standard deviation.""",
+    error="the RMSE, of each target in units of its standard deviation.",
     parameters="",
     attributes="",
 )

@@ -26,6 +26,7 @@ class Settings:
     n_ensemble: int
     n_folds: int
     n_threads: int
+    verbose: bool
 
 
 def checked(estimator: Any, task: str) -> Settings:
@@ -50,7 +51,6 @@ def checked(estimator: Any, task: str) -> Settings:
         embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
         small=checks.flag("small", estimator.small),
         n_threads=threads.resolve(estimator.n_threads),
-        verbose=estimator.verbose,
         task=task,
     )
     return Settings(
@@ -63,6 +63,7 @@ def checked(estimator: Any, task: str) -> Settings:
         n_ensemble=checks.integer("n_ensemble", estimator.n_ensemble, 1),
         n_folds=checks.integer("n_folds", estimator.n_folds, 1),
         n_threads=threads.resolve(estimator.n_threads),
+        verbose=bool(estimator.verbose),
     )
 
 

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
-from cydrop.callbacks import Callback
+from cydrop.callbacks import Callback, ProgressBar
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.network import Network
@@ -28,7 +28,7 @@ from cydrop.tabular import _splits
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._parameters import CLASSES, Settings, checked
 from cydrop.tabular._preprocessing import Preprocessor, fitted
-from cydrop.tabular._recipe import train_member
+from cydrop.tabular._recipe import Member, train_member
 from cydrop.tabular._table import Schema, Table, columns_of, learned
 from cydrop.tabular._targets import (
     Standard,
@@ -39,7 +39,7 @@ from cydrop.tabular._targets import (
 )
 from cydrop.tabular._warnings import warn_of_categories
 
-Job: TypeAlias = Callable[[Event], tuple[Network, History]]  # ends soon, with an error, once the event is set
+Job: TypeAlias = Callable[[Event], Member]  # ends soon, with an error, once the event is set
 
 
 ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_init or weight_decay"
@@ -53,6 +53,7 @@ class Part:
     standard: Standard | None  # of numbers
     networks: list[Network] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
+    best_epochs: list[int] = field(default_factory=list)  # those that were kept, counted from 1
 
 
 @dataclass(eq=False)
@@ -113,7 +114,7 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
     rng = _random_state(estimator.random_state)
     splits = _split(rng, rows, task, settings, held)
     del columns, table, rows, held  # while networks are trained, their rows are there once
-    parts, jobs = [], []
+    parts, jobs, total = [], list[Job](), len(splits) * settings.n_ensemble
     for train, valid in splits:
         part = Part(fitted(train.table, settings.max_onehot, settings.recipe.small), None)
         if task != CLASSES:
@@ -121,11 +122,14 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
         parts.append(part)
         for _ in range(settings.n_ensemble):
             seed = int(rng.randint(2**31 - 1))
-            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits))))
-    for number, (network, history) in enumerate(_all(jobs, settings.n_threads)):
-        network.n_threads = estimator.n_threads
-        parts[number // settings.n_ensemble].networks.append(network)
-        parts[number // settings.n_ensemble].histories.append(history)
+            label = f"network {len(jobs) + 1} of {total}" if total > 1 else ""
+            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits)), label))
+    for number, member in enumerate(_all(jobs, settings.n_threads)):
+        member.network.n_threads = estimator.n_threads
+        part = parts[number // settings.n_ensemble]
+        part.networks.append(member.network)
+        part.histories.append(member.history)
+        part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
 
 
@@ -139,21 +143,24 @@ def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Sett
     return replace(settings, recipe=recipe)
 
 
-def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Job:
+def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, label: str) -> Job:
     """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
 
-    def run(stop: Event) -> tuple[Network, History]:
+    def run(stop: Event) -> Member:
+        callbacks: list[Callback] = [_Stop(stop)]
+        if settings.verbose:
+            callbacks.append(ProgressBar(label=label))
         targets = [rows.y if part.standard is None else part.standard.applied(rows.y) for rows in (train, valid)]
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)],
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, callbacks,
         )  # fmt: skip
 
     return run
 
 
-def _all(jobs: list[Job], n_threads: int) -> list[tuple[Network, History]]:
+def _all(jobs: list[Job], n_threads: int) -> list[Member]:
     """What the jobs give, in their order; as many at a time as there are threads. The engine runs without the GIL.
 
     After Ctrl-C, which comes to this thread alone, or an error of one the others end with their epoch.
