@@ -118,7 +118,7 @@ class Dense(RandomLayer):
         checks.one_of("bias_init", bias_init, BIAS_INITIALIZATIONS)
         self.declare(
             units=checks.integer("units", units, 1, checks.MOST_UNITS),
-            activation=resolve_activation(activation),
+            activation=resolve_activation(activation, "None"),
             bias=checks.flag("bias", bias),
             weight_init=weight_init,
             bias_init=bias_init,
