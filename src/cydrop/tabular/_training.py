@@ -7,8 +7,10 @@ A part is a fold; without folds there is one. Its members differ in their seeds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, TypeAlias
@@ -16,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
@@ -208,7 +210,7 @@ def _random_state(given: Any) -> np.random.RandomState:
 def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -> tuple[Rows, Doubles]:
     """Checked rows of weight above 0, and the weight of each class; sets what the estimator knows of its targets."""
     y = checked_labels(y) if task == CLASSES else checked_numbers(y)
-    check_consistent_length(table.numbers, y)
+    _check_length("X", table, "y", y)
     if len(y) < 2:
         raise ValueError(f"n_samples={len(y)}: one row to train on and one to validate on are needed at least")
     weight = np.ones(len(y))
@@ -238,19 +240,32 @@ def _given_validation(
         raise ValueError(f"X_val and y_val belong together, {'X_val' if X_val is None else 'y_val'} is missing")
     if settings.n_folds > 1:
         raise ValueError(f"n_folds={settings.n_folds} validates on folds of X; X_val and y_val are for n_folds=1")
-    try:
+    with _about("X_val"):
         table = read(estimator, schema, X_val)
-    except (ValueError, TypeError) as error:  # which names X
-        raise type(error)(f"X_val: {error}") from None
+    with _about("y_val"):
+        y = checked_labels(y_val, "y_val") if task == CLASSES else checked_numbers(y_val, "y_val")
+    _check_length("X_val", table, "y_val", y)
     if task == CLASSES:
-        codes = codes_of(checked_labels(y_val, "y_val"), estimator.classes_, "y_val")
-        check_consistent_length(table.numbers, codes)
+        codes = codes_of(y, estimator.classes_, "y_val")
         return Rows(table, codes, factors[codes])
-    y = checked_numbers(y_val, "y_val")
-    check_consistent_length(table.numbers, y)
     if y.shape[1:] != estimator.target_shape_:
         raise ValueError(f"y_val has shape {y.shape}, y has rows of shape {estimator.target_shape_}")
     return Rows(table, y.reshape(len(y), -1), np.ones(len(y)))
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Errors about X or y name X_val or y_val instead."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message, found = re.subn(rf"^(Input )?{name[0]}(?= )", rf"\g<1>{name}", str(error))
+        raise type(error)(message if found or name in message else f"{name}: {message}") from None
+
+
+def _check_length(X_name: str, table: Table, y_name: str, y: NDArray[Any]) -> None:
+    if len(table) != len(y):
+        raise ValueError(f"{X_name} and {y_name} have inconsistent numbers of samples: {len(table)} and {len(y)} rows")
 
 
 def read(estimator: Any, schema: Schema, X: Any) -> Table:
@@ -272,5 +287,16 @@ def _split(
     if settings.n_folds > 1:
         pairs = _splits.folds(rng, len(rows), settings.n_folds, codes)
     else:
+        _check_fraction(settings.validation_fraction, len(rows))
         pairs = [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
     return [(rows.take(train), rows.take(valid)) for train, valid in pairs]
+
+
+def _check_fraction(fraction: float, n: int) -> None:
+    """Raises for a share that is no row, or all of them; of two rows one is held out whatever it is."""
+    if n > 2 and round(fraction * n) == 0:
+        raise ValueError(f"validation_fraction={fraction} of {n:,} rows is none to hold out; give at least {1 / n:.2g}")
+    if n > 2 and round(fraction * n) == n:
+        raise ValueError(
+            f"validation_fraction={fraction} of {n:,} rows leaves none to train on; give at most {1 - 1 / n:.2g}"
+        )
