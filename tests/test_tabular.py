@@ -735,11 +735,11 @@ def test_samples_of_targets_far_from_0_or_huge_keep_their_spread(rng):
     np.testing.assert_allclose(spreads[2], spreads[0], rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:nothing is drawn")
 def test_without_dropout_the_spread_is_that_of_the_networks(data):
     X, price = data
     model = RealMLPRegressor(**FAST, n_ensemble=2, dropout=0.0).fit(X, price)
-    mc = model.predict_mc(X, samples=2)
+    with pytest.warns(UserWarning, match="nothing is drawn .*, since there is no dropout: only the networks differ"):
+        mc = model.predict_mc(X, samples=2)
     np.testing.assert_allclose(mc.mean, model.predict(X), rtol=1e-5)
     assert (mc.std > 0).any()
     with pytest.raises(
@@ -753,7 +753,7 @@ def test_without_dropout_the_spread_is_that_of_the_networks(data):
         ValueError, match=r"rate=0.5 has nothing to act on: with small=True the networks have no dropout"
     ):
         alone.predict_mc(X, samples=2, rate=0.5)
-    with pytest.warns(UserWarning, match="nothing is drawn"):
+    with pytest.warns(UserWarning, match="all are the same, and a spread of 0 is no certainty"):
         np.testing.assert_allclose(alone.predict_mc(X, samples=2).mean, alone.predict_proba(X), rtol=1e-5)
 
 

@@ -125,7 +125,8 @@ class RealMLP(BaseEstimator, ABC):
         Warns
         -----
         UserWarning
-            Where nothing is drawn, so that all samples are the same and the spread is 0, which is not certainty.
+            Where nothing is drawn, so that all samples of a network are the same; the spread of one network is then 0,
+            which is not certainty.
         """
         inputs = self._inputs(X)
         if seed is None and isinstance(self.random_state, int | np.integer):
@@ -142,7 +143,7 @@ class RealMLP(BaseEstimator, ABC):
         if checks.rate("rate", rate) and not drops:
             why = "small=True" if self.small else "dropout=0"
             raise ValueError(f"rate={rate} has nothing to act on: with {why} the networks have no dropout layers")
-        return rate
+        return rate if drops else None
 
     def save(self, path: Any) -> None:
         """Writes the fitted estimator to a file: parameters, columns, what was learned from them, and the networks.
