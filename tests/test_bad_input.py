@@ -171,11 +171,11 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
         (lambda: cd.SGD(weight_decay=float("inf")), ValueError, "weight_decay must be a finite number of at least 0, got inf$"),
         (lambda: cd.Dropout("half"), TypeError, "rate must be a number, got 'half'"),
         (lambda: cd.Dropout(0.5, mode="outverted"), ValueError, "mode='outverted' is not known; known are 'inverted', 'vanilla'"),
-        (lambda: cd.Dropout(0.5, shared="row"), ValueError, "shared='row' is not known; known are 'batch'"),
+        (lambda: cd.Dropout(0.5, shared="row"), ValueError, "shared='row' is not known; known are 'batch', None"),
         (lambda: cd.Dropout(0.5, seed="x"), TypeError, "seed must be None, an int"),
         (lambda: cd.Dense(0), ValueError, "units must be at least 1, got 0"),
         (lambda: cd.Dense(2.5), TypeError, "units must be an integer"),
-        (lambda: cd.Dense(2, activation="rleu"), ValueError, "activation='rleu' is not known; known are 'relu'"),
+        (lambda: cd.Dense(2, activation="rleu"), ValueError, "activation='rleu' is not known; known are 'relu', .*, None"),
         (lambda: cd.Dense(2, activation=3), TypeError, "activation must be one of"),
         (lambda: cd.Dense(2, weight_init="zeros"), ValueError, "weight_init='zeros' is not known; known are 'he_normal'"),
         (lambda: cd.Dense(2, bias_init="ones"), ValueError, "bias_init='ones' is not known; known are 'zeros', 'he_normal'"),
@@ -201,7 +201,7 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
         (lambda: cd.Network(cd.Dense(2)), TypeError, "layers must be a list of layers"),
         (lambda: cd.Network(["relu"]), TypeError, r"layers\[0\] must be a cydrop layer, got 'relu'"),
         (lambda: cd.Network([cd.Dense]), TypeError, r"layers\[0\] must be a cydrop layer"),
-        (lambda: cd.Network([cd.Dense(2)], loss="crossentropy"), ValueError, "loss='crossentropy' is not known; known are"),
+        (lambda: cd.Network([cd.Dense(2)], loss="crossentropy"), ValueError, "loss='crossentropy' is not known; known are .*, a loss object"),
         (lambda: cd.Network([cd.Dense(2)], optimizer="adamm"), ValueError, "optimizer='adamm' is not known; known are 'sgd'"),
         (lambda: cd.Network([cd.Dense(2)], seed=-1), ValueError, "seed must not be negative"),
         (lambda: cd.Network([cd.Dense(2)], seed="0"), TypeError, "seed must be None, an int"),
@@ -247,6 +247,16 @@ def test_bad_options_of_fit_are_refused_and_change_nothing(options, error, messa
 def test_nonsense_gets_a_sentence_that_says_what_was_expected(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_arguments_are_refused_by_the_name_of_the_public_class():
+    net = network()
+    with pytest.raises(TypeError, match=r"^Network.initialize\(\) missing 1 required positional argument: 'X'"):
+        net.initialize()
+    with pytest.raises(TypeError, match=r"^Network.predict_mc\(\) got an unexpected keyword argument 'sample'"):
+        net.predict_mc(X, sample=3)
+    with pytest.raises(TypeError, match=r"^Network.backward\(\) missing"):
+        net.backward()
 
 
 def test_a_wrong_gradient_shape_is_refused():

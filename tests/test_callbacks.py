@@ -701,6 +701,14 @@ def test_the_progress_bar_writes_lines_where_no_terminal_is(data):
     assert "accuracy" in text.getvalue()
 
 
+def test_lines_of_several_networks_begin_with_a_label(data):
+    text = io.StringIO()
+    network().fit(*data, epochs=2, callbacks=[callbacks.ProgressBar(text, label="fold 3")], verbose=0)
+    assert [line.split("  ")[0] for line in text.getvalue().splitlines()] == ["fold 3", "fold 3"]
+    with pytest.raises(TypeError, match="label must be a str, got 3"):
+        callbacks.ProgressBar(label=3)
+
+
 def test_lines_have_the_rows_a_second_of_training_without_validation_rows(data):
     text = io.StringIO()
     net = network()

@@ -118,7 +118,7 @@ def test_columns_are_checked_by_name_and_number(data, classifier):
         classifier.predict(X[list(X)[::-1]])
     with pytest.raises(ValueError, match="X has 1 features, but RealMLPClassifier is expecting 2"):
         RealMLPClassifier(**FAST).fit(np.eye(2), [0, 1]).predict([[1.0]])
-    with pytest.raises(ValueError, match="X column 'street' holds numbers, in fit it held text"):
+    with pytest.raises(ValueError, match="X column 'street' holds numbers or booleans, in fit it held text"):
         classifier.predict(X.assign(street=3.5))
     for method in ("predict", "predict_proba", "predict_mc"):
         with pytest.raises(NotFittedError):
@@ -268,14 +268,15 @@ def test_values_that_were_not_in_fit_are_named_in_a_warning_where_there_are_no_o
     ("X", "y", "error", "message"),
     [
         ([[1.0], [np.inf]], [0, 1], ValueError, "contains infinity"),
-        ([[1.0], [2.0]], [0.5, np.nan], ValueError, "NaN"),
+        ([[1.0], [2.0]], [0.5, np.nan], ValueError, "Input y contains NaN: row 1 has missing values; leave these"),
+        ([[1.0], [2.0]], [1.0, 2j], ValueError, "Complex data not supported: y holds complex numbers$"),
         ([[1.0], [2.0]], [0.5, 1.5], ValueError, "Unknown label type"),
         ([[1.0], [2.0]], [0, 1, 0], ValueError, "inconsistent numbers of samples"),
         ([[1.0], [2.0]], [[0, 1], [1, 0]], ValueError, "1d array"),
         ([[1.0], [2.0]], None, ValueError, "requires y"),
         (pd.DataFrame({"a": pd.to_datetime(["2024-01-01"] * 2)}), [0, 1], TypeError, "holds dates or times"),
         (pd.DataFrame([[1, 2], [3, 4]], columns=["a", "a"]), [0, 1], ValueError, "X has column 'a' more than once"),
-        ([[1.0], [2.0]], np.array(["a", None]), ValueError, "it has 1 missing labels, the first in row 1"),
+        ([[1.0], [2.0]], np.array(["a", None]), ValueError, "Input y contains NaN: row 1 has missing labels; leave"),
         ([[1.0], [2.0]], pd.Series(["a", None], dtype="string"), ValueError, "missing labels"),
         ([[1.0], [2.0]], np.array([1, "a"], dtype=object), ValueError, r"several types \(int, str\); make all of them"),
     ],
@@ -294,6 +295,12 @@ def test_what_cannot_be_learned_is_refused(X, y, error, message):
         (np.array([{}, {}]), TypeError, "y must hold numbers"),
         (3.0, TypeError, "y must hold numbers"),
         (pd.to_datetime(["2024-01-01"] * 2), TypeError, r"y holds dates or times \(datetime64.*\); make numbers"),
+        ([1.0, 2j], ValueError, "Complex data not supported: y holds complex numbers$"),
+        ([None, 0.0], ValueError, "Input y contains NaN: row 0 has missing values; leave these rows out"),
+        ([np.nan] * 5, ValueError, "Input y contains NaN: rows 0, 1, 2 and 2 others have missing values"),
+        ([[np.nan, 1.0], [1.0, np.nan]], ValueError, "Input y contains NaN: rows 0, 1 have missing values"),
+        ([np.inf, 0.0], ValueError, "Input y contains infinity: row 0 has it"),
+        (np.zeros((2, 2, 2)), ValueError, r"y must be of shape \(n_samples,\) or"),
         ([1e306, 0.0], ValueError, r"y has numbers beyond 1e\+305; give them in other units"),
     ],
 )
@@ -361,6 +368,25 @@ def test_what_is_for_classifiers_is_refused_by_regressors():
     for options in ({"metric": "log_loss"}, {"label_smoothing": 0.1}):
         with pytest.raises(ValueError, match=f"{next(iter(options))}=.* is for classifiers"):
             RealMLPRegressor(**options).fit([[1.0], [2.0]], [0.0, 1.0])
+    with pytest.raises(
+        ValueError, match="metric='rmse' is not known; a regressor has 'error' alone: its best epoch is"
+    ):
+        RealMLPRegressor(metric="rmse").fit([[1.0], [2.0]], [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weight": "balancd"}, "known are 'balanced', a dict of labels and weights, None"),
+        ({"numeric_embedding": "ple"}, "known are 'pbld', 'plr', 'piecewise_linear', None"),
+        ({"numeric_embedding": 3}, "must be one of 'pbld', 'plr', 'piecewise_linear', None, got 3"),
+        ({"label_smoothing": "none"}, "known are 'auto', a number"),
+        ({"label_smoothing": None}, "label_smoothing must be one of 'auto', a number, got None"),
+    ],
+)
+def test_what_is_known_beside_names_is_said(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        RealMLPClassifier(**FAST, **options).fit([[1.0], [2.0]], [0, 1])
 
 
 # Weights ----------------------------------------------------------------------------------------------------
@@ -465,8 +491,12 @@ def test_rows_to_validate_on_may_be_given(data):
         ({"X_val": X[300:]}, "X_val and y_val belong together, y_val is missing"),
         ({"y_val": y[300:]}, "X_val and y_val belong together, X_val is missing"),
         ({"X_val": X[300:], "y_val": ["free"] * 100}, "y_val has classes"),
-        ({"X_val": X[300:], "y_val": y[301:]}, "inconsistent"),
+        ({"X_val": X[300:], "y_val": y[301:]}, "X_val and y_val have inconsistent numbers of samples: 100 and 99"),
         ({"X_val": X[list(X)[1:]], "y_val": y}, "X_val: The feature names should match"),
+        ({"X_val": X[300:].assign(street=1), "y_val": y[300:]}, "X_val column 'street' holds numbers"),
+        ({"X_val": X[300:].assign(size=np.inf), "y_val": y[300:]}, "Input X_val contains infinity: column 'size', row"),
+        ({"X_val": X[300:], "y_val": np.c_[y, y][300:]}, "y_val should be a 1d array"),
+        ({"X_val": X[300:], "y_val": np.arange(100) + 0.5}, "y_val: Unknown label type"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -475,6 +505,47 @@ def test_rows_to_validate_on_may_be_given(data):
         RealMLPClassifier(**FAST, n_folds=2).fit(X, y, X_val=X, y_val=y)
     with pytest.raises(ValueError, match="y_val has shape"):
         RealMLPRegressor(**FAST).fit(X, price, X_val=X, y_val=np.c_[price, price])
+    with pytest.raises(ValueError, match="X_val has 1 features, but RealMLPRegressor is expecting 2"):
+        RealMLPRegressor(**FAST).fit(np.eye(2), [0, 1], X_val=[[1.0]], y_val=[1])
+    with pytest.raises(ValueError, match="X_val and y_val have inconsistent numbers of samples: 1 and 2"):
+        RealMLPRegressor(**FAST).fit(np.eye(2), [0, 1], X_val=[[1.0, 2.0]], y_val=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n", "message"),
+    [
+        (1e-9, 20, "validation_fraction=1e-09 of 20 rows is none to hold out; give at least 0.05"),
+        (0.999, 20, "validation_fraction=0.999 of 20 rows leaves none to train on; give at most 0.95"),
+        (0.01, 2, None),  # no choice
+        (0.2, 3, None),
+    ],
+)
+def test_a_share_that_is_no_row_or_all_of_them_is_refused(fraction, n, message, rng):
+    X = rng.normal(size=(n, 2))
+    model = RealMLPRegressor(**FAST, validation_fraction=fraction)
+    if message is None:
+        assert len(model.fit(X, X[:, 0]).best_epochs_) == 1
+        return
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, X[:, 0])
+    model.fit(X, X[:, 0], X_val=X, y_val=X[:, 0])  # which takes its place
+
+
+def test_arguments_that_it_does_not_have_are_refused_by_the_name_of_the_class(data):
+    X, price = data
+    model = RealMLPRegressor(**FAST)
+    for name in ("eval_set", "validation_data"):
+        message = (
+            rf"RealMLPRegressor.fit\(\) got an unexpected keyword argument '{name}'; rows to validate on are X_val="
+        )
+        with pytest.raises(TypeError, match=message):
+            model.fit(X, price, **{name: [(X, price)]})
+    with pytest.raises(TypeError, match=r"RealMLPRegressor.fit\(\) got an unexpected keyword argument 'epochs'$"):
+        model.fit(X, price, epochs=3)
+    with pytest.raises(TypeError, match=r"RealMLPRegressor.predict_mc\(\) got an unexpected keyword argument 'sample'"):
+        model.predict_mc(X, sample=3)
+    with pytest.raises(TypeError, match=r"RealMLPClassifier.fit\(\) missing 1 required"):
+        RealMLPClassifier().fit(X)
 
 
 @pytest.mark.parametrize("cls", [RealMLPClassifier, RealMLPRegressor])
@@ -499,6 +570,31 @@ def test_several_networks_give_their_mean(cls, data):
             vars(single).update(vars(four) | {"parts_": [type(part)(part.preprocessor, part.standard, [network])]})
             alone.append(getattr(single, method)(X))
     np.testing.assert_allclose(getattr(four, method)(X), np.mean(alone, axis=0), rtol=1e-12)
+
+
+def test_lines_of_several_networks_say_which(data, capsys):
+    X, price = data
+    RealMLPRegressor(**FAST, verbose=1).fit(X, price)
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [f"epoch {n}/3" for n in (1, 2, 3)]
+    RealMLPRegressor(**FAST, n_ensemble=2, n_folds=2, n_threads=2, verbose=True).fit(X, price)
+    found = sorted(line.split("  ")[:2] for line in capsys.readouterr().out.splitlines())
+    assert found == [[f"network {network} of 4", f"epoch {n}/3"] for network in (1, 2, 3, 4) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("options", [{}, {"metric": "log_loss"}])
+def test_the_latest_of_the_epochs_with_the_least_error_is_kept(options, data):
+    X, price = data
+    y = (price > np.median(price)).astype(int)
+    held = slice(300, 400)
+    model = RealMLPClassifier(**FAST | {"max_iter": 12}, n_ensemble=2, **options)
+    model.fit(X[:300], y[:300], X_val=X[held], y_val=y[held])
+    for history, epoch in zip(model.histories_, model.best_epochs_, strict=True):
+        errors = np.array(history.metrics["val_error"])
+        assert epoch == np.flatnonzero(errors == errors.min())[-1] + 1
+    model = RealMLPClassifier(**FAST | {"max_iter": 12}, **options).fit(X[:300], y[:300], X_val=X[held], y_val=y[held])
+    p = model.predict_proba(X[held])
+    error = log_loss(y[held], p) if options else (p.argmax(axis=1) != y[held]).mean()
+    assert error == pytest.approx(model.history_.metrics["val_error"][model.best_epochs_[0] - 1], rel=1e-5)
 
 
 @pytest.mark.parametrize("cls", [RealMLPClassifier, RealMLPRegressor])
@@ -551,12 +647,12 @@ import numpy as np
 from cydrop.tabular import RealMLPRegressor, _recipe
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-tell = _recipe.BestEpoch.on_epoch_end
+tell = _recipe.HeldOut.on_epoch_end
 def told(self, network, epoch, metrics):
     tell(self, network, epoch, metrics)
     if epoch == 2:
         os.write(1, b"two epochs\\n")
-_recipe.BestEpoch.on_epoch_end = told
+_recipe.HeldOut.on_epoch_end = told
 X = np.random.default_rng(0).normal(size=(400, 3))
 model = RealMLPRegressor(max_iter=10**6, n_ensemble=3, n_threads=int(sys.argv[1]), random_state=0)
 before = dict(vars(model))
@@ -639,13 +735,33 @@ def test_samples_of_targets_far_from_0_or_huge_keep_their_spread(rng):
     np.testing.assert_allclose(spreads[2], spreads[0], rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:nothing is drawn")
 def test_without_dropout_the_spread_is_that_of_the_networks(data):
     X, price = data
     model = RealMLPRegressor(**FAST, n_ensemble=2, dropout=0.0).fit(X, price)
-    mc = model.predict_mc(X, samples=2)
+    with pytest.warns(UserWarning, match="nothing is drawn .*, since there is no dropout: only the networks differ"):
+        mc = model.predict_mc(X, samples=2)
     np.testing.assert_allclose(mc.mean, model.predict(X), rtol=1e-5)
     assert (mc.std > 0).any()
+    with pytest.raises(
+        ValueError, match=r"rate=0.5 has nothing to act on: with dropout=0 the networks have no dropout"
+    ):
+        model.predict_mc(X, samples=2, rate=0.5)
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], got 2"):
+        model.predict_mc(X, samples=2, rate=2)
+    alone = RealMLPClassifier(**FAST, small=True).fit(X, price > 6)
+    with pytest.raises(
+        ValueError, match=r"rate=0.5 has nothing to act on: with small=True the networks have no dropout"
+    ):
+        alone.predict_mc(X, samples=2, rate=0.5)
+    with pytest.warns(UserWarning, match="all are the same, and a spread of 0 is no certainty"):
+        np.testing.assert_allclose(alone.predict_mc(X, samples=2).mean, alone.predict_proba(X), rtol=1e-5)
+
+
+def test_log_probabilities_are_those_of_the_probabilities(data, classifier):
+    X, _ = data
+    np.testing.assert_array_equal(classifier.predict_log_proba(X), np.log(classifier.predict_proba(X)))
+    sure = RealMLPClassifier(**FAST).fit(X, ["only"] * 400)
+    np.testing.assert_array_equal(sure.predict_log_proba(X), 0.0)
 
 
 # scikit-learn -----------------------------------------------------------------------------------------------

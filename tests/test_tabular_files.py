@@ -56,6 +56,7 @@ def test_a_classifier_comes_back_with_the_same_bits(labels, options, X, tmp_path
     assert other.get_params() == model.get_params()
     assert other.feature_names_in_.tolist() == list(X)
     assert [history.metrics for history in other.histories_] == [history.metrics for history in model.histories_]
+    assert other.best_epochs_ == model.best_epochs_
 
 
 @pytest.mark.parametrize("targets", [0, 1, 3])

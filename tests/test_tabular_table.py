@@ -213,8 +213,12 @@ def test_dates_are_refused_with_what_to_do(X, categorical_features):
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (np.eye(2) * 1j, ValueError, "Complex data not supported"),
-        (pd.DataFrame({"a": [1j]}), ValueError, "Complex data not supported"),
+        (
+            np.eye(2) * 1j,
+            ValueError,
+            r"X holds complex numbers \(complex128\). Complex data not supported: make columns",
+        ),
+        (pd.DataFrame({"a": [1j]}), ValueError, r"X column 'a' holds complex numbers \(complex128\)"),
         (np.ones(3), ValueError, "Expected 2D array, got 1D array"),
         (np.ones((2, 2, 2)), ValueError, "dim 3"),
         (np.empty((0, 2)), ValueError, r"0 sample\(s\)"),
@@ -227,7 +231,7 @@ def test_dates_are_refused_with_what_to_do(X, categorical_features):
         (np.array([[np.inf, 1.0]]), ValueError, "Input X contains infinity"),
         (pd.DataFrame({"a": [1.0, -np.inf]}), ValueError, "Input X contains infinity: column 'a', row 1"),
         (pl.DataFrame({"a": [[1], [2]]}), TypeError, "neither numbers nor categories"),
-        (pl.LazyFrame({"a": [1]}), TypeError, r"give X.collect\(\)"),
+        (pl.LazyFrame({"a": [1]}), TypeError, r"X is a LazyFrame; give what its collect\(\) returns"),
         (np.zeros(2, dtype=[("a", "f4")]).reshape(2, 1), TypeError, "records"),
         ("text", ValueError, "Expected 2D array"),
         (None, ValueError, "Expected 2D array"),
@@ -252,7 +256,13 @@ def test_a_column_keeps_its_kind_in_the_next_table():
         table = schema.read(columns_of(X))
         np.testing.assert_array_equal(table.numbers, [[3.0], [np.nan]])
         assert [cells(column) for column in table.categories] == [["z", None], [1, None]]
-    for column, words in (("b", "holds numbers, in fit it held text"), ("c", "holds text, in fit it held numbers")):
+    for column, words in (
+        ("b", r"holds numbers or booleans, in fit it held text: convert it, as with column.astype\(str\)"),
+        (
+            "c",
+            r"holds text, in fit it held numbers or booleans: convert it, as with pandas.to_numeric",
+        ),
+    ):
         wrong = pd.DataFrame({"a": [3.0], "b": ["z"], "c": [1]}).assign(**{column: ["w"] if column == "c" else [7]})
         with pytest.raises(ValueError, match=f"X column '{column}' {words}"):
             schema.read(columns_of(wrong))

@@ -419,7 +419,7 @@ def resolve(loss: Any) -> Loss:
         return loss
     if isinstance(loss, type) and issubclass(loss, Loss):
         return loss()
-    return checks.choice("loss", loss, KNOWN)()
+    return checks.choice("loss", loss, KNOWN, "a loss object")()
 
 
 def from_config(config: dict[str, Any]) -> Loss:

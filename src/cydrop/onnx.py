@@ -50,9 +50,10 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
 
     For an estimator of `cydrop.tabular` the table's columns are the inputs: the numbers together as "X", float32 with
     NaN for what is missing, in the table's order; each column of categories by its name ("column_3" where there are no
-    names), (n, 1), as int64 where all are whole numbers or booleans, else as text ("2.0" of a number beside "2.5"). A
-    category that is missing or new is any value that is none of those in training. The outputs are those of the other
-    estimators.
+    names, "column.X" of one named "X" or like an output), (n, 1), as int64 where all are whole numbers or booleans,
+    else as text ("2.0" of a number beside "2.5"). A category that is missing or new is any value that is none of those
+    in training. float32 has seven digits: of Unix seconds, 1.7e9, it keeps steps of 128; where that is too coarse,
+    subtract a constant before `fit`. The outputs are those of the other estimators.
 
     Parameters
     ----------

@@ -281,7 +281,8 @@ def resolve(optimizer: Any) -> Optimizer:
         return optimizer
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
         return optimizer()
-    return checks.choice("optimizer", optimizer.lower() if isinstance(optimizer, str) else optimizer, KNOWN)()
+    name = optimizer.lower() if isinstance(optimizer, str) else optimizer
+    return checks.choice("optimizer", name, KNOWN, "an optimizer object")()
 
 
 def from_config(config: dict[str, Any]) -> Optimizer:

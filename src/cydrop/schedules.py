@@ -187,8 +187,10 @@ class CosLog4(Schedule):
     """Four waves from 0 up to `peak` and back, each twice as long as the one before: the learning rate of RealMLP
     (Holzmüller, Grinsztajn and Steinwart 2024, arXiv 2407.04491).
 
-    `peak * (1 - cos(2 pi log2(1 + 15 progress))) / 2`: it is 0 at progress 0, 1/15, 3/15, 7/15 and 1. As with every
-    schedule, each call of `fit` begins it anew.
+    `peak * (1 - cos(2 pi log2(1 + 15 progress))) / 2`: it is 0 at progress 0, 1/15, 3/15, 7/15 and 1, and
+    comes there and leaves smoothly: a wave is no restart, weights and moments go on. As with every schedule, each call
+    of `fit` begins it anew, over its own epochs. `partial_fit` and `train_on_batch` stay at the start of schedules,
+    where this one is 0: with it they change nothing.
 
     Parameters
     ----------

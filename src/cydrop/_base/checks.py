@@ -354,18 +354,20 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def one_of(name: str, value: Any, known: Collection[str]) -> str:
-    """The string itself, if it is among those that are known."""
+def one_of(name: str, value: Any, known: Collection[str], *others: str) -> str:
+    """The string itself, if it is among those that are known. `others`: what else than strings the caller takes, for
+    the message."""
+    listed = ", ".join([*map(repr, known), *others])
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be one of {listed}, got {value!r} ({type(value).__name__})")
     if value not in known:
-        raise ValueError(f"{name}={value!r} is not known; known are {', '.join(map(repr, known))}")
+        raise ValueError(f"{name}={value!r} is not known; known are {listed}")
     return value
 
 
-def choice(name: str, value: Any, known: Mapping[str, T]) -> T:
-    """The entry of `known` that a string names."""
-    return known[one_of(name, value, known)]
+def choice(name: str, value: Any, known: Mapping[str, T], *others: str) -> T:
+    """The entry of `known` that a string names; `others` as for `one_of`."""
+    return known[one_of(name, value, known, *others)]
 
 
 def mask(name: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -5,11 +5,10 @@ from libc.string cimport memset
 from cydrop._core.code_embeddings cimport Codes
 from cydrop._core.dense cimport codes_backward, codes_forward, numbers_backward, numbers_forward
 from cydrop._core.map_op cimport through_epilogue
-from cydrop._core.norm_op cimport norm_begin, norm_draw, update_tensor
 from cydrop._core.number_embeddings cimport (
     PBLD, PIECEWISE_LINEAR, PLR, Numbers, memory_of_numbers, outputs_of, terms_of,
 )
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take, update_tensor
 from cydrop._core.optimizers cimport update_arena
 
 
@@ -80,8 +79,7 @@ cdef inline void numbers_op_backward(
 cdef inline Doors numbers_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits = numbers_fit
-    doors.lay_out, doors.begin, doors.draw = numbers_lay_out, norm_begin, norm_draw
+    doors.fits, doors.lay_out = numbers_fit, numbers_lay_out
     doors.forward, doors.backward = numbers_op_forward, numbers_op_backward
     return doors
 
@@ -108,10 +106,6 @@ cdef inline bint codes_fit(const Op* op) noexcept nogil:
             and op.weight.size == e.starts[e.columns] * e.size)
 
 
-cdef inline void codes_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
-    pass
-
-
 cdef inline void codes_op_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
     cdef Codes e = codes_of(op)
     codes_forward(&e, b.x, b.y, step.rows, op.n_in, step.threads)
@@ -134,6 +128,5 @@ cdef inline Doors codes_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
     doors.fits = codes_fit
-    doors.lay_out, doors.begin, doors.draw = codes_lay_out, norm_begin, norm_draw
     doors.forward, doors.backward = codes_op_forward, codes_op_backward
     return doors

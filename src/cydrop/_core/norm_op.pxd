@@ -4,26 +4,12 @@ from libc.string cimport memset
 
 from cydrop._core.map_op cimport through_epilogue
 from cydrop._core.norms cimport norm_backward, norm_forward
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, Tensor, take
-from cydrop._core.optimizers cimport update_rows
-
-
-cdef inline void update_tensor(const Tensor* t) noexcept nogil:
-    """One update of a parameter whose gradient lies in the arena."""
-    update_rows(t.update, t.data, t.gradient, t.moment1, t.moment2, 1, t.size, 0, 0)
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, take, update_tensor
 
 
 cdef inline void norm_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
     b.mean = take(layout, max(layout.capacity, op.n_out))
     b.inverse = take(layout, max(layout.capacity, op.n_out))
-
-
-cdef inline void norm_begin(const Op* op, Bound* b) noexcept nogil:
-    b.z = b.x
-
-
-cdef inline void norm_draw(const Op* op, Bound* b, const Step* step) noexcept nogil:
-    pass
 
 
 cdef inline void norm_op_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
@@ -44,7 +30,7 @@ cdef inline void norm_op_backward(
 cdef inline Doors norm_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.lay_out, doors.begin, doors.draw = norm_lay_out, norm_begin, norm_draw
+    doors.lay_out = norm_lay_out
     doors.forward, doors.backward = norm_op_forward, norm_op_backward
     doors.has_scale = True
     return doors

@@ -7,7 +7,8 @@ the doors by which it is run.
     forward     once per batch      y of x
     backward    once per batch      the gradients, and d loss / d z of the operation below
 
-A door is one pointer call per operation and batch, never one per row. A family of operations (map_op.pxd is the
+A door is one pointer call per operation and batch, never one per row; NULL where a family has nothing to do, but for
+forward and backward. A family of operations (map_op.pxd is the
 smallest, made to be copied) is a file that fills in a `Doors`, and a line in families.pxd.
 """
 
@@ -18,7 +19,7 @@ from cydrop._core.matrix cimport Matrix
 from cydrop._core.gather cimport Kept
 from cydrop._core.noise cimport Affine
 from cydrop._core.norms cimport Norm
-from cydrop._core.optimizers cimport Update
+from cydrop._core.optimizers cimport Update, update_rows
 from cydrop._core.pace cimport Clock
 from cydrop._core.xorshift cimport StreamKey
 
@@ -71,9 +72,9 @@ ctypedef void (*Backward)(const Op*, Bound*, const Bound*, Upstream*, const Step
 
 cdef struct Doors:
     Fits fits                   # whether a family with `parts` has all that it computes with; NULL: it has none
-    LayOut lay_out              # (op, bound, the same operation in the first lane, layout)
-    Begin begin
-    Pass draw
+    LayOut lay_out              # (op, bound, the same operation in the first lane, layout), NULL: no memory but y
+    Begin begin                 # NULL: z is y, which only epilogues tell apart
+    Pass draw                   # NULL: it draws nothing
     Pass forward
     Backward backward           # (op, bound, the operation below or NULL, upstream, step)
     bint has_product            # y = f(x W + b): units may be left out, and it may write where a result is wanted
@@ -191,3 +192,8 @@ cdef inline void swap(Upstream* upstream) noexcept nogil:
     cdef Matrix dz = upstream.dz
     upstream.dz = upstream.spare
     upstream.spare = dz
+
+
+cdef inline void update_tensor(const Tensor* t) noexcept nogil:
+    """One update of a parameter whose gradient lies in the arena."""
+    update_rows(t.update, t.data, t.gradient, t.moment1, t.moment2, 1, t.size, 0, 0)

@@ -13,8 +13,7 @@ from libc.string cimport memset
 from cydrop._core.activations cimport blocks_of, parametric_gradients, parametric_row
 from cydrop._core.dense cimport finish_forward
 from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, through_epilogue
-from cydrop._core.norm_op cimport update_tensor
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, take, take_matrix
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, take, take_matrix, update_tensor
 from cydrop._core.serial cimport SERIAL_PASS
 
 
@@ -28,10 +27,6 @@ cdef inline void parametric_lay_out(const Op* op, Bound* b, const Bound* first, 
     lay_out_mask(op, b, layout)
     if layout.training:
         b.sums = take(layout, blocks_of(layout.capacity) * op.n_out)
-
-
-cdef inline void parametric_begin(const Op* op, Bound* b) noexcept nogil:
-    pass
 
 
 cdef inline void parametric_row_forward(const Op* op, const Bound* b, Py_ssize_t r) noexcept nogil:
@@ -63,8 +58,7 @@ cdef inline void parametric_op_backward(
 cdef inline Doors parametric_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits = parametric_fits
-    doors.lay_out, doors.begin, doors.draw = parametric_lay_out, parametric_begin, epilogue_draw
+    doors.fits, doors.lay_out, doors.draw = parametric_fits, parametric_lay_out, epilogue_draw
     doors.forward, doors.backward = parametric_forward, parametric_op_backward
     doors.has_epilogue = True
     return doors

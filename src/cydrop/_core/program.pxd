@@ -32,7 +32,8 @@ cdef inline void begin(const Program* p, Bound* bound) noexcept nogil:
         b.n_in, b.n_out = op.n_in, op.n_out
         b.gathered = False
         b.epilogue.mask = NULL
-        op.doors.begin(op, b)
+        if op.doors.begin != NULL:
+            op.doors.begin(op, b)
 
 
 cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept nogil:
@@ -40,7 +41,8 @@ cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept
     cdef int i
     begin(p, bound)
     for i in range(p.n_ops):
-        p.ops[i].doors.draw(&p.ops[i], &bound[i], step)
+        if p.ops[i].doors.draw != NULL:
+            p.ops[i].doors.draw(&p.ops[i], &bound[i], step)
     if step.training:
         leave_out(p.ops, bound, p.n_ops, step.threads)
 

@@ -29,14 +29,6 @@ cdef inline int threads_of_rows(const Op* op, const Step* step) noexcept nogil:
     return step.threads if step.rows * op.n_out > SERIAL_COPY else 1
 
 
-cdef inline void nothing_to_begin(const Op* op, Bound* b) noexcept nogil:
-    pass
-
-
-cdef inline void nothing_to_draw(const Op* op, Bound* b, const Step* step) noexcept nogil:
-    pass
-
-
 # The fork -------------------------------------------------------------------------------------------------------
 
 
@@ -77,8 +69,7 @@ cdef inline void fork_backward(
 cdef inline Doors fork_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits = fork_fits
-    doors.lay_out, doors.begin, doors.draw = fork_lay_out, nothing_to_begin, nothing_to_draw
+    doors.fits, doors.lay_out = fork_fits, fork_lay_out
     doors.forward, doors.backward = fork_forward, fork_backward
     doors.forks = True
     return doors

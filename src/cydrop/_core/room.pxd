@@ -76,7 +76,8 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
                 b.x = room.bound[lane * p.n_ops + i - 1].y
             b.z = b.y
             b.epilogue.activation, b.epilogue.alpha, b.epilogue.scale = op.activation, op.alpha, 1.0
-            op.doors.lay_out(op, b, &room.bound[i], layout)
+            if op.doors.lay_out != NULL:
+                op.doors.lay_out(op, b, &room.bound[i], layout)
 
 
 cdef inline Bound* lane_of(Room* room, int lane) noexcept nogil:

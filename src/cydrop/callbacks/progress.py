@@ -26,10 +26,17 @@ class ProgressBar(Callback):
     ----------
     file : text stream or None
         None is standard output for lines and standard error for the bar.
+    label : str
+        What each line begins with, such as the name of one of several networks.
     """
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    label: str = ""  # of those pickled before there was one
+
+    def __init__(self, file: TextIO | None = None, label: str = "") -> None:
+        if not isinstance(label, str):
+            raise TypeError(f"label must be a str, got {label!r} ({type(label).__name__})")
         self.file = file
+        self.label = label
         self._bar: Any = None
         self._held: str | None = None
 
@@ -42,7 +49,7 @@ class ProgressBar(Callback):
                 from tqdm import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=epochs, unit="epoch", file=stream, dynamic_ncols=True)
+            self._bar = tqdm(total=epochs, unit="epoch", file=stream, dynamic_ncols=True, desc=self.label or None)
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         self._done += 1
@@ -57,7 +64,7 @@ class ProgressBar(Callback):
             return
         width = len(str(self._epochs))
         count = f"epoch {self._done:>{width}}/{self._epochs}"
-        self._held = "  ".join([count, *parts, f"{metrics['seconds']:.2f} s", speed])
+        self._held = "  ".join([*filter(None, [self.label]), count, *parts, f"{metrics['seconds']:.2f} s", speed])
         now = time.monotonic()
         if self._epochs <= ALL_LINES or self._done == self._epochs or now - self._printed >= LINE_SECONDS:
             self._print()
@@ -65,7 +72,7 @@ class ProgressBar(Callback):
 
     def _print(self) -> None:
         if self._held is not None:
-            print(self._held, file=self.file, flush=True)
+            print(self._held + "\n", end="", file=self.file, flush=True)  # at once: other threads print too
             self._held = None
 
     def on_train_end(self, network: Any) -> None:

@@ -140,13 +140,13 @@ LAYERS = (ReLU, LeakyReLU, ELU, SELU, GELU, SiLU, Tanh, Sigmoid, Softplus, Mish)
 ACTIVATIONS: dict[str, type[Activation]] = {cls.kernel: cls for cls in LAYERS}
 
 
-def resolve_activation(activation: Any) -> Activation | None:
-    """An activation from its name or itself; None stays None."""
+def resolve_activation(activation: Any, *others: str) -> Activation | None:
+    """An activation from its name or itself; None stays None. `others`: what else the caller takes, for messages."""
     if activation is None or isinstance(activation, Activation):
         return activation
     if isinstance(activation, type) and issubclass(activation, Activation):
         return activation()
-    return checks.choice("activation", activation, ACTIVATIONS)()
+    return checks.choice("activation", activation, ACTIVATIONS, "an activation layer", *others)()
 
 
 def activation_from_config(config: dict[str, Any]) -> Activation:

@@ -44,7 +44,7 @@ class Dropout(RandomLayer):
         rate = checked_rate("rate", rate)
         checks.one_of("mode", mode, ("inverted", "vanilla"))
         if shared is not None:
-            checks.one_of("shared", shared, ("batch",))
+            checks.one_of("shared", shared, ("batch",), "None")
         self.declare(rate=rate, mode=mode, shared=shared, seed=seeding.as_int(seed))
 
     @property

@@ -52,7 +52,8 @@ class NumericEmbedding(Layer):
     "plr"               relu([cos(2 pi x w), sin(2 pi x w)] V + c): `size` numbers (Gorishniy, Rubachev and
                         Babenko 2022)
     "piecewise_linear"  x w + c + v V: `size` numbers, where v_t is the share of bin t that lies below x, from 0
-                        to 1 (beyond the first and the last edge their lines go on). V begins at 0
+                        to 1; below the first edge that of the first bin goes on below 0, beyond the last edge
+                        that of the last one above 1, so that the lines there go on straight. V begins at 0
                         (Gorishniy, Rubachev and Babenko 2022, version B of Gorishniy, Kotelnikov and Babenko 2025)
     ==================  =======================================================================================
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from cydrop import losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
+from cydrop._base.naming import named_after_class
 from cydrop._core import cpu
 from cydrop._run.core import Core
 from cydrop._run.prediction import evaluate, predict
@@ -27,6 +28,7 @@ from cydrop.network._sampling import Sampling
 __all__ = ["Network", "check_network", "load"]
 
 
+@named_after_class
 class Network(Parts, Sampling, ByHand):
     """A feed-forward network with dropout.
 

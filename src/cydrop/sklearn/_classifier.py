@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from cydrop import losses
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
+from cydrop._base.naming import named_after_class
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.sklearn._base import MLP, outputs
 from cydrop.sklearn._data import Data
@@ -25,6 +26,7 @@ from cydrop.sklearn._task import Task, quantiles
 from cydrop.sklearn._training import goes_on, train
 
 
+@named_after_class
 @documented(
     parameters="""
     class_weight : dict, "balanced" or None
@@ -268,7 +270,7 @@ class Classification(Task):
         if given is None:
             return 1.0
         if isinstance(given, str):
-            checks.one_of("class_weight", given, ("balanced",))
+            checks.one_of("class_weight", given, ("balanced",), "a dict of labels and weights", "None")
             return np.prod([_balanced(column, weight) for column in y.reshape(len(y), -1).T], axis=0)
         if self.estimator._several:
             found = np.asarray(compute_sample_weight(given, y))

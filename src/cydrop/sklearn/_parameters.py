@@ -71,7 +71,9 @@ def checked(estimator: Estimator, incremental: bool) -> Settings:
     patience = estimator.n_iter_no_change
     if incremental and estimator.dropout_schedule is not None:
         raise ValueError("partial_fit does not support dropout_schedule: it does not know when training ends")
-    auto = isinstance(estimator.batch_size, str) and estimator.batch_size == "auto"
+    auto = isinstance(estimator.batch_size, str)
+    if auto:
+        checks.one_of("batch_size", estimator.batch_size, ("auto",), "an integer")
     hidden, beginning = _hidden_layers(estimator, sizes)
     return Settings(
         hidden=hidden,

@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from cydrop import losses
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
+from cydrop._base.naming import named_after_class
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.sklearn._base import MLP, outputs
 from cydrop.sklearn._data import Data
@@ -23,6 +24,7 @@ from cydrop.sklearn._task import Task, quantiles
 from cydrop.sklearn._training import goes_on, train
 
 
+@named_after_class
 @documented(
     parameters=f"""
     loss : {listed(REGRESSION_LOSSES)}

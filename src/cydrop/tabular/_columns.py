@@ -76,8 +76,12 @@ def kind_of(column: Any) -> str:
     if kind in "mM" or name.startswith(("period", "time", "date")):  # the last two of pyarrow
         raise TypeError(_dates(name))
     if kind == "c":
-        raise ValueError(f"Complex data not supported: it is of the type {name}")
+        raise ValueError(complex_numbers(name))
     return NUMBER if kind in "iuf" or name.startswith("decimal") else CATEGORY
+
+
+def complex_numbers(name: str) -> str:
+    return f"holds complex numbers ({name}). Complex data not supported: make columns of the real and imaginary parts"
 
 
 def _dates(name: str) -> str:

@@ -57,7 +57,7 @@ PARAMETERS = """
         Most threads to use; None: as many processors as this process may use. Several networks are trained side by
         side, one thread each.
     verbose : bool or int
-        Whether to print a line per epoch.
+        Whether to print a line per epoch; of several networks each line begins with its network's number.
 """
 
 ATTRIBUTES = """
@@ -68,9 +68,12 @@ ATTRIBUTES = """
     network_ : cydrop.Network
         The first of them.
     history_ : History
-        Loss, learning rate and "val_error" of each epoch of the first network.
+        Loss, learning rate and "val_error" of each epoch of the first network. The latter, of the held-out rows, is
+        {error}
     histories_ : list of History
         The same for every network.
+    best_epochs_ : list of int
+        The epoch that was kept of each network, counted from 1: of those with the least "val_error" the latest.
     n_iter_ : int
         Epochs of a network: `max_iter`, or 1 where y has one class.
     n_features_in_ : int
@@ -113,7 +116,7 @@ EXAMPLE = """
 
 
 def documented(
-    *, kind: str, smoothing: str, metric: str, parameters: str, attributes: str
+    *, kind: str, smoothing: str, metric: str, error: str, parameters: str, attributes: str
 ) -> Callable[[type[Class]], type[Class]]:
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     y = '["warm", "cold", "warm", "cold"] * 10' if kind == "classifier" else "[2.5, 1.0, 3.5, 0.5] * 10"
@@ -121,7 +124,8 @@ def documented(
     def document(cls: type[Class]) -> type[Class]:
         if cls.__doc__:
             shared = PARAMETERS.format(smoothing=smoothing, metric=metric, parameters=parameters.lstrip("\n"))
-            shared += ATTRIBUTES.rstrip() + (attributes or "\n") + NOTES + EXAMPLE.format(name=cls.__name__, y=y)
+            shared += ATTRIBUTES.format(error=error).rstrip() + (attributes or "\n")
+            shared += NOTES + EXAMPLE.format(name=cls.__name__, y=y)
             cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared)
         return cls
 

@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from cydrop._base import seeding
+from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop._base.naming import named_after_class
 from cydrop.history import History
+from cydrop.layers import Dropout
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
 from cydrop.tabular import _files, _onnx, _sampling
@@ -24,6 +26,10 @@ from cydrop.tabular._table import Schema
 from cydrop.tabular._training import Part, fit, read
 from cydrop.tabular._warnings import warn_of_unknown
 
+HINTS = dict.fromkeys(  # what others call it
+    ("eval_set", "validation_data"), "; rows to validate on are X_val=..., y_val=..."
+)
+
 
 class RealMLP(BaseEstimator, ABC):
     """Base of both estimators."""
@@ -33,7 +39,15 @@ class RealMLP(BaseEstimator, ABC):
     n_features_in_: int
     task: str
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, X_val: Any = None, y_val: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         """Trains from the start.
 
         Parameters
@@ -58,6 +72,10 @@ class RealMLP(BaseEstimator, ABC):
         DivergedError
             When a loss stops being finite; the estimator is left as it was.
         """
+        for name in kwargs:
+            raise TypeError(
+                f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}{HINTS.get(name, '')}"
+            )
         fit(self, self.task, X, y, sample_weight, X_val, y_val)
         return self
 
@@ -87,7 +105,8 @@ class RealMLP(BaseEstimator, ABC):
             Which quantiles of the samples `.quantiles` holds.
         rate : float in [0, 1] or None
             Probability of dropping. None takes `dropout`, the rate of the first half of training (at its end the rate
-            has faded to 0, and all samples would be the same).
+            has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no dropout:
+            only networks differ.
 
         Returns
         -------
@@ -101,16 +120,30 @@ class RealMLP(BaseEstimator, ABC):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError, TypeError
-            For unusable arguments.
+            For unusable arguments, such as a rate where there is no dropout.
+
+        Warns
+        -----
+        UserWarning
+            Where nothing is drawn, so that all samples of a network are the same; the spread of one network is then 0,
+            which is not certainty.
         """
         inputs = self._inputs(X)
         if seed is None and isinstance(self.random_state, int | np.integer):
             seed = int(self.random_state)
-        if rate is None:
-            rate = float(self.dropout)
         return _sampling.predict_mc(
-            self._members(inputs), self._values, samples, seed, return_samples, quantiles, None if self.small else rate
+            self._members(inputs), self._values, samples, seed, return_samples, quantiles, self._sampled_rate(rate)
         )
+
+    def _sampled_rate(self, rate: float | None) -> float | None:
+        """The probability of dropping in samples; None without dropout."""
+        drops = any(isinstance(layer, Dropout) for layer in self.network_.layers)
+        if rate is None:
+            return float(self.dropout) if drops else None
+        if checks.rate("rate", rate) and not drops:
+            why = "small=True" if self.small else "dropout=0"
+            raise ValueError(f"rate={rate} has nothing to act on: with {why} the networks have no dropout layers")
+        return rate if drops else None
 
     def save(self, path: Any) -> None:
         """Writes the fitted estimator to a file: parameters, columns, what was learned from them, and the networks.
@@ -170,6 +203,11 @@ class RealMLP(BaseEstimator, ABC):
         return self.histories_[0]
 
     @property
+    def best_epochs_(self) -> list[int]:
+        """The epoch that was kept of each network, counted from 1, in the order of `networks_`."""
+        return [epoch for part in self._fitted_parts() for epoch in part.best_epochs]
+
+    @property
     def n_iter_(self) -> int:
         """How many epochs each network was trained for."""
         return len(self.history_)
@@ -213,6 +251,7 @@ class RealMLP(BaseEstimator, ABC):
         return tags
 
 
+@named_after_class
 @documented(
     kind="classifier",
     smoothing="""
@@ -221,6 +260,7 @@ class RealMLP(BaseEstimator, ABC):
     metric="""
         What the best epoch is chosen by; of equally good ones the latest. "error" (the share of wrong labels) where
         labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.""",
+    error='the share of wrong labels, or with metric="log_loss" the log-loss.',
     parameters="""
     class_weight : dict, "balanced" or None
         Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
@@ -289,6 +329,20 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
         """
         return self._mean(X)
 
+    def predict_log_proba(self, X: Any) -> Doubles:
+        """The logarithm of `predict_proba`; -inf where a probability rounds to 0.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_classes)
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each row.
 
@@ -304,12 +358,14 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
         return np.asarray(self.classes_[places])
 
 
+@named_after_class
 @documented(
     kind="regressor",
     smoothing="""
         For classifiers; here "auto" and 0 are allowed, and change nothing.""",
     metric="""
         Only "error", the RMSE; with several targets, each in units of its standard deviation.""",
+    error="the RMSE, of each target in units of its standard deviation.",
     parameters="",
     attributes="",
 )

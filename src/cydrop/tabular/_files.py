@@ -144,6 +144,7 @@ def _part(part: Part) -> dict[str, Any]:
             {name: [None if value != value else float(value) for value in values] for name, values in h.metrics.items()}
             for h in part.histories
         ],
+        "best_epochs": part.best_epochs,
     }
 
 
@@ -283,7 +284,7 @@ def _classes(given: Any) -> Any:
 
 
 def _read_part(given: Any, schema: Schema, n_targets: int | None) -> Part:
-    given = an_object("part", given, ("preprocessor", "standard", "histories"))
+    given = an_object("part", given, ("preprocessor", "standard", "histories", "best_epochs"))
     preprocessor = _preprocessor(given["preprocessor"], schema)
     standard = None
     if n_targets is not None:
@@ -294,7 +295,9 @@ def _read_part(given: Any, schema: Schema, n_targets: int | None) -> Part:
             raise ValueError("its targets have a range or spread below 0")
     elif given["standard"] is not None:
         raise ValueError("it has targets that are numbers, and classes")
-    return Part(preprocessor, standard, [], [_history(entry) for entry in a_list("histories", given["histories"])])
+    histories = [_history(entry) for entry in a_list("histories", given["histories"])]
+    epochs = [a_count(epoch) for epoch in a_list("best_epochs", given["best_epochs"], len(histories))]
+    return Part(preprocessor, standard, [], histories, epochs)
 
 
 def _history(given: Any) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -26,18 +27,17 @@ class Settings:
     n_ensemble: int
     n_folds: int
     n_threads: int
+    verbose: bool
 
 
 def checked(estimator: Any, task: str) -> Settings:
     """Checks every parameter but those that need the data; the names in errors are those of the constructor."""
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
-    metric = checks.one_of("metric", estimator.metric, METRICS)
-    if task == NUMBERS and metric != "error":
-        raise ValueError(
-            f"metric={metric!r} is for classifiers; the best epoch of a regressor is that of the least RMSE"
-        )
     rate, embedding = estimator.learning_rate_init, estimator.numeric_embedding
+    if embedding is not None:
+        checks.one_of("numeric_embedding", embedding, EMBEDDINGS, "None")
+    metric = _metric(estimator.metric, task)
     recipe = Recipe(
         hidden_layer_sizes=tuple(checks.integer("hidden_layer_sizes", size, 1, checks.MOST_UNITS) for size in sizes),
         dropout=checks.number("dropout", estimator.dropout, 0.0, 1.0, high_open=True),
@@ -46,11 +46,10 @@ def checked(estimator: Any, task: str) -> Settings:
         learning_rate_init=None if rate is None else checks.number("learning_rate_init", rate, 0.0, low_open=True),
         weight_decay=checks.number("weight_decay", estimator.weight_decay, 0.0),
         label_smoothing=_label_smoothing(estimator.label_smoothing, metric, task),
-        numeric_embedding=None if embedding is None else checks.one_of("numeric_embedding", embedding, EMBEDDINGS),
+        numeric_embedding=embedding,
         embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
         small=checks.flag("small", estimator.small),
         n_threads=threads.resolve(estimator.n_threads),
-        verbose=estimator.verbose,
         task=task,
     )
     return Settings(
@@ -63,12 +62,24 @@ def checked(estimator: Any, task: str) -> Settings:
         n_ensemble=checks.integer("n_ensemble", estimator.n_ensemble, 1),
         n_folds=checks.integer("n_folds", estimator.n_folds, 1),
         n_threads=threads.resolve(estimator.n_threads),
+        verbose=bool(estimator.verbose),
     )
 
 
+def _metric(given: Any, task: str) -> str:
+    if task == CLASSES:
+        return checks.one_of("metric", given, METRICS)
+    if isinstance(given, str) and given != "error":
+        what = "is for classifiers" if given in METRICS else "is not known"
+        raise ValueError(
+            f"metric={given!r} {what}; a regressor has 'error' alone: its best epoch is that of the least RMSE"
+        )
+    return checks.one_of("metric", given, ("error",))
+
+
 def _label_smoothing(given: Any, metric: str, task: str) -> float:
-    if isinstance(given, str):
-        checks.one_of("label_smoothing", given, ("auto",))
+    if not isinstance(given, numbers.Real):
+        checks.one_of("label_smoothing", given, ("auto",), "a number")
         return 0.1 if metric == "error" and task == CLASSES else 0.0
     smoothing = checks.number("label_smoothing", given, 0.0, 1.0, high_open=True)
     if smoothing and task == NUMBERS:

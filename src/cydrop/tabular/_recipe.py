@@ -21,8 +21,7 @@ from cydrop._base.arrays import Floats
 from cydrop._run.core import core_of
 from cydrop._run.prediction import evaluate
 from cydrop._run.rows import checked_rows
-from cydrop._run.state import Weights
-from cydrop.callbacks import Callback
+from cydrop.callbacks import Callback, EarlyStopping
 from cydrop.history import History
 from cydrop.layers import Dense, Dropout, Embedding, Layer, NumericEmbedding, Parametric, Scale
 from cydrop.losses import MSE, CrossEntropy, Loss
@@ -37,7 +36,7 @@ __all__ = ["Recipe", "train_member"]
 # of the paper's two recipes: (classes, numbers)
 LEARNING_RATES = {"classes": (0.04, 0.04), "numbers": (0.2, 0.07)}  # TD, TD-S
 ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
-WEIGHTLESS = 1e-6  # of all weight: so small a share of wrong rows counts as none
+DIGITS = 6  # of the share of wrong rows: a row that weighs next to nothing does not choose between epochs
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ class Recipe:
     embedding_size: int
     small: bool
     n_threads: int | None
-    verbose: bool | int
     task: str
 
     @property
@@ -152,8 +150,8 @@ def _begun_at_random(net: Network) -> Network:
     return net
 
 
-class BestEpoch(Callback):
-    """Keeps the epoch with the least validation error, of equal ones the latest, and puts it back at the end.
+class HeldOut(Callback):
+    """Puts "val_error", the error of the validation rows, into the values of each epoch.
 
     Parameters
     ----------
@@ -178,10 +176,6 @@ class BestEpoch(Callback):
         self.recipe, self.metric, self.rows, self.y = recipe, metric, table.rows, y
         self.weight = None if weight is None or not weight.sum() > 0 else weight
         self.range: tuple[Floats, Floats] | None = None
-        self.best, self.best_epoch = np.inf, 0
-        # a row that weighs next to nothing does not choose between epochs
-        self.equal = WEIGHTLESS if recipe.task == "classes" and metric == "error" else 0.0
-        self._weights: Weights | None = None
 
     def error(self, network: Any) -> float:
         """The share of wrong classes, the log-loss, or the RMSE."""
@@ -195,17 +189,19 @@ class BestEpoch(Callback):
             p = p if self.range is None else np.clip(p, *self.range)
             squares = ((p.astype(np.float64) - self.y) ** 2).mean(axis=1)
             return float(np.sqrt(np.average(squares, weights=self.weight)))
-        return float(np.average(p.argmax(axis=1) != self.y, weights=self.weight))
+        return round(float(np.average(p.argmax(axis=1) != self.y, weights=self.weight)), DIGITS)
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
-        found = metrics["val_error"] = self.error(network)
-        if found <= self.best + self.equal:
-            self._weights = core_of(network).made("the best epoch").weights.copy()
-            self.best, self.best_epoch = min(found, self.best), epoch
+        metrics["val_error"] = self.error(network)
 
-    def on_train_end(self, network: Any) -> None:
-        if self._weights is not None:
-            core_of(network).put_back(self._weights)
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network."""
+
+    network: Network  # as after the best epoch
+    history: History  # of all epochs, with "val_error"
+    best_epoch: int  # counted from 1
 
 
 def train_member(
@@ -219,8 +215,8 @@ def train_member(
     seed: int,
     metric: str,
     callbacks: Sequence[Callback] = (),
-) -> tuple[Network, History]:
-    """Trains one network.
+) -> Member:
+    """Trains one network, and puts its best epoch back; of equally good ones the latest.
 
     Parameters
     ----------
@@ -237,16 +233,16 @@ def train_member(
 
     Returns
     -------
-    Network, History
-        As after the best epoch; all epochs, with "val_error".
+    Member
     """
     outputs = max(2, int(y.max()) + 1) if recipe.task == "classes" else y.shape[1]  # cross-entropy has two at least
     net = recipe.network(table, outputs, seed)
-    best = BestEpoch(recipe, valid, y_valid, weight_valid, metric)
+    held_out = HeldOut(recipe, valid, y_valid, weight_valid, metric)
     if recipe.task == "numbers" and not recipe.small:
-        best.range = y.min(axis=0), y.max(axis=0)
+        held_out.range = y.min(axis=0), y.max(axis=0)
+    best = EarlyStopping("val_error", patience=None, mode="min", ties="last")
     history = net.fit(
         table.rows, y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
-        sample_weight=sample_weight, callbacks=[best, *callbacks], verbose=int(bool(recipe.verbose)),
+        sample_weight=sample_weight, callbacks=[held_out, best, *callbacks], verbose=0,
     )  # fmt: skip
-    return net, history
+    return Member(net, history, best.best_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,18 @@ def predict_mc(
     quantiles: ArrayLike | None,
     rate: float | None,
 ) -> MonteCarlo:
-    """Statistics of the samples of all members, in the shape that `values` makes of a network's output."""
+    """Statistics of the samples of all members, in the shape that `values` makes of a network's output.
+
+    `rate`: the probability of dropping; None: the networks have no dropout.
+    """
     samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
     levels = None if quantiles is None else quantile_levels(quantiles)
     keep = checks.flag("return_samples", return_samples)
+    if rate is None:
+        what = "all are the same, and a spread of 0 is no certainty"
+        what = what if len(members) == 1 else "only the networks differ"
+        message = f"nothing is drawn in the Monte Carlo samples, since there is no dropout: {what}"
+        warnings.warn(message, UserWarning, stacklevel=3)
     seeds = seeding.sequence(seed).spawn(len(members))
     shares = [samples // len(members) + (place < samples % len(members)) for place in range(len(members))]
     n, units = len(members[0][2]), members[0][1].predict(members[0][2][:1]).shape[1]
@@ -42,6 +51,10 @@ def predict_mc(
             if count:
                 key = np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
                 some = rows[start : start + step]
+                if rate is None:
+                    output = network.predict(some)
+                    drawn.append(values(part, np.broadcast_to(output, (count, *output.shape))))
+                    continue
                 mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
                 drawn.append(values(part, np.asarray(mc.samples)))
         found.append(_summary(np.concatenate(drawn), levels, keep, classes=members[0][0].standard is None))

@@ -24,10 +24,17 @@ from cydrop.tabular._columns import (
     Doubles,
     as_category,
     as_numbers,
+    complex_numbers,
     holds_numbers,
     in_order,
     kind_of,
 )
+
+TURNED = {  # what a column of categories holds; whether that is text
+    True: "holds text, in fit it held numbers or booleans: convert it, as with pandas.to_numeric(column), or where it "
+    "is the text of booleans with column == 'True'",
+    False: "holds numbers or booleans, in fit it held text: convert it, as with column.astype(str)",
+}
 
 Columns: TypeAlias = list[tuple[Any, str, Any]]  # name or None, label for messages, column (which has a dtype)
 
@@ -77,8 +84,7 @@ class Schema:
         for label, column, text in zip(self.categories, table.categories, texts, strict=True):
             now = _is_text(column)
             if None not in (text, now) and text != now:
-                words = {True: "text", False: "numbers"}
-                raise ValueError(f"X {label} holds {words[bool(now)]}, in fit it held {words[bool(text)]}: convert it")
+                raise ValueError(f"X {label} {TURNED[bool(now)]}")
         return table
 
 
@@ -124,7 +130,7 @@ def columns_of(X: Any) -> Columns:
     """The columns of a frame, an array or lists."""
     found: Columns
     if hasattr(X, "collect") and hasattr(X, "lazy"):
-        raise TypeError(f"X is a {type(X).__name__}; give X.collect()")
+        raise TypeError(f"X is a {type(X).__name__}; give what its collect() returns")
     if hasattr(X, "iloc") and hasattr(X, "columns"):  # pandas
         found = [(name, f"column {name!r}", X.iloc[:, place]) for place, name in enumerate(X.columns)]
     elif hasattr(X, "get_columns") and hasattr(X, "schema"):  # polars
@@ -153,6 +159,8 @@ def _array(X: Any) -> NDArray[Any]:
         array = np.array(X, dtype=object)  # numbers beside text stay numbers
     if array.dtype.kind == "T":
         array = array.astype(object)
+    if array.dtype.kind == "c":
+        raise ValueError(f"X {complex_numbers(str(array.dtype))}")
     if array.dtype.kind == "V":
         raise TypeError(f"X is an array of records ({array.dtype}); make a DataFrame of it")
     checked: NDArray[Any] = check_array(array, dtype=None, ensure_all_finite=False, input_name="X")

@@ -19,6 +19,9 @@ MOST = 1e305  # of a target: sums of predictions, and their spread in units of i
 FARTHEST = 1e15  # spreads from the mean that a held-out target is taken for at most: its square stays in float32
 
 
+COMPLEX = "Complex data not supported"  # how scikit-learn begins, and wants others to begin
+
+
 @dataclass(eq=False)
 class Standard:
     """Numbers in units of the training targets' spread; in float64, a value a target."""
@@ -51,15 +54,35 @@ class Standard:
         return np.clip(y, self.low, self.high) if clamped else np.asarray(y)
 
 
+def _refuse_not_finite(y: NDArray[Any], name: str) -> None:
+    missing, infinite = (test(y).reshape(len(y), -1).any(axis=1).nonzero()[0].tolist() for test in (np.isnan, np.isinf))
+    if missing:
+        raise ValueError(f"Input {name} contains NaN: {_rows(missing)} missing values; leave these rows out")
+    if infinite:
+        raise ValueError(f"Input {name} contains infinity: {_rows(infinite)} it; leave these rows out")
+
+
+def _rows(found: list[int]) -> str:
+    """ "rows 3, 7 and 5 others have"."""
+    shown = ", ".join(map(str, found[:3]))
+    more = f" and {len(found) - 3:,} others" if len(found) > 3 else ""
+    return f"row {shown} has" if len(found) == 1 else f"rows {shown}{more} have"
+
+
 # Classes ----------------------------------------------------------------------------------------------------
 
 
 def checked_labels(y: Any, name: str = "y") -> NDArray[Any]:
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
+    try:
+        labels: NDArray[Any] = column_or_1d(y, warn=True)
+    except ValueError as error:
+        if str(error).startswith(COMPLEX):  # and goes on with all numbers
+            raise ValueError(f"{COMPLEX}: {name} holds complex numbers") from None
+        raise
     if labels.dtype.kind == "O":
         labels = _of_one_type(labels, name)
     if labels.dtype.kind == "f":
-        labels = check_array(labels, ensure_2d=False, dtype=None, input_name=name)
+        _refuse_not_finite(labels, name)
     check_classification_targets(labels)
     return labels
 
@@ -68,10 +91,7 @@ def _of_one_type(labels: NDArray[Any], name: str) -> NDArray[Any]:
     """Labels that are objects: as they are where they are text, as an array of numbers where they are that."""
     missing = [row for row, label in enumerate(labels.tolist()) if is_missing(label)]
     if missing:
-        raise ValueError(
-            f"Input {name} contains NaN: it has {len(missing)} missing labels, the first in row {missing[0]}; leave "
-            "these rows out"
-        )
+        raise ValueError(f"Input {name} contains NaN: {_rows(missing)} missing labels; leave these rows out")
     types = {type(label) for label in labels.tolist()}
     if all(issubclass(kind, numbers.Real | np.bool_) for kind in types):
         return np.array(labels.tolist())
@@ -93,7 +113,7 @@ def class_factors(given: Any, classes: NDArray[Any], codes: NDArray[np.int64], w
     if given is None:
         return np.ones(len(classes))
     if isinstance(given, str):
-        checks.one_of("class_weight", given, ("balanced",))
+        checks.one_of("class_weight", given, ("balanced",), "a dict of labels and weights", "None")
         sums = np.bincount(codes, weights=weight)
         return np.asarray(weight.sum() / (len(classes) * sums))
     if not isinstance(given, Mapping):
@@ -113,9 +133,12 @@ def class_factors(given: Any, classes: NDArray[Any], codes: NDArray[np.int64], w
 def checked_numbers(y: Any, name: str = "y") -> Doubles:
     """Targets as they came, (n,) or (n, targets), in float64."""
     try:
-        if np.asarray(y).dtype.kind in "mM":
-            raise TypeError(f"{name} holds dates or times ({np.asarray(y).dtype}); make numbers of them first")
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name)
+        dtype = np.asarray(y).dtype
+        if dtype.kind in "mM":
+            raise TypeError(f"{name} holds dates or times ({dtype}); make numbers of them first")
+        if dtype.kind == "c":
+            raise ValueError(f"{COMPLEX}: {name} holds complex numbers")
+        y = check_array(y, ensure_2d=False, allow_nd=True, dtype=np.float64, ensure_all_finite=False, input_name=name)
     except (TypeError, ValueError) as error:
         if not str(error).startswith(("could not convert", "float() argument", "Input should have at least 1")):
             raise
@@ -124,6 +147,7 @@ def checked_numbers(y: Any, name: str = "y") -> Doubles:
         y = column_or_1d(y, warn=True)
     if y.ndim > 2 or not y.shape[-1]:
         raise ValueError(f"{name} must be of shape (n_samples,) or (n_samples, n_targets), got {y.shape}")
+    _refuse_not_finite(y, name)
     if np.abs(y).max() > MOST:
         raise ValueError(f"{name} has numbers beyond {MOST:g}; give them in other units")
     return np.asarray(y)

@@ -7,8 +7,10 @@ A part is a fold; without folds there is one. Its members differ in their seeds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any, TypeAlias
@@ -16,11 +18,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, validate_data
+from sklearn.utils.validation import validate_data
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
-from cydrop.callbacks import Callback
+from cydrop.callbacks import Callback, ProgressBar
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.network import Network
@@ -28,7 +30,7 @@ from cydrop.tabular import _splits
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._parameters import CLASSES, Settings, checked
 from cydrop.tabular._preprocessing import Preprocessor, fitted
-from cydrop.tabular._recipe import train_member
+from cydrop.tabular._recipe import Member, train_member
 from cydrop.tabular._table import Schema, Table, columns_of, learned
 from cydrop.tabular._targets import (
     Standard,
@@ -39,7 +41,7 @@ from cydrop.tabular._targets import (
 )
 from cydrop.tabular._warnings import warn_of_categories
 
-Job: TypeAlias = Callable[[Event], tuple[Network, History]]  # ends soon, with an error, once the event is set
+Job: TypeAlias = Callable[[Event], Member]  # ends soon, with an error, once the event is set
 
 
 ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_init or weight_decay"
@@ -53,6 +55,7 @@ class Part:
     standard: Standard | None  # of numbers
     networks: list[Network] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
+    best_epochs: list[int] = field(default_factory=list)  # those that were kept, counted from 1
 
 
 @dataclass(eq=False)
@@ -113,7 +116,7 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
     rng = _random_state(estimator.random_state)
     splits = _split(rng, rows, task, settings, held)
     del columns, table, rows, held  # while networks are trained, their rows are there once
-    parts, jobs = [], []
+    parts, jobs, total = [], list[Job](), len(splits) * settings.n_ensemble
     for train, valid in splits:
         part = Part(fitted(train.table, settings.max_onehot, settings.recipe.small), None)
         if task != CLASSES:
@@ -121,11 +124,14 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
         parts.append(part)
         for _ in range(settings.n_ensemble):
             seed = int(rng.randint(2**31 - 1))
-            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits))))
-    for number, (network, history) in enumerate(_all(jobs, settings.n_threads)):
-        network.n_threads = estimator.n_threads
-        parts[number // settings.n_ensemble].networks.append(network)
-        parts[number // settings.n_ensemble].histories.append(history)
+            label = f"network {len(jobs) + 1} of {total}" if total > 1 else ""
+            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits)), label))
+    for number, member in enumerate(_all(jobs, settings.n_threads)):
+        member.network.n_threads = estimator.n_threads
+        part = parts[number // settings.n_ensemble]
+        part.networks.append(member.network)
+        part.histories.append(member.history)
+        part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
 
 
@@ -139,21 +145,24 @@ def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Sett
     return replace(settings, recipe=recipe)
 
 
-def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Job:
+def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, label: str) -> Job:
     """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
 
-    def run(stop: Event) -> tuple[Network, History]:
+    def run(stop: Event) -> Member:
+        callbacks: list[Callback] = [_Stop(stop)]
+        if settings.verbose:
+            callbacks.append(ProgressBar(label=label))
         targets = [rows.y if part.standard is None else part.standard.applied(rows.y) for rows in (train, valid)]
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)],
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, callbacks,
         )  # fmt: skip
 
     return run
 
 
-def _all(jobs: list[Job], n_threads: int) -> list[tuple[Network, History]]:
+def _all(jobs: list[Job], n_threads: int) -> list[Member]:
     """What the jobs give, in their order; as many at a time as there are threads. The engine runs without the GIL.
 
     After Ctrl-C, which comes to this thread alone, or an error of one the others end with their epoch.
@@ -201,7 +210,7 @@ def _random_state(given: Any) -> np.random.RandomState:
 def _rows(estimator: Any, task: str, table: Table, y: Any, sample_weight: Any) -> tuple[Rows, Doubles]:
     """Checked rows of weight above 0, and the weight of each class; sets what the estimator knows of its targets."""
     y = checked_labels(y) if task == CLASSES else checked_numbers(y)
-    check_consistent_length(table.numbers, y)
+    _check_length("X", table, "y", y)
     if len(y) < 2:
         raise ValueError(f"n_samples={len(y)}: one row to train on and one to validate on are needed at least")
     weight = np.ones(len(y))
@@ -231,19 +240,32 @@ def _given_validation(
         raise ValueError(f"X_val and y_val belong together, {'X_val' if X_val is None else 'y_val'} is missing")
     if settings.n_folds > 1:
         raise ValueError(f"n_folds={settings.n_folds} validates on folds of X; X_val and y_val are for n_folds=1")
-    try:
+    with _about("X_val"):
         table = read(estimator, schema, X_val)
-    except (ValueError, TypeError) as error:  # which names X
-        raise type(error)(f"X_val: {error}") from None
+    with _about("y_val"):
+        y = checked_labels(y_val, "y_val") if task == CLASSES else checked_numbers(y_val, "y_val")
+    _check_length("X_val", table, "y_val", y)
     if task == CLASSES:
-        codes = codes_of(checked_labels(y_val, "y_val"), estimator.classes_, "y_val")
-        check_consistent_length(table.numbers, codes)
+        codes = codes_of(y, estimator.classes_, "y_val")
         return Rows(table, codes, factors[codes])
-    y = checked_numbers(y_val, "y_val")
-    check_consistent_length(table.numbers, y)
     if y.shape[1:] != estimator.target_shape_:
         raise ValueError(f"y_val has shape {y.shape}, y has rows of shape {estimator.target_shape_}")
     return Rows(table, y.reshape(len(y), -1), np.ones(len(y)))
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Errors about X or y name X_val or y_val instead."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message, found = re.subn(rf"^(Input )?{name[0]}(?= )", rf"\g<1>{name}", str(error))
+        raise type(error)(message if found or name in message else f"{name}: {message}") from None
+
+
+def _check_length(X_name: str, table: Table, y_name: str, y: NDArray[Any]) -> None:
+    if len(table) != len(y):
+        raise ValueError(f"{X_name} and {y_name} have inconsistent numbers of samples: {len(table)} and {len(y)} rows")
 
 
 def read(estimator: Any, schema: Schema, X: Any) -> Table:
@@ -265,5 +287,16 @@ def _split(
     if settings.n_folds > 1:
         pairs = _splits.folds(rng, len(rows), settings.n_folds, codes)
     else:
+        _check_fraction(settings.validation_fraction, len(rows))
         pairs = [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
     return [(rows.take(train), rows.take(valid)) for train, valid in pairs]
+
+
+def _check_fraction(fraction: float, n: int) -> None:
+    """Raises for a share that is no row, or all of them; of two rows one is held out whatever it is."""
+    if n > 2 and round(fraction * n) == 0:
+        raise ValueError(f"validation_fraction={fraction} of {n:,} rows is none to hold out; give at least {1 / n:.2g}")
+    if n > 2 and round(fraction * n) == n:
+        raise ValueError(
+            f"validation_fraction={fraction} of {n:,} rows leaves none to train on; give at most {1 - 1 / n:.2g}"
+        )
