@@ -28,6 +28,8 @@ class ProgressBar(Callback):
         None is standard output for lines and standard error for the bar.
     """
 
+    every_rank = False
+
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
         self._bar: Any = None

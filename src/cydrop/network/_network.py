@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from cydrop import losses, optimizers
+from cydrop import distributed, losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import cpu
@@ -106,6 +106,7 @@ class Network(Parts, Sampling, ByHand):
         verbose: int | None = None,
         clean_metrics: bool = False,
         drop_last: bool = False,
+        parallel: distributed.DataParallel | None = None,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -140,6 +141,10 @@ class Network(Parts, Sampling, ByHand):
             Whether an epoch leaves out the rows that would make a last batch smaller than `batch_size`: with `shuffle`
             others in each epoch. Rows fewer than `batch_size` are one batch.
 
+        parallel : cydrop.distributed.DataParallel or None
+            Trains by shards of each batch, on one process or on the ranks of an MPI communicator, with the same bits.
+            All ranks call `fit` with the same arguments; what one of them raises, all raise.
+
         Returns
         -------
         History
@@ -160,38 +165,42 @@ class Network(Parts, Sampling, ByHand):
             be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every
             error, the callbacks are told of the end first, so that `EarlyStopping` puts the best epoch back.
         """
-        core = self._core
-        with core.turn:
-            # check
-            epochs = checks.integer("epochs", epochs, 1)
-            data = core.rows(X, y, sample_weight, batch_size)
-            checks.flag("shuffle", shuffle)
-            checks.flag("clean_metrics", clean_metrics)
-            checks.flag("drop_last", drop_last)
-            shown = [*checked(callbacks), *for_verbose(verbose)]
-            core.check_rates()
-            share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
-            validation = None
-            if validation_data is not None:
-                if share:
-                    raise ValueError("give validation_data or validation_split, not both")
-                validation = core.validation_rows(validation_data, data.X.shape[1])
-            elif share:
-                validation, data = data.split(share)
-            core.check_batches(data)
-            # build
-            core.built_for(data.X.shape[1])
+        core, trainer = self._core, distributed.trainer_for(parallel) or self._trainer
+        team = trainer.team
+        with team.session(), core.turn:
+            with team.together():
+                # check
+                epochs = checks.integer("epochs", epochs, 1)
+                data = core.rows(X, y, sample_weight, batch_size)
+                checks.flag("shuffle", shuffle)
+                checks.flag("clean_metrics", clean_metrics)
+                checks.flag("drop_last", drop_last)
+                shown = [*checked(callbacks), *for_verbose(verbose)]
+                core.check_rates()
+                share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
+                validation = None
+                if validation_data is not None:
+                    if share:
+                        raise ValueError("give validation_data or validation_split, not both")
+                    validation = core.validation_rows(validation_data, data.X.shape[1])
+                elif share:
+                    validation, data = data.split(share)
+                core.check_batches(data)
+                # build
+                core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last)
+            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, int(batch_size))
+            trainer.begin(core, job)
             self.stop_training = False
             self.training_rows = len(data.X)
             try:
-                with Notifier(shown, self, epochs) as notifier:
+                with Notifier(shown, self, epochs, team) as notifier:
                     for epoch in range(epochs):
                         if self.stop_training:  # set before the first epoch, or after the last
                             break
-                        metrics = self._trainer.epoch(core, job, epoch)
+                        metrics = trainer.epoch(core, job, epoch)
                         notifier.epoch_ended(core.epochs, metrics)
+                        self.stop_training = trainer.stops(core, self.stop_training)
             finally:
                 if core.n_threads > 1:
                     cpu.rest_threads()

@@ -1,0 +1,258 @@
+"""The ranks of an MPI communicator as a team, and how they fail together.
+
+Whatever a rank does by itself may fail, and the others must hear of it wherever they are. So there is one signal, an
+exchange of one small record, and every other exchange begins with it:
+
+    rank 0    work   signal(fine)    exchange   work   signal(fine)     all raise
+    rank 1    work   signal(fine)    exchange   work   error: signal    all raise
+
+A rank that fails joins the next signal, whichever that is for the others. Between a signal and the end of its exchange
+nothing is left that could be told: an error there (`unbroken`) ends all processes with a sentence.
+
+Ctrl-C is kept until the next signal, so that all ranks stop after the same step; a second one does not wait.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop._run.core import Core
+from cydrop._run.team import Team
+from cydrop.distributed import _threads
+from cydrop.distributed._errors import RankError
+
+T = TypeVar("T")
+RECORD = 4  # doubles of a signal: whether all is well, and three numbers of a training step
+FINE, FAILED = 0.0, 1.0
+TOLD = "_told_to_all_ranks"  # attribute of an error that all ranks have raised
+
+
+class Ranks(Team):
+    """The team of all ranks of a communicator.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm
+    partitioned : bool
+        Whether each has rows of its own.
+    """
+
+    def __init__(self, comm: Any, partitioned: bool) -> None:
+        from mpi4py import MPI
+
+        self.mpi: Any = MPI
+        self._given, self._comm = comm, comm
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        self.partitioned = partitioned
+        self._records = np.zeros((self.size, RECORD))
+        self._interrupted = False
+
+    @property
+    def comm(self) -> Any:
+        """The communicator of the session, in which no messages of the user's are."""
+        return self._comm
+
+    # Failing together -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        _guard(self.mpi)
+        with self.unbroken():
+            self._comm = self._given.Dup()
+        before = self._keep_interrupts()
+        try:
+            with self.together():
+                yield
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
+            with self.unbroken():
+                own, self._comm = self._comm, self._given
+                own.Free()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.tell(error)
+            raise
+        self.signal()
+
+    def tell(self, error: BaseException) -> None:
+        """Signals an error that no other rank knows yet, and returns for the caller to raise it."""
+        if not getattr(error, TOLD, False):
+            try:
+                self.signal(error)
+            except BaseException as raised:
+                if raised is not error:  # an interrupt, which does not wait
+                    raise
+
+    def signal(self, error: BaseException | None = None, numbers: Sequence[float] = ()) -> NDArray[np.float64]:
+        """Up to three numbers of each rank, (ranks, 3), once all are here; all raise where one has an error."""
+        if error is None and self._interrupted:
+            error = KeyboardInterrupt()
+        own = np.zeros(RECORD)
+        own[0] = FINE if error is None else FAILED
+        own[1 : 1 + len(numbers)] = numbers
+        with self.unbroken():
+            self._comm.Allgather(own, self._records)
+        if self._records[:, 0].any():
+            self._raise(error)
+        return self._records[:, 1:]
+
+    def _raise(self, error: BaseException | None) -> NoReturn:
+        """On every rank: its own error, or that of the first rank that has one."""
+        with self.unbroken():
+            self._interrupted = False
+            told = self._comm.allgather(None if error is None else _described(error))
+        failed = [(rank, *one) for rank, one in enumerate(told) if one is not None]
+        if error is None:
+            rank, kind, text, trace = failed[0]
+            error = KeyboardInterrupt() if kind == KeyboardInterrupt.__name__ else RankError(rank, kind, text)
+            if trace:
+                error.add_note(f"On rank {rank}:\n{trace}")
+        else:
+            for rank, kind, text, _ in failed:
+                if rank != self.rank and (kind, text) != _described(error)[:2]:
+                    error.add_note(f"Rank {rank} has raised {kind}: {text}")
+        _mark(error)
+        raise error
+
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """Around what has to happen on all ranks or on none: an error in it ends all processes."""
+        try:
+            yield
+        except BaseException as error:
+            self._abort(error)
+
+    def _abort(self, error: BaseException) -> NoReturn:
+        sys.stdout.flush()
+        traceback.print_exception(error)
+        print(
+            f"cydrop: rank {self.rank} failed in the middle of an exchange ({type(error).__name__}), where it can tell "
+            "no other rank: all processes end here",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        self.mpi.COMM_WORLD.Abort(1)
+        raise SystemExit(1)  # Abort does not come back
+
+    def _keep_interrupts(self) -> Any:
+        """From now on Ctrl-C waits for a signal; what was done with it before. None: it stays as the user has it."""
+        own = signal.getsignal(signal.SIGINT)
+        if own is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+            return None
+        signal.signal(signal.SIGINT, self._keep_interrupt)
+        return own
+
+    def _keep_interrupt(self, number: int, frame: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    # What teams do ----------------------------------------------------------------------------------------
+
+    def prepare(self, core: Core) -> None:
+        with self.together():
+            mine = _threads.processors()
+        local = self._local(mine)
+        with self.together():
+            if core.threads_of_machine:
+                share = _threads.share(mine, local)
+                if share != core.n_threads:
+                    core.change(n_threads=share)
+        everybody = self._local((mine, core.n_threads))
+        with self.together():
+            if self.rank == everybody[0][0]:
+                _threads.warn_if_many([threads for _, (_, threads) in everybody], [own for _, (own, _) in everybody])
+
+    def _local(self, value: T) -> list[Any]:
+        """(rank, value) of the ranks on this machine."""
+        with self.unbroken():
+            node = self._comm.Split_type(self.mpi.COMM_TYPE_SHARED)
+            found: list[Any] = node.allgather((self.rank, value))
+            node.Free()
+        return found
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        everybody = self.of_all(dict(facts))
+        with self.together():
+            for name, wanted in everybody[0].items():
+                others = [rank for rank, own in enumerate(everybody) if own.get(name) != wanted]
+                if others:
+                    raise ValueError(_difference(name, wanted, others, everybody[others[0]].get(name)))
+
+    def of_first(self, value: T) -> T:
+        self.signal()
+        with self.unbroken():
+            found: T = self._comm.bcast(value)
+        return found
+
+    def of_all(self, value: T) -> list[T]:
+        self.signal()
+        with self.unbroken():
+            found: list[T] = self._comm.allgather(value)
+        return found
+
+    def share(self, count: int) -> tuple[int, int]:
+        return self.rank * count // self.size, (self.rank + 1) * count // self.size
+
+    def join(self, rows: NDArray[Any], ends: list[int]) -> None:
+        width = rows[:1].size
+        counts = np.diff([0, *ends]) * width
+        self.signal()
+        with self.unbroken():
+            kind = self.mpi.Datatype.fromcode(rows.dtype.char)
+            self._comm.Allgatherv(self.mpi.IN_PLACE, [rows, counts, np.cumsum(counts) - counts, kind])
+
+
+def _difference(name: str, wanted: Any, others: list[int], other: Any) -> str:
+    who = f"rank {others[0]}" if len(others) == 1 else f"ranks {', '.join(map(str, others))}"
+    shown = [f"{value}"[:200] for value in (wanted, other)]
+    values = f": {shown[0]} on rank 0, {shown[1]} on rank {others[0]}" if shown[0] != shown[1] else ""
+    return f"all ranks must have the same {name}, but {who} has not that of rank 0{values}"
+
+
+def _described(error: BaseException) -> tuple[str, str, str]:
+    """Its type, what it says, its traceback."""
+    try:
+        text = str(error)
+    except Exception:  # of the user's own class
+        text = "(its text cannot be had)"
+    trace = "" if isinstance(error, KeyboardInterrupt) else "".join(traceback.format_exception(error)).rstrip()
+    return type(error).__name__, text, trace
+
+
+def _mark(error: BaseException) -> None:
+    setattr(error, TOLD, True)
+
+
+_guarded = False
+
+
+def _guard(mpi: Any) -> None:
+    """Once in a process: an error that ends the program on this rank alone ends the others too, which would wait for it
+    for ever. (`python -m mpi4py` does the same from the first line on.)"""
+    global _guarded
+    if _guarded:
+        return
+    _guarded = True
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        before(kind, error, trace)
+        if not getattr(error, TOLD, False) and mpi.Is_initialized() and not mpi.Is_finalized():
+            sys.stderr.flush()
+            mpi.COMM_WORLD.Abort(1)
+
+    sys.excepthook = hook
