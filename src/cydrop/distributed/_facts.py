@@ -34,7 +34,7 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
         "kind of data": "partitioned" if partitioned else "replicated",
     }
     found |= of_network(core) | {
-        "seed of the network": core.root,
+        "seed of the network (give Network a seed)": repr(core.root).encode(),
         "number of finished epochs": core.epochs,
         "number of training steps so far": (model.engine.draws, model.engine.updates),
         "epochs": job.epochs,
@@ -44,10 +44,9 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
         "drop_last": job.drop_last,
         "number of features": job.data.X.shape[1],
     }
-    found |= {f"{name} (parameters, statistics and moments of the network)": checksum(array)
-              for name, array in model.tensors().items()}  # fmt: skip
+    found |= {f"tensor {name} of the network": checksum(array) for name, array in model.tensors().items()}
     found |= _of_rows("", job.data, partitioned)
-    found["validation data (some, or none)"] = job.validation is not None
+    found["validation data"] = "given" if job.validation is not None else "not given"
     if job.validation is not None:
         found |= _of_rows("validation ", job.validation, partitioned)
     return found
@@ -77,13 +76,15 @@ def of_decisions(core: Core) -> Facts:
 def _of_rows(prefix: str, rows: Rows, partitioned: bool) -> Facts:
     found: Facts = {
         f"{prefix}kind of y": (rows.y.dtype.str, *rows.y.shape[1:]),
-        f"{prefix}kind of sample_weight (for rows, for targets, none)": (len(rows.weights) > 0, rows.each),
+        f"{prefix}kind of sample_weight": "for targets" if rows.each else "for rows" if len(rows.weights) else "none",
     }
     if partitioned:
         return found
     return found | {
-        f"{prefix}X": (rows.X.shape, sampled(rows.X), None if isinstance(rows.X, np.memmap) else sums(rows.X)),
-        f"{prefix}y": (len(rows.y), checksum(rows.y)),
+        f"number of {prefix}rows": len(rows.X),
+        f"rows in {prefix}X": sampled(rows.X),
+        f"numbers in {prefix}X": b"" if isinstance(rows.X, np.memmap) else sums(rows.X),
+        f"{prefix}y": checksum(rows.y),
         f"{prefix}sample_weight": checksum(rows.weights),
     }
 
@@ -93,22 +94,22 @@ def described(declaration: Any) -> str:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(declaration))
 
 
-def checksum(array: NDArray[Any]) -> int:
+def checksum(array: NDArray[Any]) -> bytes:
     """Of all bytes of an array."""
     whole = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
     found = 0
     for begin in range(0, len(whole), CHUNK):
         found = zlib.crc32(whole[begin : begin + CHUNK], found)
-    return found
+    return found.to_bytes(4, "little")
 
 
-def sampled(X: Floats) -> int:
+def sampled(X: Floats) -> bytes:
     """A checksum of some rows, evenly spread: of a file that is larger than the memory no more is read."""
     places = np.unique(np.linspace(0, len(X) - 1, SAMPLED).astype(np.int64))
     return checksum(np.asarray(X[places]))
 
 
-def sums(X: Floats) -> int:
+def sums(X: Floats) -> bytes:
     """A checksum of sums of bits, at the speed of the memory: what is exchanged within a chunk it does not see."""
     flat = X.reshape(-1).view(np.uint32)
     step = CHUNK // flat.itemsize

@@ -6,7 +6,7 @@ from typing import Any
 
 from cydrop._run.team import Team
 from cydrop._run.training import Trainer
-from cydrop.distributed._ranks import Ranks
+from cydrop.distributed._ranks import Ranks, guard
 from cydrop.distributed._trainer import RankTrainer
 
 
@@ -18,6 +18,7 @@ def checked(comm: Any, shards: int) -> Any:
         raise ImportError(
             f"training on several processes needs mpi4py and an MPI: pip install 'cydrop[mpi]' mpich ({error})"
         ) from error
+    guard(MPI)
     if isinstance(comm, str) and comm == "world":
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:

@@ -65,7 +65,6 @@ class Ranks(Team):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        _guard(self.mpi)
         with self.unbroken():
             self._comm = self._given.Dup()
         before = self._keep_interrupts()
@@ -190,7 +189,7 @@ class Ranks(Team):
             for name, wanted in everybody[0].items():
                 others = [rank for rank, own in enumerate(everybody) if own.get(name) != wanted]
                 if others:
-                    raise ValueError(_difference(name, wanted, others, everybody[others[0]].get(name)))
+                    raise ValueError(difference(name, wanted, others, everybody[others[0]].get(name)))
 
     def of_first(self, value: T) -> T:
         self.signal()
@@ -216,11 +215,13 @@ class Ranks(Team):
             self._comm.Allgatherv(self.mpi.IN_PLACE, [rows, counts, np.cumsum(counts) - counts, kind])
 
 
-def _difference(name: str, wanted: Any, others: list[int], other: Any) -> str:
+def difference(name: str, wanted: Any, others: list[int], other: Any) -> str:
+    """The sentence on what some ranks have otherwise than rank 0; checksums, which are bytes, are not shown."""
     who = f"rank {others[0]}" if len(others) == 1 else f"ranks {', '.join(map(str, others))}"
-    shown = [f"{value}"[:200] for value in (wanted, other)]
-    values = f": {shown[0]} on rank 0, {shown[1]} on rank {others[0]}" if shown[0] != shown[1] else ""
-    return f"all ranks must have the same {name}, but {who} has not that of rank 0{values}"
+    if isinstance(wanted, bytes):
+        return f"all ranks must have the same {name}: {who} differ{'s' if len(others) == 1 else ''} from rank 0"
+    more = f" ({who} differ from rank 0)" if len(others) > 1 else ""
+    return f"all ranks must have the same {name}: it is {wanted!s:.300} on rank 0, {other!s:.300} on rank {others[0]}{more}"
 
 
 def _described(error: BaseException) -> tuple[str, str, str]:
@@ -240,7 +241,7 @@ def _mark(error: BaseException) -> None:
 _guarded = False
 
 
-def _guard(mpi: Any) -> None:
+def guard(mpi: Any) -> None:
     """Once in a process: an error that ends the program on this rank alone ends the others too, which would wait for it
     for ever. (`python -m mpi4py` does the same from the first line on.)"""
     global _guarded

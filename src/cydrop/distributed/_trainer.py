@@ -98,12 +98,13 @@ class RankTrainer(Trainer):
             parts = Parts(model, data, self.shards, self.first, self.count)
             exchange = Exchange(ranks, model)
             engine.begin_pass(*before)
-        total, correct = 0.0, 0
+        total, correct, draws = 0.0, 0, engine.draws
         try:
             for batch, (where, number) in enumerate(self._batches_of(order)):
                 drawing = rates.drawing[batch if len(rates.drawing) > 1 else 0 :][:1]
                 found = parts.part_of_batch(where, self._batch_size, number, drawing)
                 told = ranks.signal(None, found)
+                draws = engine.draws
                 if not told[:, 2].all():
                     engine.put_back(*before, False)
                     raise DivergedError(epoch, batch + 1)
@@ -120,6 +121,7 @@ class RankTrainer(Trainer):
                 correct += int(told[:, 1].sum())
         except BaseException as error:
             ranks.tell(error)
+            engine.draws = draws  # of steps that all have made
             with ranks.unbroken():
                 self._gather_moments(model, exchange)
             engine.end_pass()
