@@ -18,20 +18,17 @@ FEW_ROWS = 8  # a smaller workspace does for these
 def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None, team: Team = ALONE) -> Floats:
     """The outputs, after the loss's link or raw; `batch_size` rows at a time, or as many as are best. Of a team whose
     rows are the same each member works out a share, and all get all."""
-    if team.size == 1 or team.partitioned:
-        return _predict(model, X, link, batch_size)
     out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
     with team.together():
         begin, end = team.share(len(X))
         if begin < end:
-            out[begin:end] = _predict(model, X[begin:end], link, batch_size)
+            _predict(model, X[begin:end], out[begin:end], link, batch_size)
     team.join(out, [(member + 1) * len(X) // team.size for member in range(team.size)])
     return out
 
 
-def _predict(model: Model, X: Floats, link: bool, batch_size: int | None) -> Floats:
+def _predict(model: Model, X: Floats, out: Floats, link: bool, batch_size: int | None) -> None:
     rows = min(batch_size, len(X)) if batch_size is not None else FEW_ROWS if len(X) <= FEW_ROWS else PREDICT_ROWS
-    out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
     workspace = model.borrow(rows)
     for draw in model.plan.vanilla_draws:  # multiplies by 1 - rate, a scheduled one by that at its end
         workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
@@ -39,25 +36,29 @@ def _predict(model: Model, X: Floats, link: bool, batch_size: int | None) -> Flo
     while row < len(X):
         row = model.engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
     model.give_back(workspace)
-    return out
 
 
 def evaluate(model: Model, data: Rows, n_threads: int, team: Team = ALONE) -> dict[str, float]:
     """The loss and the metrics. A team whose rows are the same works out their outputs together: the bits are those of
     one process. Where each has its own rows, the sums are added by rank."""
-    if team.size == 1 or not team.partitioned:
+    if not team.partitioned:
         return _judged(data, predict(model, data.X, False, None, team), n_threads)
     with team.together():
         found = _judged(data, predict(model, data.X, False), n_threads)
-        targets = len(data.X) * data.targets.shape[1] if data.counted is None else int(data.counted.sum())
-    return _of_parts(team.of_all((found, len(data.X), targets if len(data.targets) else len(data.X))))
+    return of_parts(team.of_all((found, len(data.X), counted_of(data))))
 
 
-def _of_parts(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]:
+def counted_of(data: Rows) -> int:
+    """How many rows, or targets where some do not count, the metrics see."""
+    return len(data.X) if data.counted is None else int(data.counted.sum())
+
+
+def of_parts(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]:
     """The metrics of all rows, of those of parts with so many rows and targets."""
     result = {}
     for name in parts[0][0]:
-        counts = [(found[name], rows if name == "loss" else targets) for found, rows, targets in parts]
+        of_rows = name in ("loss", "log_likelihood")
+        counts = [(found[name], rows if of_rows else targets) for found, rows, targets in parts]
         counts = [(value, count) for value, count in counts if count]
         power = 2 if name == "rmse" else 1  # the mean of squares
         total = sum(value**power * count for value, count in counts)

@@ -45,6 +45,9 @@ class Team:
     def check_same(self, facts: Mapping[str, Any]) -> None:
         """Raises where members differ in one of these, naming it and them."""
 
+    def check_prediction(self, core: Any, X: NDArray[Any], facts: Mapping[str, Any]) -> None:
+        """Raises where members differ in the network, in replicated rows or in one of these facts."""
+
     def of_first(self, value: T) -> T:
         """The value of the first member."""
         return value
@@ -54,11 +57,13 @@ class Team:
         return [value]
 
     def share(self, count: int) -> tuple[int, int]:
-        """Which of so many equal pieces of work are this member's: the first, and the one after the last."""
+        """Which of so many equal pieces of work are this member's: the first, and the one after the last. With rows of
+        its own it has all of them."""
         return 0, count
 
     def join(self, rows: NDArray[Any], ends: list[int]) -> None:
-        """Fills in the rows that the others have worked out; `ends` are where the members' rows end."""
+        """Fills in the rows that the others have worked out; `ends` are where the members' rows end. With rows of its
+        own there is nothing to fill in."""
 
 
 ALONE = Team()

@@ -52,6 +52,18 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
     return found
 
 
+def of_prediction(core: Core, X: Floats, partitioned: bool) -> Facts:
+    """Of a prediction for these rows."""
+    model = core.made("prediction")
+    found = of_network(core) | {
+        "kind of data": "partitioned" if partitioned else "replicated",
+        "number of features": X.shape[1],
+        "parameters": checksum(model.parameters),
+        "running statistics": checksum(model.buffers),
+    }
+    return found if partitioned else found | _of_inputs("", X)
+
+
 def of_network(core: Core) -> Facts:
     """What it is made of."""
     layers = {f"layers[{place}]": described(layer) for place, layer in enumerate(core.layers)}
@@ -80,12 +92,21 @@ def _of_rows(prefix: str, rows: Rows, partitioned: bool) -> Facts:
     }
     if partitioned:
         return found
-    return found | {
-        f"number of {prefix}rows": len(rows.X),
-        f"rows in {prefix}X": sampled(rows.X),
-        f"numbers in {prefix}X": b"" if isinstance(rows.X, np.memmap) else sums(rows.X),
-        f"{prefix}y": checksum(rows.y),
-        f"{prefix}sample_weight": checksum(rows.weights),
+    return (
+        found
+        | _of_inputs(prefix, rows.X)
+        | {
+            f"{prefix}y": checksum(rows.y),
+            f"{prefix}sample_weight": checksum(rows.weights),
+        }
+    )
+
+
+def _of_inputs(prefix: str, X: Floats) -> Facts:
+    return {
+        f"number of {prefix}rows": len(X),
+        f"rows in {prefix}X": sampled(X),
+        f"numbers in {prefix}X": b"" if isinstance(X, np.memmap) else sums(X),
     }
 
 

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from cydrop._run.core import Core
 from cydrop._run.team import Team
-from cydrop.distributed import _threads
+from cydrop.distributed import _facts, _threads
 from cydrop.distributed._errors import RankError
 
 T = TypeVar("T")
-RECORD = 4  # doubles of a signal: whether all is well, and three numbers of a training step
+RECORD = 5  # doubles of a signal: whether all is well, what comes next, and three numbers of a training step
 FINE, FAILED = 0.0, 1.0
+NOTHING, STEP, MOMENTS, OBJECTS, FIRST, ROWS = range(6)  # what comes next
 TOLD = "_told_to_all_ranks"  # attribute of an error that all ranks have raised
 
 
@@ -96,18 +97,29 @@ class Ranks(Team):
                 if raised is not error:  # an interrupt, which does not wait
                     raise
 
-    def signal(self, error: BaseException | None = None, numbers: Sequence[float] = ()) -> NDArray[np.float64]:
-        """Up to three numbers of each rank, (ranks, 3), once all are here; all raise where one has an error."""
+    def signal(
+        self, error: BaseException | None = None, then: int = NOTHING, numbers: Sequence[float] = ()
+    ) -> NDArray[np.float64]:
+        """Up to three numbers of each rank, (ranks, 3), once all are here; all raise where one has an error, or where
+        they are about to do different things."""
         if error is None and self._interrupted:
             error = KeyboardInterrupt()
         own = np.zeros(RECORD)
         own[0] = FINE if error is None else FAILED
-        own[1 : 1 + len(numbers)] = numbers
+        own[1] = then
+        own[2 : 2 + len(numbers)] = numbers
         with self.unbroken():
             self._comm.Allgather(own, self._records)
         if self._records[:, 0].any():
             self._raise(error)
-        return self._records[:, 1:]
+        if (self._records[:, 1] != then).any():
+            apart = RuntimeError(
+                "the ranks have called different methods, or the same in another order: all must make the same calls "
+                "with parallel="
+            )
+            _mark(apart)
+            raise apart
+        return self._records[:, 2:]
 
     def _raise(self, error: BaseException | None) -> NoReturn:
         """On every rank: its own error, or that of the first rank that has one."""
@@ -191,25 +203,34 @@ class Ranks(Team):
                 if others:
                     raise ValueError(difference(name, wanted, others, everybody[others[0]].get(name)))
 
+    def check_prediction(self, core: Core, X: NDArray[Any], facts: Mapping[str, Any]) -> None:
+        with self.together():
+            found = _facts.of_prediction(core, X, self.partitioned)
+        self.check_same({**found, **facts})
+
     def of_first(self, value: T) -> T:
-        self.signal()
+        self.signal(then=FIRST)
         with self.unbroken():
             found: T = self._comm.bcast(value)
         return found
 
     def of_all(self, value: T) -> list[T]:
-        self.signal()
+        self.signal(then=OBJECTS)
         with self.unbroken():
             found: list[T] = self._comm.allgather(value)
         return found
 
     def share(self, count: int) -> tuple[int, int]:
+        if self.partitioned:
+            return 0, count
         return self.rank * count // self.size, (self.rank + 1) * count // self.size
 
     def join(self, rows: NDArray[Any], ends: list[int]) -> None:
+        if self.partitioned:
+            return
         width = rows[:1].size
         counts = np.diff([0, *ends]) * width
-        self.signal()
+        self.signal(then=ROWS)
         with self.unbroken():
             kind = self.mpi.Datatype.fromcode(rows.dtype.char)
             self._comm.Allgatherv(self.mpi.IN_PLACE, [rows, counts, np.cumsum(counts) - counts, kind])
@@ -221,7 +242,8 @@ def difference(name: str, wanted: Any, others: list[int], other: Any) -> str:
     if isinstance(wanted, bytes):
         return f"all ranks must have the same {name}: {who} differ{'s' if len(others) == 1 else ''} from rank 0"
     more = f" ({who} differ from rank 0)" if len(others) > 1 else ""
-    return f"all ranks must have the same {name}: it is {wanted!s:.300} on rank 0, {other!s:.300} on rank {others[0]}{more}"
+    values = f"it is {wanted!s:.300} on rank 0, {other!s:.300} on rank {others[0]}"
+    return f"all ranks must have the same {name}: {values}{more}"
 
 
 def _described(error: BaseException) -> tuple[str, str, str]:

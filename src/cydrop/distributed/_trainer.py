@@ -22,7 +22,7 @@ from cydrop._run.rows import NO_ORDER, Rows
 from cydrop._run.training import Job, Trainer
 from cydrop.distributed import _facts
 from cydrop.distributed._exchange import Exchange
-from cydrop.distributed._ranks import Ranks
+from cydrop.distributed._ranks import MOMENTS, STEP, Ranks
 from cydrop.errors import DivergedError
 from cydrop.xorshift import Xorshift
 
@@ -103,7 +103,7 @@ class RankTrainer(Trainer):
             for batch, (where, number) in enumerate(self._batches_of(order)):
                 drawing = rates.drawing[batch if len(rates.drawing) > 1 else 0 :][:1]
                 found = parts.part_of_batch(where, self._batch_size, number, drawing)
-                told = ranks.signal(None, found)
+                told = ranks.signal(then=STEP, numbers=found)
                 draws = engine.draws
                 if not told[:, 2].all():
                     engine.put_back(*before, False)
@@ -126,7 +126,7 @@ class RankTrainer(Trainer):
                 self._gather_moments(model, exchange)
             engine.end_pass()
             raise
-        ranks.signal()
+        ranks.signal(then=MOMENTS)
         with ranks.unbroken():
             self._gather_moments(model, exchange)
         if not engine.end_pass():  # the same on all ranks: so are their arenas

@@ -264,7 +264,13 @@ class Network(Parts, Sampling, ByHand):
 
     # Prediction -------------------------------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Floats:
+    def predict(
+        self,
+        X: ArrayLike,
+        *,
+        batch_size: int | None = None,
+        parallel: distributed.DataParallel | None = None,
+    ) -> Floats:
         """The outputs after the loss's link, dropout off.
 
         Parameters
@@ -272,6 +278,9 @@ class Network(Parts, Sampling, ByHand):
         X : array-like, shape (n_samples, n_features)
         batch_size : int >= 1 or None
             Rows at a time; the result does not depend on it.
+        parallel : cydrop.distributed.DataParallel or None
+            Divides the rows among the ranks of its communicator, which all make the call; each gets all
+            outputs, or, of partitioned rows, those of its own.
 
         Returns
         -------
@@ -279,25 +288,47 @@ class Network(Parts, Sampling, ByHand):
             Probabilities for "cross_entropy" (rows sum to 1) and "binary_cross_entropy", means then variances for
             "gaussian_nll", the regression values otherwise.
         """
-        rows = self._core.inputs(X)
-        size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
-        return predict(self._core.built_for(rows.shape[1]), rows, True, size)
+        core, team = self._core, distributed.team_for(parallel)
+        with team.session():
+            with team.together():
+                rows = core.inputs(X)
+                size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+                core.built_for(rows.shape[1])
+            team.prepare(core)
+            team.check_prediction(core, rows, {"method": "predict"})
+            return predict(core.made("predict"), rows, True, size, team)
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        parallel: distributed.DataParallel | None = None,
+    ) -> dict[str, float]:
         """The loss and the metrics with dropout off.
 
         Parameters
         ----------
         X, y, sample_weight
             As for `fit`.
+        parallel : cydrop.distributed.DataParallel or None
+            Divides the rows among the ranks of its communicator, which all make the call; each gets
+            the same values, of the rows of all.
 
         Returns
         -------
         dict of str to float
             "loss"; "accuracy" for classifiers; "rmse" and "mae" for regression.
         """
-        data = self._core.rows(X, y, sample_weight, None)
-        return evaluate(self._core.built_for(data.X.shape[1]), data, self._core.n_threads)
+        core, team = self._core, distributed.team_for(parallel)
+        with team.session():
+            with team.together():
+                data = core.rows(X, y, sample_weight, None)
+                core.built_for(data.X.shape[1])
+            team.prepare(core)
+            team.check_prediction(core, data.X, {"method": "evaluate"})
+            return evaluate(core.made("evaluate"), data, core.n_threads, team)
 
     # Around it --------------------------------------------------------------------------------------------
 
