@@ -111,6 +111,7 @@ class Tally:
     def join(self, team: Team) -> None:
         """Takes the rows of the other members of a team, which have tallied as many samples of theirs."""
         ends = row_ends(team, len(self.mean))
+        self.count = max(team.of_all(self.count))  # of few rows some have none
         for sums in (self.mean, self.squares, self.entropies):
             if len(sums):
                 team.join(sums, ends)

@@ -105,8 +105,8 @@ def _of_rows(prefix: str, rows: Rows, partitioned: bool) -> Facts:
 def _of_inputs(prefix: str, X: Floats) -> Facts:
     return {
         f"number of {prefix}rows": len(X),
-        f"rows in {prefix}X": sampled(X),
         f"numbers in {prefix}X": b"" if isinstance(X, np.memmap) else sums(X),
+        f"rows in {prefix}X": sampled(X),
     }
 
 
