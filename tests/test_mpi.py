@@ -256,5 +256,5 @@ if __name__ == "__main__":
     os.makedirs(sys.argv[1], exist_ok=True)
     ended, killed, slowest = kill_trainings(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else KILLS)
     print(
-        f"{killed} kills: {ended} trainings ended in the same bits, all ranks were gone after {slowest:.1f} s at most"
+        f"{killed} kills: {ended} trainings ended in the same bits; all ranks were gone {slowest:.1f} s later at most"
     )
