@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from cydrop import losses, optimizers
+from cydrop import distributed, losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import cpu
@@ -18,6 +18,7 @@ from cydrop._run.rows import NO_ORDER
 from cydrop._run.state import PICKLED, State
 from cydrop._run.training import Job, Trainer
 from cydrop.callbacks import Callback, Notifier, checked, for_verbose
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
@@ -106,6 +107,7 @@ class Network(Parts, Sampling, ByHand):
         verbose: int | None = None,
         clean_metrics: bool = False,
         drop_last: bool = False,
+        parallel: DataParallel | None = None,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -139,6 +141,9 @@ class Network(Parts, Sampling, ByHand):
         drop_last : bool
             Whether an epoch leaves out the rows that would make a last batch smaller than `batch_size`: with `shuffle`
             others in each epoch. Rows fewer than `batch_size` are one batch.
+        parallel : DataParallel or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them. None: batches are not cut.
 
         Returns
         -------
@@ -168,6 +173,7 @@ class Network(Parts, Sampling, ByHand):
             checks.flag("shuffle", shuffle)
             checks.flag("clean_metrics", clean_metrics)
             checks.flag("drop_last", drop_last)
+            shared_out = distributed.checked(parallel)
             shown = [*checked(callbacks), *for_verbose(verbose)]
             core.check_rates()
             share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
@@ -182,7 +188,8 @@ class Network(Parts, Sampling, ByHand):
             # build
             core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last)
+            shards = 0 if shared_out is None else shared_out.shards
+            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, shards)
             self.stop_training = False
             self.training_rows = len(data.X)
             try:
