@@ -53,6 +53,7 @@ cdef struct Layout:             # memory of a workspace, as it is handed out; me
     bint draws                  # whether dropout acts: in training, and in samples
     bint first_lane
     int threads                 # that may work for one lane
+    int shards                  # of a batch, at most; 0: none
 
 
 cdef struct Upstream:           # what the backward pass brings down to an operation
@@ -162,6 +163,11 @@ cdef struct Step:               # what a batch brings to all operations
     float* scratch
     float* full_row             # for each thread two rows of the widest layer, see weight_gradient.pxd
     Py_ssize_t full_row_floats  # from one thread's to the next one's
+    int shards                  # that the rows are cut into (shards.pxd), 0: they are not
+    const Py_ssize_t* bounds    # the row where each begins, and where the last one ends
+    float* tree                 # memory for the sums of shards of the gradients of any one operation
+    float* statistics           # arena for what running statistics are made of, of the buffers' layout
+    const float* buffers        # that arena
     Clock* clock                # NULL: nobody asks
     int slot                    # of the operation in it
 

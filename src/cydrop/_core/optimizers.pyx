@@ -32,9 +32,6 @@ cdef enum:
 
 KINDS = {"sgd": SGD, "rmsprop": RMSPROP, "adagrad": ADAGRAD, "adam": ADAM, "adamw": ADAMW}
 
-cdef enum:
-    SPAN = 8192
-
 
 cdef double power(double base, uint64_t exponent) noexcept nogil:
     """base^exponent by squaring: a function of its arguments alone, on every machine."""

@@ -80,6 +80,7 @@ typedef float tile_vec;
 #endif
 
 #define TILE_COLS (2 * TILE_LANES)
+#define TILE_FLOATS (TILE_ROWS * TILE_COLS)
 #define LINE_FLOATS 16 /* of a cache line */
 #define TILE_LOG2_LINES (TILE_COLS > LINE_FLOATS) /* lines of a row of a tile, as a power of 2 */
 
@@ -115,7 +116,8 @@ typedef struct {
 /* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
 TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
                            const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
-                           int cols, int resume, const float *bias, int relu, const tile_wanted *wanted) {
+                           int cols, int resume, const float *bias, int relu, const tile_wanted *wanted,
+                           const ptrdiff_t done, const float *sums, const int n_sums) {
     tile_vec acc[TILE_ROWS][2];
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
@@ -135,14 +137,18 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
-        if (wanted && (k & ((1 << wanted->log2_period) - 1)) == 0 && k < fetched) {
-            const ptrdiff_t line = k >> wanted->log2_period, in_row = line & ((1 << wanted->log2_lines) - 1);
+        if (wanted && ((done + k) & ((1 << wanted->log2_period) - 1)) == 0 && done + k < fetched) {
+            const ptrdiff_t line = (done + k) >> wanted->log2_period, in_row = line & ((1 << wanted->log2_lines) - 1);
             const ptrdiff_t place = (line >> wanted->log2_lines) * wanted->row + in_row * LINE_FLOATS;
             fetch_line(wanted->at[0] + place);
             fetch_line(wanted->at[1] + place);
             fetch_line(wanted->at[2] + place);
         }
     }
+    for (int i = 0; i < n_sums; i++)
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] = tile_add(tile_loadu(sums + i * TILE_FLOATS + r * TILE_COLS + v * TILE_LANES), acc[r][v]);
     if (bias) {
         tile_vec b[2];
         for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
@@ -164,8 +170,14 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
 }
 
 #define TILE_CASE(r, a_row, a_depth)                                                                              \
-    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return; \
-    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return;
+    case r:                                                                                                       \
+        tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted, done, \
+                  sums, n_sums);                                                                                  \
+        return;                                                                                                   \
+    case r + 16:                                                                                                  \
+        tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted, done, \
+                  sums, n_sums);                                                                                  \
+        return;
 #if TILE_ROWS > 8
 #define TILE_CASES_9_TO_12(a_row, a_depth) \
     TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
@@ -191,12 +203,17 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
 static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
                          ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume, const float *bias,
                          int relu, const tile_wanted *wanted) {
+    const ptrdiff_t done = 0;
+    const float *const sums = NULL;
+    const int n_sums = 0;
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
 }
 
-/* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
+/* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY. In the end n_sums whole tiles are added, those that lie one
+ * after another from `sums` on; `done` steps were done before, for earlier tiles of the same wanted memory. */
 static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
-                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, const tile_wanted *wanted) {
+                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, const tile_wanted *wanted,
+                            ptrdiff_t done, const float *sums, int n_sums) {
     const int resume = 0, relu = 0;
     const float *const bias = NULL;
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }

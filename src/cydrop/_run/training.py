@@ -36,6 +36,7 @@ class Job:
     shuffle: bool
     clean_metrics: bool
     drop_last: bool = False  # whether an epoch leaves out the rows that fill no batch
+    shards: int = 0  # that each batch is cut into, 0: it is not
     batch_size: int = 0  # as it was asked for: it may be more than the rows
 
     @property
@@ -59,7 +60,7 @@ class Trainer:
             order = self.order(core, job)
             steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
             rates = core.rates([step / (job.epochs * batches) for step in steps])
-        total, correct = self.train_pass(core, data, order, rates, epoch + 1)
+        total, correct = self.train_pass(core, data, order, rates, epoch + 1, job.shards)
         metrics = {"loss": total / rows} | self.hit_rate(data, correct, order, rows)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
@@ -103,7 +104,7 @@ class Trainer:
         return wish
 
     def train_pass(
-        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int
+        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
     ) -> tuple[float, int]:
         """One pass over the rows, in this order (empty: as they are): the sum of the losses, and how many were right.
 
@@ -112,14 +113,14 @@ class Trainer:
         """
         model = core.made("training")
         engine, rows = model.ready(), len(order) or len(data.X)
-        workspace = model.borrow(min(data.batch_size, rows), training=True)
+        workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
         try:
             while batch < data.batches_of(rows):
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
+                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS, shards,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)

@@ -66,11 +66,10 @@ class Exchange:
         if len(arena):
             self._comm.Allgatherv(self._mpi.IN_PLACE, [arena, *self._slices, self._mpi.FLOAT])
 
-    def all_statistics(self, own: Floats) -> Floats:
+    def all_statistics(self, own: Floats) -> None:
         """Fills `statistics`."""
         if len(own):
             self._comm.Allgather(own, self.statistics)
-        return self.statistics
 
 
 def _parts(ends: list[int]) -> tuple[list[int], list[int]]:

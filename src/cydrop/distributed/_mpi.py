@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cydrop._run.team import Team
-from cydrop._run.training import Trainer
 from cydrop.distributed._ranks import Ranks, guard
 from cydrop.distributed._trainer import RankTrainer
 
@@ -32,11 +30,11 @@ def checked(comm: Any, shards: int) -> Any:
     return comm
 
 
-def team(comm: Any, partitioned: bool) -> Team:
+def ranks(comm: Any, partitioned: bool) -> Ranks:
     """The ranks of a communicator."""
     return Ranks(comm, partitioned)
 
 
-def trainer(comm: Any, partitioned: bool, shards: int) -> Trainer:
+def trainer(comm: Any, partitioned: bool, shards: int) -> RankTrainer:
     """Trains with them."""
     return RankTrainer(Ranks(comm, partitioned), shards)

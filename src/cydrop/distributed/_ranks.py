@@ -53,7 +53,7 @@ class Ranks(Team):
         self.mpi: Any = MPI
         self._given, self._comm = comm, comm
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self.partitioned = partitioned
+        self.partitioned = partitioned and self.size > 1
         self._records = np.zeros((self.size, RECORD))
         self._interrupted = False
 

@@ -8,7 +8,7 @@ whoever looks at a network finds it whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from cydrop._base import seeding
 from cydrop._run.core import Core
 from cydrop._run.model import Model
-from cydrop._run.parts import Parts, tree_sum
 from cydrop._run.rates import Rates
 from cydrop._run.rows import NO_ORDER, Rows
 from cydrop._run.training import Job, Trainer
@@ -25,6 +24,12 @@ from cydrop.distributed._exchange import Exchange
 from cydrop.distributed._ranks import MOMENTS, STEP, Ranks
 from cydrop.errors import DivergedError
 from cydrop.xorshift import Xorshift
+
+
+def tree_sum(parts: Sequence[float]) -> float:
+    """((p0 + p1) + (p2 + p3)) + ..., of a power of two of parts."""
+    half = len(parts) // 2
+    return tree_sum(parts[:half]) + tree_sum(parts[half:]) if half else parts[0]
 
 
 class RankTrainer(Trainer):
@@ -89,35 +94,40 @@ class RankTrainer(Trainer):
     # A pass -----------------------------------------------------------------------------------------------
 
     def train_pass(
-        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int
+        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
     ) -> tuple[float, int]:
         ranks = self.ranks
         with ranks.together():
             model = core.made("training")
             engine, before = model.ready(), core.snapshot_of(model)
-            parts = Parts(model, data, self.shards, self.first, self.count)
+            most = max(len(range(*self._own(self._rows_of(batch)))) for batch in (0, self._batches - 1))
+            workspace = model.borrow(max(1, most), training=True, shards=self.count)
+            statistics = np.zeros(len(model.buffers), dtype=np.float32)
             exchange = Exchange(ranks, model)
             engine.begin_pass(*before)
         total, correct, draws = 0.0, 0, engine.draws
         try:
             for batch, (where, number) in enumerate(self._batches_of(order)):
-                drawing = rates.drawing[batch if len(rates.drawing) > 1 else 0 :][:1]
-                found = parts.part_of_batch(where, self._batch_size, number, drawing)
+                drawing, rate, decay = (of[batch % len(of)] for of in (rates.drawing, rates.learning, rates.decay))
+                found = engine.part_of_batch(
+                    workspace, data.X, data.labels, data.targets, data.weights, where, self._batch_size, number,
+                    drawing[np.newaxis], self.shards, self.first, self.count, statistics,
+                )  # fmt: skip
                 told = ranks.signal(then=STEP, numbers=found)
                 draws = engine.draws
                 if not told[:, 2].all():
                     engine.put_back(*before, False)
                     raise DivergedError(epoch, batch + 1)
                 with ranks.unbroken():
-                    rate, decay = (of[batch if len(of) > 1 else 0] for of in (rates.learning, rates.decay))
                     exchange.slices(model.gradients)
-                    parts.add_parts(exchange.incoming, exchange.start, exchange.own_squares)
+                    engine.add_parts(exchange.incoming, exchange.start, exchange.own_squares)
                     exchange.all_squares()
-                    parts.update_part(exchange.start, exchange.stop, float(rate), float(decay), exchange.squares)
+                    engine.update_part(exchange.start, exchange.stop, rate, decay, exchange.squares)
                     exchange.gather(model.parameters)
-                    parts.end_batch(exchange.all_statistics(parts.statistics), self._rows_of(batch))
-                core.passes.remember(model, self._rows_of(batch) * model.loss.copies, (), list(drawing[0]))
-                total += float(tree_sum(list(told[:, 0])))
+                    exchange.all_statistics(statistics)
+                    engine.end_batch(exchange.statistics, self._rows_of(batch), self.shards)
+                core.passes.remember(model, self._rows_of(batch) * model.loss.copies, (), list(drawing))
+                total += tree_sum(told[:, 0].tolist())
                 correct += int(told[:, 1].sum())
         except BaseException as error:
             ranks.tell(error)
@@ -131,6 +141,7 @@ class RankTrainer(Trainer):
             self._gather_moments(model, exchange)
         if not engine.end_pass():  # the same on all ranks: so are their arenas
             raise DivergedError(epoch, self._batches)
+        model.give_back(workspace)
         return total, correct
 
     def _batches_of(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:

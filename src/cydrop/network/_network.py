@@ -18,6 +18,7 @@ from cydrop._run.rows import NO_ORDER
 from cydrop._run.state import PICKLED, State
 from cydrop._run.training import Job, Trainer
 from cydrop.callbacks import Callback, Notifier, checked, for_verbose
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
@@ -106,7 +107,7 @@ class Network(Parts, Sampling, ByHand):
         verbose: int | None = None,
         clean_metrics: bool = False,
         drop_last: bool = False,
-        parallel: distributed.DataParallel | None = None,
+        parallel: DataParallel | None = None,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -140,10 +141,10 @@ class Network(Parts, Sampling, ByHand):
         drop_last : bool
             Whether an epoch leaves out the rows that would make a last batch smaller than `batch_size`: with `shuffle`
             others in each epoch. Rows fewer than `batch_size` are one batch.
-
-        parallel : cydrop.distributed.DataParallel or None
-            Trains by shards of each batch, on one process or on the ranks of an MPI communicator, with the same bits.
-            All ranks call `fit` with the same arguments; what one of them raises, all raise.
+        parallel : DataParallel or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them: this process, or all ranks of an MPI communicator. These all call `fit` with the same arguments; what
+            one raises, all raise. None: batches are not cut.
 
         Returns
         -------
@@ -165,7 +166,8 @@ class Network(Parts, Sampling, ByHand):
             be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every
             error, the callbacks are told of the end first, so that `EarlyStopping` puts the best epoch back.
         """
-        core, trainer = self._core, distributed.trainer_for(parallel) or self._trainer
+        core, shared_out = self._core, distributed.checked(parallel)
+        trainer = distributed.trainer_of(shared_out) or self._trainer
         team = trainer.team
         with team.session(), core.turn:
             with team.together():
@@ -189,7 +191,8 @@ class Network(Parts, Sampling, ByHand):
                 # build
                 core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, int(batch_size))
+            shards = 0 if shared_out is None else shared_out.shards
+            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, shards, int(batch_size))
             trainer.begin(core, job)
             self.stop_training = False
             self.training_rows = len(data.X)
@@ -269,7 +272,7 @@ class Network(Parts, Sampling, ByHand):
         X: ArrayLike,
         *,
         batch_size: int | None = None,
-        parallel: distributed.DataParallel | None = None,
+        parallel: DataParallel | None = None,
     ) -> Floats:
         """The outputs after the loss's link, dropout off.
 
@@ -288,7 +291,7 @@ class Network(Parts, Sampling, ByHand):
             Probabilities for "cross_entropy" (rows sum to 1) and "binary_cross_entropy", means then variances for
             "gaussian_nll", the regression values otherwise.
         """
-        core, team = self._core, distributed.team_for(parallel)
+        core, team = self._core, distributed.team_of(parallel)
         with team.session():
             with team.together():
                 rows = core.inputs(X)
@@ -304,7 +307,7 @@ class Network(Parts, Sampling, ByHand):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        parallel: distributed.DataParallel | None = None,
+        parallel: DataParallel | None = None,
     ) -> dict[str, float]:
         """The loss and the metrics with dropout off.
 
@@ -321,7 +324,7 @@ class Network(Parts, Sampling, ByHand):
         dict of str to float
             "loss"; "accuracy" for classifiers; "rmse" and "mae" for regression.
         """
-        core, team = self._core, distributed.team_for(parallel)
+        core, team = self._core, distributed.team_of(parallel)
         with team.session():
             with team.together():
                 data = core.rows(X, y, sample_weight, None)

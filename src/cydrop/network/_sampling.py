@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from cydrop import distributed, monte_carlo
 from cydrop._base import seeding
 from cydrop._run.core import Cored, core_of
+from cydrop.distributed import DataParallel
 from cydrop.monte_carlo import MonteCarlo
 
 
@@ -23,7 +24,7 @@ class Sampling(Cored):
         quantiles: ArrayLike | None = None,
         drop_connect: str = "masks",
         rate: float | None = None,
-        parallel: distributed.DataParallel | None = None,
+        parallel: DataParallel | None = None,
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
@@ -76,7 +77,7 @@ class Sampling(Cored):
             quantiles,
             drop_connect,
             rate,
-            distributed.team_for(parallel),
+            distributed.team_of(parallel),
         )
 
     def evaluate_mc(
@@ -89,7 +90,7 @@ class Sampling(Cored):
         seed: seeding.Seed = None,
         drop_connect: str = "masks",
         rate: float | None = None,
-        parallel: distributed.DataParallel | None = None,
+        parallel: DataParallel | None = None,
     ) -> dict[str, float]:
         """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016).
 
@@ -119,5 +120,5 @@ class Sampling(Cored):
             For unusable arguments.
         """
         return monte_carlo.evaluate_mc(
-            core_of(self), X, y, samples, noise_precision, seed, drop_connect, rate, distributed.team_for(parallel)
+            core_of(self), X, y, samples, noise_precision, seed, drop_connect, rate, distributed.team_of(parallel)
         )

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cydrop._base import seeding
 from cydrop._base.arrays import Floats
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
@@ -33,7 +34,16 @@ class RealMLP(BaseEstimator, ABC):
     n_features_in_: int
     task: str
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None, X_val: Any = None, y_val: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        *,
+        parallel: DataParallel | None = None,
+    ) -> Any:
         """Trains from the start.
 
         Parameters
@@ -45,6 +55,9 @@ class RealMLP(BaseEstimator, ABC):
             Multiplies each row's loss, and its part in the validation. Rows of weight 0 are left out.
         X_val, y_val : as X and y, or None
             Rows that choose the best epoch, instead of a share of X.
+        parallel : `cydrop.distributed.DataParallel` or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them.
 
         Returns
         -------
@@ -58,7 +71,7 @@ class RealMLP(BaseEstimator, ABC):
         DivergedError
             When a loss stops being finite; the estimator is left as it was.
         """
-        fit(self, self.task, X, y, sample_weight, X_val, y_val)
+        fit(self, self.task, X, y, sample_weight, X_val, y_val, parallel)
         return self
 
     def predict_mc(

@@ -23,6 +23,7 @@ from cydrop._run.prediction import evaluate
 from cydrop._run.rows import checked_rows
 from cydrop._run.state import Weights
 from cydrop.callbacks import Callback
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Dense, Dropout, Embedding, Layer, NumericEmbedding, Parametric, Scale
 from cydrop.losses import MSE, CrossEntropy, Loss
@@ -219,6 +220,7 @@ def train_member(
     seed: int,
     metric: str,
     callbacks: Sequence[Callback] = (),
+    parallel: DataParallel | None = None,
 ) -> tuple[Network, History]:
     """Trains one network.
 
@@ -234,6 +236,7 @@ def train_member(
     metric : "error" or "log_loss"
         What the epoch is chosen by.
     callbacks : sequence of Callback
+    parallel : DataParallel or None
 
     Returns
     -------
@@ -248,5 +251,6 @@ def train_member(
     history = net.fit(
         table.rows, y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
         sample_weight=sample_weight, callbacks=[best, *callbacks], verbose=int(bool(recipe.verbose)),
+        parallel=parallel,
     )  # fmt: skip
     return net, history

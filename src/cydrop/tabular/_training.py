@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from cydrop import distributed
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop.callbacks import Callback
+from cydrop.distributed import DataParallel
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.network import Network
@@ -86,11 +88,14 @@ class Rows:
         return result
 
 
-def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+def fit(
+    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
+    parallel: DataParallel | None,
+) -> None:  # fmt: skip
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
-        _fit(estimator, task, X, y, sample_weight, X_val, y_val)
+        _fit(estimator, task, X, y, sample_weight, X_val, y_val, distributed.checked(parallel))
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -99,7 +104,10 @@ def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: An
         raise
 
 
-def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+def _fit(
+    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
+    parallel: DataParallel | None,
+) -> None:  # fmt: skip
     settings = checked(estimator, task)
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
@@ -121,7 +129,7 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
         parts.append(part)
         for _ in range(settings.n_ensemble):
             seed = int(rng.randint(2**31 - 1))
-            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits))))
+            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits)), parallel))
     for number, (network, history) in enumerate(_all(jobs, settings.n_threads)):
         network.n_threads = estimator.n_threads
         parts[number // settings.n_ensemble].networks.append(network)
@@ -139,7 +147,7 @@ def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Sett
     return replace(settings, recipe=recipe)
 
 
-def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) -> Job:
+def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, parallel: DataParallel | None) -> Job:
     """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
 
     def run(stop: Event) -> tuple[Network, History]:
@@ -147,7 +155,7 @@ def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings) ->
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)],
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)], parallel,
         )  # fmt: skip
 
     return run
