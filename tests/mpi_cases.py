@@ -40,11 +40,12 @@ def digest(net):
     return found.hexdigest()
 
 
-def trained(layers=LAYERS, loss="cross_entropy", optimizer="adam", parallel=None, n_threads=1, y=None, **options):
-    X, labels = rows()
+def trained(layers=LAYERS, loss="cross_entropy", optimizer="adam", parallel=None, n_threads=1, X=None, y=None, **options):
+    some, labels = rows()
     net = cd.Network(layers, loss=loss, optimizer=optimizer, seed=3, n_threads=n_threads)
     arguments = {"epochs": 3, "batch_size": 100, "verbose": 0, **options}
-    net.fit(X, labels if y is None else y, parallel=parallel or DataParallel(WORLD), **arguments)
+    X, y = some if X is None else X, labels if y is None else y
+    net.fit(X, y, parallel=parallel or DataParallel(WORLD), **arguments)
     return net
 
 
@@ -54,6 +55,7 @@ def networks():
     D = cd.Dense
     rng = np.random.default_rng(1)
     weights = rng.random(len(X)).astype(np.float32)
+    coded = np.concatenate([X, rng.integers(0, (5, 4), (len(X), 2))], axis=1).astype(np.float32)
     two = np.stack([X[:, 0] * 2, X[:, 1] - X[:, 2]], axis=1)
     clipped = cd.SGD(0.05, momentum=0.9, nesterov=True, clip_norm=0.5)
     cosine, growing = cd.Adam(cd.schedules.Cosine(0.01, 0.0001)), cd.schedules.Linear(0.1, 0.5)
@@ -74,6 +76,8 @@ def networks():
         "noise": {"layers": [cd.GaussianNoise(0.1), D(40), cd.LayerNorm(), cd.SiLU(), cd.GaussianDropout(0.2), D(2)]},
         "residual": {"layers": [D(30), cd.Residual([D(30), cd.ReLU(), cd.Dropout(0.2)], drop_path=0.2), D(2)]},
         "numbers": {"layers": [cd.NumericEmbedding(columns=20), cd.Scale(), D(30), cd.Parametric("mish"), D(2)]},
+        "codes": {"layers": [cd.Embedding([5, 4], 3), D(30), cd.Mish(), D(2)], "X": coded},
+        "r_drop": {"loss": cd.losses.CrossEntropy(r_drop=1.0), "layers": [D(30), cd.ReLU(), cd.Dropout(0.3), D(2)]},
         "few": {"batch_size": 5, "epochs": 1, "drop_last": True},
         "in_order": {"shuffle": False, "batch_size": 1000},
     }  # fmt: skip
@@ -89,6 +93,11 @@ def nothing():
 def hashes(n_threads="1", parallel=None):
     usual = {"parallel": parallel, "n_threads": int(n_threads)}
     return {name: digest(trained(**usual | options)) for name, options in networks().items()}
+
+
+def without():
+    """The same without MPI, on one and on two threads."""
+    return [hashes(n_threads, DataParallel()) for n_threads in (1, 2)]
 
 
 def faults():

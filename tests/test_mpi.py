@@ -63,6 +63,11 @@ def of_one_rank():
     return results(1, "hashes")[0]
 
 
+def test_one_rank_has_the_bits_of_one_process_without_mpi(of_one_rank):
+    ((one_thread, two_threads),) = results(1, "without")
+    assert one_thread == two_threads == of_one_rank
+
+
 @pytest.mark.parametrize(("ranks", "n_threads"), [(2, 1), (2, 2), (4, 1), (8, 1)])
 def test_every_network_has_one_hash_on_any_number_of_ranks(ranks, n_threads, of_one_rank):
     for found in results(ranks, "hashes", n_threads):
