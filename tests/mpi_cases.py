@@ -40,7 +40,9 @@ def digest(net):
     return found.hexdigest()
 
 
-def trained(layers=LAYERS, loss="cross_entropy", optimizer="adam", parallel=None, n_threads=1, X=None, y=None, **options):
+def trained(
+    layers=LAYERS, loss="cross_entropy", optimizer="adam", parallel=None, n_threads=1, X=None, y=None, **options
+):
     some, labels = rows()
     net = cd.Network(layers, loss=loss, optimizer=optimizer, seed=3, n_threads=n_threads)
     arguments = {"epochs": 3, "batch_size": 100, "verbose": 0, **options}
@@ -98,6 +100,29 @@ def hashes(n_threads="1", parallel=None):
 def without():
     """The same without MPI, on one and on two threads."""
     return [hashes(n_threads, DataParallel()) for n_threads in (1, 2)]
+
+
+def estimators():
+    """Estimators on all ranks; and one that is given other rows on one rank."""
+    from cydrop.sklearn import MLPClassifier
+    from cydrop.tabular import RealMLPRegressor
+
+    X, y = rows(300)
+    parallel = DataParallel(WORLD)
+    classifier = MLPClassifier((20,), dropout=0.2, max_iter=5, random_state=0, early_stopping=True, n_threads=1)
+    regressor = RealMLPRegressor(hidden_layer_sizes=(16,), max_iter=3, n_ensemble=2, random_state=0, n_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = digest(classifier.fit(X, y, parallel=parallel).network_)
+        regressor.fit(X[:, :3], X[:, 3], parallel=parallel)
+    second = hashlib.sha256(regressor.predict(X[:, :3]).tobytes()).hexdigest()
+    refused = []
+    for estimator in (classifier, regressor):
+        try:
+            estimator.fit(X[: 300 - RANK], y, parallel=parallel)
+        except Exception as error:
+            refused.append(f"{type(error).__name__}: {error}")
+    return first, second, refused
 
 
 def faults():

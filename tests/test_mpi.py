@@ -88,6 +88,15 @@ def test_partitioned_rows_train_like_the_same_rows_replicated():
         assert all(found[1] == uneven for found in results(ranks, "partitioned"))
 
 
+def test_estimators_train_on_ranks():
+    pytest.importorskip("sklearn")
+    ((one, other, _),) = results(1, "estimators")
+    for rank, found in enumerate(results(2, "estimators")):
+        assert found[:2] == [one, other]
+        for text in found[2]:
+            assert text.startswith("ValueError" if rank == 1 else "RankError: rank 1 raised ValueError")
+
+
 # Faults -----------------------------------------------------------------------------------------------------
 
 FAULTS = {  # what the rank at fault raises; what the others do
@@ -98,7 +107,9 @@ FAULTS = {  # what the rank at fault raises; what the others do
     "numbers": ("ValueError: all ranks must have the same numbers in X: rank 2 differs from rank 0",),
     "order": ("ValueError: all ranks must have the same rows in X: rank 2 differs from rank 0",),
     "labels": ("ValueError: all ranks must have the same y: rank 2 differs",),
-    "seed": ("ValueError: all ranks must have the same seed of the network (give Network a seed): rank 2 differs",),
+    "seed": (
+        "ValueError: all ranks must have the same seed of the network (give seed, or random_state): rank 2 differs",
+    ),
     "layers": ("ValueError: all ranks must have the same layers[2]: it is Dropout(rate=0.3",),
     "optimizer": ("ValueError: all ranks must have the same optimizer: it is Adam(",),
     "batch_size": ("ValueError: all ranks must have the same batch_size: it is 100 on rank 0, 50 on rank 2",),

@@ -3,6 +3,7 @@
 from cydrop.distributed._data_parallel import MOST_SHARDS as MOST_SHARDS
 from cydrop.distributed._data_parallel import DataParallel
 from cydrop.distributed._data_parallel import checked as checked
+from cydrop.distributed._data_parallel import checked_for_estimator as checked_for_estimator
 from cydrop.distributed._data_parallel import team_of as team_of
 from cydrop.distributed._data_parallel import trainer_of as trainer_of
 from cydrop.distributed._errors import RankError

@@ -85,6 +85,14 @@ def checked(parallel: Any) -> DataParallel | None:
     return parallel
 
 
+def checked_for_estimator(parallel: Any) -> DataParallel | None:
+    """The same of an estimator, which learns from all rows more than the weights of a network."""
+    given = checked(parallel)
+    if given is not None and given.data == "partitioned":
+        raise ValueError("data='partitioned' is for Network.fit: give an estimator all rows on every rank")
+    return given
+
+
 def team_of(parallel: Any) -> Team:
     """Who shares the work, by the argument `parallel`."""
     given = checked(parallel)

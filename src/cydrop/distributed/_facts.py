@@ -34,7 +34,7 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
         "kind of data": "partitioned" if partitioned else "replicated",
     }
     found |= of_network(core) | {
-        "seed of the network (give Network a seed)": repr(core.root).encode(),
+        "seed of the network (give seed, or random_state)": repr(core.root).encode(),
         "number of finished epochs": core.epochs,
         "number of training steps so far": (model.engine.draws, model.engine.updates),
         "epochs": job.epochs,

@@ -37,6 +37,24 @@ NOTHING, STEP, MOMENTS, OBJECTS, FIRST, ROWS = range(6)  # what comes next
 TOLD = "_told_to_all_ranks"  # attribute of an error that all ranks have raised
 
 
+class _Line:
+    """What a session talks over; sessions within it share it, so that whoever fails anywhere in it is heard.
+
+    Attributes
+    ----------
+    comm : mpi4py.MPI.Intracomm
+        In which no messages of the user's are.
+    interrupted : bool
+        Whether there was a Ctrl-C that is not told yet.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm, self.interrupted = comm, False
+
+
+_lines: dict[int, _Line] = {}  # of sessions that have begun, by the communicator that was given
+
+
 class Ranks(Team):
     """The team of all ranks of a communicator.
 
@@ -51,23 +69,28 @@ class Ranks(Team):
         from mpi4py import MPI
 
         self.mpi: Any = MPI
-        self._given, self._comm = comm, comm
+        self._given, self._line = comm, _Line(comm)
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.partitioned = partitioned and self.size > 1
         self._records = np.zeros((self.size, RECORD))
-        self._interrupted = False
 
     @property
     def comm(self) -> Any:
-        """The communicator of the session, in which no messages of the user's are."""
-        return self._comm
+        """The communicator of the session."""
+        return self._line.comm
 
     # Failing together -------------------------------------------------------------------------------------
 
     @contextmanager
     def session(self) -> Iterator[None]:
+        key = self._given.py2f()
+        if key in _lines:
+            self._line = _lines[key]
+            with self.together():
+                yield
+            return
         with self.unbroken():
-            self._comm = self._given.Dup()
+            self._line = _lines[key] = _Line(self._given.Dup())
         before = self._keep_interrupts()
         try:
             with self.together():
@@ -76,8 +99,7 @@ class Ranks(Team):
             if before is not None:
                 signal.signal(signal.SIGINT, before)
             with self.unbroken():
-                own, self._comm = self._comm, self._given
-                own.Free()
+                _lines.pop(key).comm.Free()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -102,14 +124,14 @@ class Ranks(Team):
     ) -> NDArray[np.float64]:
         """Up to three numbers of each rank, (ranks, 3), once all are here; all raise where one has an error, or where
         they are about to do different things."""
-        if error is None and self._interrupted:
+        if error is None and self._line.interrupted:
             error = KeyboardInterrupt()
         own = np.zeros(RECORD)
         own[0] = FINE if error is None else FAILED
         own[1] = then
         own[2 : 2 + len(numbers)] = numbers
         with self.unbroken():
-            self._comm.Allgather(own, self._records)
+            self.comm.Allgather(own, self._records)
         if self._records[:, 0].any():
             self._raise(error)
         if (self._records[:, 1] != then).any():
@@ -124,8 +146,8 @@ class Ranks(Team):
     def _raise(self, error: BaseException | None) -> NoReturn:
         """On every rank: its own error, or that of the first rank that has one."""
         with self.unbroken():
-            self._interrupted = False
-            told = self._comm.allgather(None if error is None else _described(error))
+            self._line.interrupted = False
+            told = self.comm.allgather(None if error is None else _described(error))
         failed = [(rank, *one) for rank, one in enumerate(told) if one is not None]
         if error is None:
             rank, kind, text, trace = failed[0]
@@ -167,9 +189,9 @@ class Ranks(Team):
         return own
 
     def _keep_interrupt(self, number: int, frame: Any) -> None:
-        if self._interrupted:
+        if self._line.interrupted:
             raise KeyboardInterrupt
-        self._interrupted = True
+        self._line.interrupted = True
 
     # What teams do ----------------------------------------------------------------------------------------
 
@@ -190,7 +212,7 @@ class Ranks(Team):
     def _local(self, value: T) -> list[Any]:
         """(rank, value) of the ranks on this machine."""
         with self.unbroken():
-            node = self._comm.Split_type(self.mpi.COMM_TYPE_SHARED)
+            node = self.comm.Split_type(self.mpi.COMM_TYPE_SHARED)
             found: list[Any] = node.allgather((self.rank, value))
             node.Free()
         return found
@@ -211,13 +233,13 @@ class Ranks(Team):
     def of_first(self, value: T) -> T:
         self.signal(then=FIRST)
         with self.unbroken():
-            found: T = self._comm.bcast(value)
+            found: T = self.comm.bcast(value)
         return found
 
     def of_all(self, value: T) -> list[T]:
         self.signal(then=OBJECTS)
         with self.unbroken():
-            found: list[T] = self._comm.allgather(value)
+            found: list[T] = self.comm.allgather(value)
         return found
 
     def share(self, count: int) -> tuple[int, int]:
@@ -233,7 +255,7 @@ class Ranks(Team):
         self.signal(then=ROWS)
         with self.unbroken():
             kind = self.mpi.Datatype.fromcode(rows.dtype.char)
-            self._comm.Allgatherv(self.mpi.IN_PLACE, [rows, counts, np.cumsum(counts) - counts, kind])
+            self.comm.Allgatherv(self.mpi.IN_PLACE, [rows, counts, np.cumsum(counts) - counts, kind])
 
 
 def difference(name: str, wanted: Any, others: list[int], other: Any) -> str:

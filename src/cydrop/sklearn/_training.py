@@ -47,17 +47,20 @@ def train(
     """`fit`, or where `incremental` `partial_fit`, of the task's estimator, which is returned. Warnings name the caller
     of the function that calls this one."""
     estimator = task.estimator
+    team = distributed.team_of(distributed.checked_for_estimator(parallel))
     before = estimator.__dict__.copy()
-    try:
-        watching = callbacks.checked(() if listeners is None else listeners)
-        run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching, parallel)
-    except BaseException:  # what is refused leaves the estimator as it was
-        estimator.__dict__.clear()
-        estimator.__dict__.update(before)
-        raise
-    del before  # the network of an earlier fit need not stay in memory while this one trains
-    run()
-    return estimator
+    with team.session():
+        try:
+            with team.together():
+                watching = callbacks.checked(() if listeners is None else listeners)
+                run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching, parallel)
+        except BaseException:  # what is refused leaves the estimator as it was
+            estimator.__dict__.clear()
+            estimator.__dict__.update(before)
+            raise
+        del before  # the network of an earlier fit need not stay in memory while this one trains
+        run()
+        return estimator
 
 
 def _ready(
@@ -73,7 +76,6 @@ def _ready(
 ) -> Callable[[], None]:
     """Checks everything and sets up a network; then what is left to do: the training."""
     estimator = task.estimator
-    distributed.checked(parallel)
     fresh = not (hasattr(estimator, "network_") and (incremental or estimator.warm_start))
     settings = _parameters.checked(estimator, incremental)
     X, y = checked_rows(estimator, X, y, reset=fresh, numeric=task.numeric)

@@ -95,7 +95,8 @@ def fit(
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
-        _fit(estimator, task, X, y, sample_weight, X_val, y_val, distributed.checked(parallel))
+        with distributed.team_of(distributed.checked_for_estimator(parallel)).session():
+            _fit(estimator, task, X, y, sample_weight, X_val, y_val, parallel)
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -109,6 +110,8 @@ def _fit(
     parallel: DataParallel | None,
 ) -> None:  # fmt: skip
     settings = checked(estimator, task)
+    if distributed.team_of(parallel).size > 1:
+        settings = replace(settings, n_threads=1)  # ranks make the members one after another, all the same one
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
     schema, table = learned(columns, estimator.categorical_features)
