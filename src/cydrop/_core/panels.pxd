@@ -28,8 +28,8 @@ cdef extern from "tile.h" nogil:
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
     void tile_of_columns(
-        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted, Py_ssize_t done, const float* sums, int n_sums)
+        int rows, int shards, const Py_ssize_t* bounds, const float* a, Py_ssize_t stride, const float* panel,
+        Py_ssize_t panel_row, float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted, float* levels)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef enum:

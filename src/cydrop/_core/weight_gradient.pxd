@@ -174,28 +174,24 @@ cdef inline void mask_strip(
         select_row(to.mask, (i0 + i) * n_out + col0, strip + i * strip_row, to.scale, strip + i * strip_row, cols)
 
 
-cdef inline void tile_of_shards(
+cdef inline void masked_tile_of_shards(
     int rows, const float* x, Py_ssize_t x_row, const float* panel, Py_ssize_t panel_row, float* c, Py_ssize_t c_row,
     int cols, const tile_wanted* wanted, const Gradient* to, Py_ssize_t place, float* levels
 ) noexcept nogil:
-    """A tile of dW: that of each shard, and the shards over their tree (shards.pxd), in tiles that stay in the
-    first-level cache. `place`: where it begins in the whole weight."""
-    cdef Py_ssize_t first
+    """A tile of dW under drop-connect, which scales that of each shard. `place`: where it begins in the weight."""
     cdef int s, level, i, r
     cdef float* out
     cdef Py_ssize_t out_row = TILE_COLS
     for s in range(to.shards):
-        level, first = level_of(s), to.bounds[s]
+        level = level_of(s)
         out = levels + level * TILE_FLOATS
         if s == to.shards - 1:
             out, out_row = c, c_row
-        tile_of_columns(rows, to.bounds[s + 1] - first, x + first * x_row, x_row, panel + first * panel_row, panel_row,
-                        out, out_row, cols, wanted, first, levels, level if to.mask == NULL else 0)
-        if to.mask != NULL:     # drop-connect scales each shard's
-            for r in range(rows):
-                select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
-                for i in range(level):
-                    add_floats(out + r * out_row, levels + i * TILE_FLOATS + r * TILE_COLS, cols)
+        tile_of_columns(rows, 1, to.bounds + s, x, x_row, panel, panel_row, out, out_row, cols, wanted, levels)
+        for r in range(rows):
+            select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
+            for i in range(level):
+                add_floats(out + r * out_row, levels + i * TILE_FLOATS + r * TILE_COLS, cols)
 
 
 cdef inline void weight_unit(
@@ -210,6 +206,9 @@ cdef inline void weight_unit(
     cdef float* out
     cdef const tile_wanted* fetched = &wanted
     cdef Py_ssize_t out_row
+    cdef Py_ssize_t[2] whole
+    cdef const Py_ssize_t* bounds = to.bounds if to.shards > 0 else whole
+    cdef int shards = max(to.shards, 1)
     cdef Py_ssize_t i, j, p, some, place, want, panel_row = TILE_COLS
     cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
     cdef bint direct = to.update == NULL and not to.gathered        # the gradient goes where it is wanted at once
@@ -217,6 +216,7 @@ cdef inline void weight_unit(
     cdef Py_ssize_t strip_row = cols if full_width else STRIP * TILE_COLS
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
+    whole[0], whole[1] = 0, rows
     wanted.row = to.n_out if to.gathered else n_out
     wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, 2
     if to.gathered:             # a tile stands for more of the whole weight than its own size
@@ -259,12 +259,12 @@ cdef inline void weight_unit(
                 wanted.at[0] = to.weight + want
                 wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + want
                 wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + want
-            if to.shards > 0:
-                tile_of_shards(<int>some, x.data + i, x.row, panel[p], panel_row, out, out_row,
-                               <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
+            if to.shards > 0 and to.mask != NULL:
+                masked_tile_of_shards(<int>some, x.data + i, x.row, panel[p], panel_row, out, out_row,
+                                      <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
             else:
-                tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, out, out_row,
-                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, 0, NULL, 0)
+                tile_of_columns(<int>some, shards, bounds, x.data + i, x.row, panel[p], panel_row, out, out_row,
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, levels)
         if to.mask != NULL and to.shards == 0:
             mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
                        n_out, col0, cols)

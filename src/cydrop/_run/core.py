@@ -233,10 +233,18 @@ class Core:
         units = self.plan_for(n_features).n_outputs
         return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
 
-    def check_batches(self, data: Rows) -> None:
-        """Raises where a layer learns nothing from batches of so few rows."""
+    def check_batches(self, data: Rows, shards: int = 0) -> None:
+        """Raises where a layer learns nothing from batches, or shards, of so few rows."""
+        rows = max(1, data.batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
-            layer.check_batch(data.batch_size * self.loss.copies)
+            try:
+                layer.check_batch(rows * self.loss.copies)
+            except ValueError as error:
+                if shards < 2:
+                    raise
+                raise ValueError(
+                    f"{data.batch_size} rows in {shards} shards, which count as batches: {error}"
+                ) from None
 
 
 class Cored:

@@ -187,11 +187,11 @@ class Network(Parts, Sampling, ByHand):
                     validation = core.validation_rows(validation_data, data.X.shape[1])
                 elif share:
                     validation, data = data.split(share)
-                core.check_batches(data)
+                shards = 0 if shared_out is None else shared_out.shards
+                core.check_batches(data, shards)
                 # build
                 core.built_for(data.X.shape[1])
             # train
-            shards = 0 if shared_out is None else shared_out.shards
             job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, shards, int(batch_size))
             trainer.begin(core, job)
             self.stop_training = False
