@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._run.chunks import Ahead, shuffled
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS, evaluate
 from cydrop._run.rates import Rates
@@ -35,6 +36,7 @@ class Job:
     shuffle: bool
     clean_metrics: bool
     drop_last: bool = False  # whether an epoch leaves out the rows that fill no batch
+    by_chunks: bool = False  # whether rows are shuffled as it is good for a file
 
     @property
     def rows(self) -> int:
@@ -53,7 +55,8 @@ class Trainer:
         batches = data.batches_of(rows)
         order = NO_ORDER
         if job.shuffle:
-            order = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs)).permutation(len(data.X))[:rows]
+            rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs))
+            order = shuffled(data.X, rng, job.by_chunks)[:rows]
         elif rows < len(data.X):
             order = np.arange(rows)
         steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
@@ -90,8 +93,10 @@ class Trainer:
         workspace = model.borrow(min(data.batch_size, rows), training=True)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
+        ahead = Ahead(data.X, data.targets, order=order)
         try:
             while batch < data.batches_of(rows):
+                ahead.reached(batch * data.batch_size)
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
                     data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
