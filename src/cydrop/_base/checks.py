@@ -169,7 +169,7 @@ def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False, part
     in_file = result.ndim > 0 and mapped.file_of(result) is not None
     for rows in mapped.pieces(result, part) if in_file else (part,):
         some = result[rows] if result.ndim else result
-        if not all_finite(some.reshape(-1), n_threads):
+        if not all_finite(some.reshape(-1), 1 if in_file else n_threads):  # a piece is too short for several
             _raise_for_first_non_finite(name, given, result, part)
     return result
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 CHUNK_BYTES = 2**22  # of consecutive rows that are read together: a disk needs little longer for them than for one
 CHUNK_ROWS = 2**15  # at most, so that what is kept for each row of a few chunks stays small
+ASKED = 2**17  # bytes at a time: Linux reads no more than a device's readahead for one call, and 128 KiB is the least
 AHEAD = 32  # chunks that are asked for ahead of those that are read one after another
 
 
@@ -60,7 +61,9 @@ def ask(array: NDArray[Any], start: int, stop: int, last: int | None = None) -> 
     with contextlib.suppress(OSError, ValueError):  # a system or a file system that does no such thing
         here = array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
         begin = (here + start * array.strides[0]) // mmap.PAGESIZE * mmap.PAGESIZE
-        file.madvise(mmap.MADV_WILLNEED, begin, here + stop * array.strides[0] - begin)
+        end = here + stop * array.strides[0]
+        for place in range(begin, end, ASKED):
+            file.madvise(mmap.MADV_WILLNEED, place, min(ASKED, end - place))
 
 
 def check_copy(name: str, array: NDArray[Any]) -> None:
