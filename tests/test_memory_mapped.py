@@ -208,7 +208,7 @@ def test_a_copy_larger_than_the_free_memory_is_refused_with_what_to_do(on_file, 
     message = "X is a memory-mapped file {}, which is copied to float32 in C order first: 0.0 GB.*open_memmap"
     with pytest.raises(ValueError, match=message.format("of float64")):
         network().fit(on_file(rows[0].astype(np.float64)), rows[1])
-    with pytest.raises(ValueError, match=message.format("not in C order")):
+    with pytest.raises(ValueError, match=message.format("that is not contiguous in C order")):
         network().fit(on_file(np.asfortranarray(rows[0])), rows[1])
     trained(on_file(rows[0]), rows[1])  # no copy
     trained(rows[0].astype(np.float64), rows[1])  # no file

@@ -73,7 +73,7 @@ def check_copy(name: str, array: NDArray[Any]) -> None:
     size, free = 4 * array.size, free_memory()
     if free is None or size <= free:
         return
-    what = f"of {array.dtype}" if array.dtype != np.float32 else "not in C order"
+    what = f"of {array.dtype}" if array.dtype != np.float32 else "that is not contiguous in C order"
     raise ValueError(
         f"{name} is a memory-mapped file {what}, which is copied to float32 in C order first: {size / 1e9:.1f} GB, and "
         f"{free / 1e9:.1f} GB of memory are free. Write it to a file as float32 in C order, a part at a time "
