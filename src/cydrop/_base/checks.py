@@ -153,11 +153,11 @@ def _column(name: str, column: Any) -> NDArray[Any]:
     return _numeric(name, _converted(name, given), dtype)
 
 
-def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False, part: slice = slice(None)) -> Floats:
+def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False, part: slice | None = None) -> Floats:
     """A contiguous float32 array of any shape whose elements are finite.
 
     `own`: never the caller's memory, so that what was checked is what will be read. Without it an array that is
-    contiguous float32 already is used in place. `part`: only these rows are checked.
+    contiguous float32 already is used in place. `part`: of the rows only these are checked, and nothing else is read.
     """
     given = array(name, value)
     if mapped.in_place(given):
@@ -166,17 +166,20 @@ def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False, part
         mapped.check_copy(name, given)
         with np.errstate(all="ignore"):
             result = np.array(given, dtype=np.float32, order="C", subok=False)
-    in_file = result.ndim > 0 and mapped.file_of(result) is not None
-    for rows in mapped.pieces(result, part) if in_file else (part,):
-        some = result[rows] if result.ndim else result
-        if not all_finite(some.reshape(-1), 1 if in_file else n_threads):  # a piece is too short for several
-            _raise_for_first_non_finite(name, given, result, part)
+    if (result.base is None and part is None) or not result.ndim:
+        finite = all_finite(result.reshape(-1), n_threads)
+    elif mapped.file_of(result) is None:
+        finite = all_finite(result[part or slice(None)].reshape(-1), n_threads)
+    else:  # a piece is too short for several threads
+        finite = all(all_finite(result[rows].reshape(-1), 1) for rows in mapped.pieces(result, part))
+    if not finite:
+        _raise_for_first_non_finite(name, given, result, part)
     return result
 
 
-def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats, part: slice) -> None:
+def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats, part: slice | None) -> None:
     if not result.ndim:
-        given, result, part = given.reshape(1), result.reshape(1), slice(None)
+        given, result = given.reshape(1), result.reshape(1)
     place, count = None, 0
     for rows in mapped.pieces(result, part):
         bad = ~np.isfinite(result[rows])
@@ -185,7 +188,7 @@ def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats, 
             first, *others = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
             place = (rows.start + first, *others)
     if place is None:  # what was found is no longer there: another thread writes into it
-        place = (part.indices(len(result))[0], *(0 for _ in result.shape[1:]))
+        place = (0,) * result.ndim
     where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"index {', '.join(map(str, place))}"
     if np.isfinite(given[place]):
         raise ValueError(f"{name} has a value too large for float32: {given[place]} at {where}")
@@ -193,7 +196,7 @@ def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats, 
     raise ValueError(f"{name} has {count} values that are NaN or infinite, the first {kind} at {where}")
 
 
-def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1, part: slice = slice(None)) -> Floats:
+def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1, part: slice | None = None) -> Floats:
     """Rows of features: 2-D, not empty, of the given width; finite in these rows."""
     result = floats(name, value, n_threads, part=part)
     if result.ndim != 2:

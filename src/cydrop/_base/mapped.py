@@ -33,7 +33,8 @@ def file_of(array: NDArray[Any]) -> mmap.mmap | None:
 
 def in_place(array: NDArray[Any]) -> bool:
     """Whether kernels can read it where it lies."""
-    return bool(array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned)
+    flags = array.flags
+    return array.dtype == np.float32 and flags.c_contiguous and flags.aligned
 
 
 def chunk_rows(array: NDArray[Any]) -> int:
@@ -41,9 +42,9 @@ def chunk_rows(array: NDArray[Any]) -> int:
     return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, array.nbytes // max(1, len(array)))))
 
 
-def pieces(array: NDArray[Any], rows: slice = slice(None)) -> Iterator[slice]:
+def pieces(array: NDArray[Any], rows: slice | None = None) -> Iterator[slice]:
     """All rows of the array, or these, chunk by chunk; if it lies in a file the next chunks are asked for."""
-    start, stop, _ = rows.indices(len(array))
+    start, stop, _ = (rows or slice(None)).indices(len(array))
     step = chunk_rows(array)
     mapped = file_of(array) is not None
     for place, first in enumerate(range(start, stop, step)):

@@ -202,13 +202,16 @@ class Core:
         """Raises for rates that leave their range somewhere in training."""
         check_rates(self.optimizer, self.drawing)
 
-    def inputs(self, X: ArrayLike, part: slice = slice(None)) -> Floats:
+    def inputs(self, X: ArrayLike, part: slice | None = None) -> Floats:
         """X of as many columns as the model takes, where there is one. What the numbers are is checked in a part of the
         rows, and nothing is read of the others."""
         model = self.model
         rows = checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads, part)
-        start, stop, _ = part.indices(len(rows))
-        self._check_rows("X" if stop - start == len(rows) else f"X[{start}:{stop}]", rows[start:stop])
+        if part is None:
+            self._check_rows("X", rows)
+        else:
+            start, stop, _ = part.indices(len(rows))
+            self._check_rows(f"X[{start}:{stop}]", rows[start:stop])
         return rows
 
     def _check_rows(self, name: str, rows: Floats) -> None:
@@ -225,7 +228,7 @@ class Core:
         y: ArrayLike,
         sample_weight: ArrayLike | None,
         batch_size: int | None,
-        part: slice = slice(None),
+        part: slice | None = None,
     ) -> Rows:
         """Rows to train or to be judged on, in batches of so many, None: all at once. Of X a part is checked."""
         given = self.inputs(X, part)

@@ -23,9 +23,10 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None) 
     workspace = model.borrow(rows)
     for draw in model.plan.vanilla_draws:  # multiplies by 1 - rate, a scheduled one by that at its end
         workspace.set_keep(draw.op, 1.0 - draw.layer.rate_at(1.0))
-    row, ahead = 0, Ahead(X)
+    row, ahead = 0, Ahead(X) if len(X) > rows else None  # of a single piece nothing is to come
     while row < len(X):
-        ahead.reached(row)
+        if ahead is not None:
+            ahead.reached(row)
         row = model.engine.predict(workspace, X, out, row, link, STRETCH_SECONDS)
     model.give_back(workspace)
     return out
