@@ -102,6 +102,35 @@ def without():
     return [hashes(n_threads, DataParallel()) for n_threads in (1, 2)]
 
 
+def mapped(folder):
+    """Rows in a file, all right and with a NaN; and how many of its rows this rank has checked."""
+    from cydrop._base import checks
+
+    path, bad = (os.path.join(folder, name) for name in ("X.npy", "bad.npy"))
+    if RANK == 0:
+        X, y = rows(20_000, 300)
+        np.save(path, X)
+        X[15_000, 17] = np.nan
+        np.save(bad, X)
+    WORLD.Barrier()
+    _, y = rows(20_000, 300)
+    parallel, checked, real = DataParallel(WORLD), [], checks.matrix
+
+    def matrix(name, value, columns=None, n_threads=1, part=None):
+        checked.append(len(value) if part is None else part.stop - part.start)
+        return real(name, value, columns, n_threads, part)
+
+    checks.matrix = matrix
+    net = cd.Network(LAYERS, seed=0, n_threads=1)
+    options = {"epochs": 2, "batch_size": 500, "verbose": 0, "parallel": parallel}
+    net.fit(np.load(path, mmap_mode="r"), y, validation_split=0.1, **options)
+    try:
+        net.fit(np.load(bad, mmap_mode="r"), y, **options)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+    return digest(net), net.evaluate(np.load(path, mmap_mode="r"), y, parallel=parallel)["loss"], checked, text
+
+
 def estimators():
     """Estimators on all ranks; and one that is given other rows on one rank."""
     from cydrop.sklearn import MLPClassifier

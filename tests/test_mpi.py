@@ -88,6 +88,16 @@ def test_partitioned_rows_train_like_the_same_rows_replicated():
         assert all(found[1] == uneven for found in results(ranks, "partitioned"))
 
 
+def test_a_rank_checks_its_share_of_a_file(tmp_path):
+    ((*one, _, _),) = results(1, "mapped", tmp_path)
+    found = results(4, "mapped", tmp_path)
+    for rank, (*same, checked, text) in enumerate(found):
+        assert same == one
+        assert checked == [5000, 5000, 5000]
+        start = "RankError: rank 3 raised ValueError: " if rank != 3 else "ValueError: "
+        assert text == f"{start}X has 1 values that are NaN or infinite, the first NaN at row 15000, column 17"
+
+
 def test_estimators_train_on_ranks():
     pytest.importorskip("sklearn")
     ((one, other, _),) = results(1, "estimators")

@@ -195,7 +195,7 @@ def evaluate_mc(
     """`Network.evaluate_mc`."""
     with team.session():
         with team.together():
-            data = core.rows(X, y, None, None)
+            data = core.rows(X, y, None, None, team.part(X))
             loss = data.loss
             if noise_precision is not None:
                 noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
@@ -232,7 +232,7 @@ def _sampled(
         samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
         moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
         wish = None if rate is None else checks.rate("rate", rate)
-        rows = core.inputs(X)
+        rows = core.inputs(X, team.part(X))
         model = core.built_for(rows.shape[1])
         rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator

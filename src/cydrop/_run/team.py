@@ -48,6 +48,10 @@ class Team:
     def check_prediction(self, core: Any, X: NDArray[Any], facts: Mapping[str, Any]) -> None:
         """Raises where members differ in the network, in replicated rows or in one of these facts."""
 
+    def part(self, X: Any) -> slice | None:
+        """Of rows in a file, those that this member checks. None: all."""
+        return None
+
     def of_first(self, value: T) -> T:
         """The value of the first member."""
         return value

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._run.chunks import Ahead, shuffled
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS, evaluate
 from cydrop._run.rates import Rates
@@ -38,6 +39,7 @@ class Job:
     drop_last: bool = False  # whether an epoch leaves out the rows that fill no batch
     shards: int = 0  # that each batch is cut into, 0: it is not
     batch_size: int = 0  # as it was asked for: it may be more than the rows
+    by_chunks: bool = False  # whether rows are shuffled as it is good for a file
 
     @property
     def rows(self) -> int:
@@ -84,6 +86,10 @@ class Trainer:
     def begin(self, core: Core, job: Job) -> None:
         """Before the first epoch."""
 
+    def rows_of(self, job: Job) -> int:
+        """All rows that the job has to train on."""
+        return len(job.data.X)
+
     def extent(self, job: Job) -> tuple[int, int]:
         """Rows and batches of an epoch."""
         return job.rows, job.data.batches_of(job.rows)
@@ -92,7 +98,8 @@ class Trainer:
         """The rows of the coming epoch in their order; empty: as they are."""
         rows = len(job.data.X)
         if job.shuffle:
-            return Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs)).permutation(rows)[: job.rows]
+            rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs))
+            return shuffled(job.data.X, rng, job.by_chunks)[: job.rows]
         return np.arange(job.rows) if job.rows < rows else NO_ORDER
 
     def hit_rate(self, data: Rows, correct: int, order: NDArray[np.int64], rows: int) -> dict[str, float]:
@@ -116,8 +123,10 @@ class Trainer:
         workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
+        ahead = Ahead(data.X, data.targets, order=order)
         try:
             while batch < data.batches_of(rows):
+                ahead.reached(batch * data.batch_size)
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
                     data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS, shards,

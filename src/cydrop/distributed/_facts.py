@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base import mapped
 from cydrop._base.arrays import Floats
 from cydrop._core import engine
 from cydrop._run.core import Core
@@ -39,7 +40,7 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
         "number of training steps so far": (model.engine.draws, model.engine.updates),
         "epochs": job.epochs,
         "batch_size": job.batch_size,
-        "shuffle": job.shuffle,
+        "shuffle": "chunks" if job.shuffle and job.by_chunks else job.shuffle,
         "clean_metrics": job.clean_metrics,
         "drop_last": job.drop_last,
         "number of features": job.data.X.shape[1],
@@ -96,7 +97,7 @@ def _of_rows(prefix: str, rows: Rows, partitioned: bool) -> Facts:
         found
         | _of_inputs(prefix, rows.X)
         | {
-            f"{prefix}y": checksum(rows.y),
+            f"{prefix}y": checksum(rows.y) if mapped.file_of(rows.y) is None else sampled(rows.y),
             f"{prefix}sample_weight": checksum(rows.weights),
         }
     )
@@ -105,7 +106,7 @@ def _of_rows(prefix: str, rows: Rows, partitioned: bool) -> Facts:
 def _of_inputs(prefix: str, X: Floats) -> Facts:
     return {
         f"number of {prefix}rows": len(X),
-        f"numbers in {prefix}X": b"" if isinstance(X, np.memmap) else sums(X),
+        f"numbers in {prefix}X": sums(X) if mapped.file_of(X) is None else b"",
         f"rows in {prefix}X": sampled(X),
     }
 
@@ -124,7 +125,7 @@ def checksum(array: NDArray[Any]) -> bytes:
     return found.to_bytes(4, "little")
 
 
-def sampled(X: Floats) -> bytes:
+def sampled(X: NDArray[Any]) -> bytes:
     """A checksum of some rows, evenly spread: of a file that is larger than the memory no more is read."""
     places = np.unique(np.linspace(0, len(X) - 1, SAMPLED).astype(np.int64))
     return checksum(np.asarray(X[places]))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base import mapped
 from cydrop._run.core import Core
 from cydrop._run.team import Team
 from cydrop.distributed import _facts, _threads
@@ -34,6 +36,7 @@ T = TypeVar("T")
 RECORD = 5  # doubles of a signal: whether all is well, what comes next, and three numbers of a training step
 FINE, FAILED = 0.0, 1.0
 NOTHING, STEP, MOMENTS, OBJECTS, FIRST, ROWS = range(6)  # what comes next
+FORWARDING = 0.3  # seconds in which mpiexec passes on what was printed: it drops the rest when it ends the processes
 TOLD = "_told_to_all_ranks"  # attribute of an error that all ranks have raised
 
 
@@ -170,14 +173,13 @@ class Ranks(Team):
             self._abort(error)
 
     def _abort(self, error: BaseException) -> NoReturn:
-        sys.stdout.flush()
-        traceback.print_exception(error)
+        trace = "".join(traceback.format_exception(error))
         print(
-            f"cydrop: rank {self.rank} failed in the middle of an exchange ({type(error).__name__}), where it can tell "
-            "no other rank: all processes end here",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        self.mpi.COMM_WORLD.Abort(1)
+            f"{trace}cydrop: rank {self.rank} failed in the middle of an exchange ({type(error).__name__}), where it "
+            "can tell no other rank: all processes end here",
+            file=sys.stderr,
+        )
+        _end_all(self.mpi)
         raise SystemExit(1)  # Abort does not come back
 
     def _keep_interrupts(self) -> Any:
@@ -229,6 +231,12 @@ class Ranks(Team):
         with self.together():
             found = _facts.of_prediction(core, X, self.partitioned)
         self.check_same({**found, **facts})
+
+    def part(self, X: Any) -> slice | None:
+        one_file = isinstance(X, np.ndarray) and X.ndim == 2 and mapped.file_of(X) is not None
+        if self.partitioned or not one_file or len(X) < self.size:
+            return None
+        return slice(*self.share(len(X)))
 
     def of_first(self, value: T) -> T:
         self.signal(then=FIRST)
@@ -282,6 +290,13 @@ def _mark(error: BaseException) -> None:
     setattr(error, TOLD, True)
 
 
+def _end_all(mpi: Any) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    time.sleep(FORWARDING)
+    mpi.COMM_WORLD.Abort(1)
+
+
 _guarded = False
 
 
@@ -297,7 +312,6 @@ def guard(mpi: Any) -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         before(kind, error, trace)
         if not getattr(error, TOLD, False) and mpi.Is_initialized() and not mpi.Is_finalized():
-            sys.stderr.flush()
-            mpi.COMM_WORLD.Abort(1)
+            _end_all(mpi)
 
     sys.excepthook = hook

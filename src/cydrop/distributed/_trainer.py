@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._run.chunks import Ahead, shuffled
 from cydrop._run.core import Core
 from cydrop._run.model import Model
 from cydrop._run.rates import Rates
@@ -48,9 +49,19 @@ class RankTrainer(Trainer):
         self.ranks.check_same(found)
         there = len(job.data.X)
         total = sum(self.ranks.of_all(there)) if self.ranks.partitioned else there
-        self._batch_size = min(job.batch_size, total)
+        self._total, self._batch_size = total, min(job.batch_size, total)
         self._rows = total - total % self._batch_size if job.drop_last else total
         self._batches = -(-self._rows // self._batch_size)
+
+    def epoch(self, core: Core, job: Job, epoch: int) -> dict[str, float]:
+        try:
+            return super().epoch(core, job, epoch)
+        except BaseException as error:
+            self.ranks.tell(error)
+            raise
+
+    def rows_of(self, job: Job) -> int:
+        return self._total
 
     def extent(self, job: Job) -> tuple[int, int]:
         return self._rows, self._batches
@@ -62,7 +73,7 @@ class RankTrainer(Trainer):
         laps, there = [NO_ORDER], len(job.data.X)
         for lap in range(-(-wanted // there)):  # a part that is smaller than others begins again
             key = seeding.branch(core.root, seeding.SHUFFLE, core.epochs, self.ranks.rank, lap)
-            laps.append(Xorshift(key).permutation(there) if job.shuffle else np.arange(there))
+            laps.append(shuffled(job.data.X, Xorshift(key), job.by_chunks) if job.shuffle else np.arange(there))
         return np.concatenate(laps)[:wanted]
 
     def _rows_of(self, batch: int) -> int:
@@ -105,9 +116,11 @@ class RankTrainer(Trainer):
             statistics = np.zeros(len(model.buffers), dtype=np.float32)
             exchange = Exchange(ranks, model)
             engine.begin_pass(*before)
+            ahead = Ahead(data.X, data.targets, order=order)
         total, correct, draws = 0.0, 0, engine.draws
         try:
-            for batch, (where, number) in enumerate(self._batches_of(order)):
+            for batch, (where, number, place) in enumerate(self._batches_of(order)):
+                ahead.reached(place)
                 drawing, rate, decay = (of[batch % len(of)] for of in (rates.drawing, rates.learning, rates.decay))
                 found = engine.part_of_batch(
                     workspace, data.X, data.labels, data.targets, data.weights, where, self._batch_size, number,
@@ -144,18 +157,18 @@ class RankTrainer(Trainer):
         model.give_back(workspace)
         return total, correct
 
-    def _batches_of(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int]]:
-        """For each batch an order of rows, and the number of the batch in it."""
+    def _batches_of(self, order: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+        """For each batch an order of rows, the number of the batch in it, and its place in the epoch's order."""
         if not self.ranks.partitioned:
-            yield from ((order, batch) for batch in range(self._batches))
+            yield from ((order, batch, batch * self._batch_size) for batch in range(self._batches))
             return
         done = 0
         for batch in range(self._batches):
             begin, end = self._own(self._rows_of(batch))
             whole = np.zeros(self._rows_of(batch), dtype=np.int64)  # only this rank's rows of it are read
             whole[begin:end] = order[done : done + end - begin]
+            yield whole, 0, done
             done += end - begin
-            yield whole, 0
 
     def _gather_moments(self, model: Model, exchange: Exchange) -> None:
         for moment in model.moments:

@@ -12,6 +12,7 @@ from cydrop import distributed, losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import cpu
+from cydrop._run.chunks import checked_shuffle
 from cydrop._run.core import Core
 from cydrop._run.prediction import evaluate, predict
 from cydrop._run.rows import NO_ORDER
@@ -101,7 +102,7 @@ class Network(Parts, Sampling, ByHand):
         batch_size: int = 128,
         validation_data: tuple[Any, ...] | None = None,
         validation_split: float = 0.0,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         sample_weight: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int | None = None,
@@ -115,18 +116,23 @@ class Network(Parts, Sampling, ByHand):
         ----------
         X : array-like, shape (n_samples, n_features)
             C-contiguous float32 is read in place, without a copy, in all epochs: what a callback or another thread
-            writes into it meanwhile is trained on as it is found. Everything else is copied first.
+            writes into it meanwhile is trained on as it is found. Everything else is copied first. A memory-mapped file
+            of float32 in C order (`np.load(path, mmap_mode="r")`) may be larger than the memory.
         y : array-like
             Labels 0..k-1, (n,), or class probabilities, (n, k), rows summing to 1, for "cross_entropy"; 0, 1 or
             probabilities between, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or (n, k), for the others.
+            Copied first, unless it is a memory-mapped file of float32 for any loss but "cross_entropy".
         epochs : int >= 1
         batch_size : int >= 1
             The last batch of an epoch may be smaller; a number above that of the rows means all of them.
         validation_data : (X, y) or (X, y, sample_weight), or None
         validation_split : float in [0, 1)
             The share of rows, from the end, that is kept for validation instead.
-        shuffle : bool
-            Whether each epoch visits the rows in a new order.
+        shuffle : bool, "rows" or "chunks"
+            Whether each epoch visits the rows in a new order. "rows": in any. "chunks": in one that is good for a file:
+            rows that follow one another (4 MiB of them, at most 32,768) are a chunk; the chunks are put in random order
+            and then, 64 of them at a time, all their rows. True is "chunks" for a memory-mapped X, else "rows"; for at
+            most 64 chunks (256 MiB) they are the same.
         sample_weight : array-like, shape (n_samples,) or the shape of y, or None
             Multiplies each row's loss, or, for losses with targets of k columns, (n_samples, k), each target's; the
             mean stays over all rows or targets. A target that weighs 0 plays no part, whatever it is (a number, not
@@ -173,8 +179,8 @@ class Network(Parts, Sampling, ByHand):
             with team.together():
                 # check
                 epochs = checks.integer("epochs", epochs, 1)
-                data = core.rows(X, y, sample_weight, batch_size)
-                checks.flag("shuffle", shuffle)
+                data = core.rows(X, y, sample_weight, batch_size, team.part(X))
+                shuffles, by_chunks = checked_shuffle(shuffle, data.X)
                 checks.flag("clean_metrics", clean_metrics)
                 checks.flag("drop_last", drop_last)
                 shown = [*checked(callbacks), *for_verbose(verbose)]
@@ -192,10 +198,12 @@ class Network(Parts, Sampling, ByHand):
                 # build
                 core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last, shards, int(batch_size))
+            job = Job(
+                data, validation, epochs, shuffles, clean_metrics, drop_last, shards, int(batch_size), by_chunks
+            )  # fmt: skip
             trainer.begin(core, job)
             self.stop_training = False
-            self.training_rows = len(data.X)
+            self.training_rows = trainer.rows_of(job)
             try:
                 with Notifier(shown, self, epochs, team) as notifier:
                     for epoch in range(epochs):
@@ -294,7 +302,7 @@ class Network(Parts, Sampling, ByHand):
         core, team = self._core, distributed.team_of(parallel)
         with team.session():
             with team.together():
-                rows = core.inputs(X)
+                rows = core.inputs(X, team.part(X))
                 size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
                 core.built_for(rows.shape[1])
             team.prepare(core)
@@ -327,7 +335,7 @@ class Network(Parts, Sampling, ByHand):
         core, team = self._core, distributed.team_of(parallel)
         with team.session():
             with team.together():
-                data = core.rows(X, y, sample_weight, None)
+                data = core.rows(X, y, sample_weight, None, team.part(X))
                 core.built_for(data.X.shape[1])
             team.prepare(core)
             team.check_prediction(core, data.X, {"method": "evaluate"})

@@ -47,7 +47,8 @@ class MLP(Estimator, ABC):
         Parameters
         ----------
         X : array-like or sparse matrix, shape (n_samples, n_features)
-            Converted to float32, and made dense.
+            Converted to float32, and made dense. A memory-mapped file of float32 in C order is read where it lies; its
+            rows are copied where `early_stopping` or weights of 0 leave some out.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like, shape (n_samples,), or None
             Multiplies each row's loss. Rows of weight 0 are left out.

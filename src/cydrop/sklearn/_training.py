@@ -203,7 +203,8 @@ def _fit_epochs(
             data.X, data.target,
             epochs=1 if watch.incremental else settings.max_iter,
             batch_size=min(settings.batch_size, len(data.X)),
-            shuffle=estimator.shuffle and len(data.X) > settings.batch_size,
+            # "rows", wherever they lie: joblib hands large arrays to other processes as memory-mapped files
+            shuffle="rows" if estimator.shuffle and len(data.X) > settings.batch_size else False,
             sample_weight=None if (weight == 1.0).all() else weight,
             validation_data=None if held is None else (held.X, held.target, held.scaled_weight(factor)),
             callbacks=[watch, *listeners],
