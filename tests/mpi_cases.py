@@ -218,6 +218,27 @@ def signalled(number, seconds=0.3):
     threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
 
 
+def apart():
+    """Ranks that make different calls, and arguments that no rank can use."""
+    X, y = rows()
+    net, parallel, found = trained(epochs=1), DataParallel(WORLD), []
+    for call in (
+        lambda: net.predict(X, parallel=parallel) if RANK else net.evaluate(X, y, parallel=parallel),
+        lambda: net.fit(X, y, verbose=0, parallel=parallel) if RANK else net.predict(X, parallel=parallel),
+        lambda: net.predict_mc(X, 10 + RANK, parallel=parallel),
+        lambda: DataParallel(WORLD, shards=1),
+        lambda: DataParallel("here"),
+        lambda: net.predict(X, parallel=WORLD),
+    ):
+        try:
+            call()
+            found.append("nothing")
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+    net.fit(X, y, epochs=1, verbose=0, parallel=parallel)
+    return found, digest(net)
+
+
 def step_fails():
     """A step that fails on one rank, in its own part of it; then a further call."""
     net = cd.Network(LAYERS, seed=0, n_threads=1)

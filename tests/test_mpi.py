@@ -163,6 +163,18 @@ def test_a_step_that_fails_on_one_rank_counts_on_none():
     assert hash_0 == hash_1
 
 
+def test_ranks_that_make_different_calls_are_told():
+    (first, hash_0), (second, hash_1) = results(2, "apart")
+    assert hash_0 == hash_1
+    assert first == second
+    assert first[0] == "ValueError: all ranks must have the same method: it is evaluate on rank 0, predict on rank 1"
+    assert first[1] == "ValueError: all ranks must have the same method: it is predict on rank 0, fit on rank 1"
+    assert first[2] == "ValueError: all ranks must have the same samples: it is 10 on rank 0, 11 on rank 1"
+    assert first[3].startswith("ValueError: comm has 2 ranks; with shards=1 they must be a power of two, at most 1")
+    assert first[4].startswith("TypeError: comm must be a communicator of mpi4py")
+    assert first[5].startswith("TypeError: parallel must be a cydrop.distributed.DataParallel or None")
+
+
 @pytest.mark.parametrize("module", [(), ("-m", "mpi4py")])
 @pytest.mark.parametrize(("case", "text", "most"), [
     ("breaks", "cydrop: rank 1 failed in the middle of an exchange (MemoryError)", 2.0),

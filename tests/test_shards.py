@@ -362,7 +362,6 @@ def test_a_divergence_puts_everything_back(rng):
         (lambda: DataParallel(shards=512), ValueError, "shards must be at most 256, got 512"),
         (lambda: DataParallel(shards=2.0), TypeError, "shards must be an integer, got 2.0"),
         (lambda: DataParallel(data="mine"), ValueError, "data='mine' is not known"),
-        (lambda: DataParallel("world"), TypeError, "comm must be None"),
     ],
 )
 def test_what_data_parallel_does_not_take(make, error, message):

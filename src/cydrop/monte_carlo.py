@@ -171,7 +171,9 @@ def predict_mc(
             checks.flag("return_samples", return_samples)
             levels = None if quantiles is None else quantile_levels(quantiles)
             keep = return_samples or levels is not None
-        model, blocks, rows = _sampled(core, X, samples, seed, drop_connect, rate, team, {"samples are kept": keep})
+        model, blocks, rows = _sampled(
+            core, X, samples, seed, drop_connect, rate, team, {"method": "predict_mc", "kept samples": keep}
+        )
         with team.together():
             shape = (len(rows), model.plan.n_outputs)
             kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
@@ -201,7 +203,7 @@ def evaluate_mc(
                 noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
                 if loss.has_density:
                     raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
-        facts = {"noise_precision": noise_precision}
+        facts = {"method": "evaluate_mc", "noise_precision": noise_precision}
         model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate, team, facts)
         with team.together():
             if model.loss is not loss:
@@ -237,7 +239,7 @@ def _sampled(
         rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
     team.prepare(core)
-    facts = {"samples": samples, "drop_connect": drop_connect, "rates": rates.tolist(), **facts}
+    facts = {**facts, "samples": samples, "drop_connect": drop_connect, "rates": rates.tolist()}
     team.check_prediction(core, rows, facts)
     source = team.of_first(source)
     if team.partitioned:  # rows of another rank have masks of their own

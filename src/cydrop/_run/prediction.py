@@ -21,6 +21,9 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None, 
     """The outputs, after the loss's link or raw; `batch_size` rows at a time, or as many as are best. Of a team whose
     rows are the same each member works out a share, and all get all."""
     out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
+    if team.size == 1:
+        _predict(model, X, out, link, batch_size)
+        return out
     with team.together():
         begin, end = team.share(len(X))
         if begin < end:

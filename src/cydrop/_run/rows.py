@@ -64,13 +64,6 @@ class Rows:
         size = min(self.batch_size, len(X))
         return Rows(self.loss, X, self.labels[part], self.targets[part], weights, size, self.each)
 
-    def take(self, places: NDArray[np.int64]) -> Rows:
-        """Copies of these rows, as one batch."""
-        weights = self.weights.reshape(len(self.X), -1)[places].reshape(-1) if len(self.weights) else self.weights
-        labels = self.labels[places] if len(self.labels) else self.labels
-        targets = self.targets[places] if len(self.targets) else self.targets
-        return Rows(self.loss, self.X[places], labels, targets, weights, max(1, len(places)), self.each)
-
     @property
     def y(self) -> NDArray[Any]:
         """The labels, or the targets."""

@@ -28,6 +28,7 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
     """Of a training, before its first step. The names complete "all ranks must have the same ..."."""
     model = core.made("training")
     found: Facts = {
+        "method": "fit",
         "version of cydrop": __version__,
         "processor family": platform.machine(),
         "kind of arithmetic (fused multiply-adds)": engine.target()[1],
@@ -56,12 +57,16 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
 def of_prediction(core: Core, X: Floats, partitioned: bool) -> Facts:
     """Of a prediction for these rows."""
     model = core.made("prediction")
-    found = of_network(core) | {
-        "kind of data": "partitioned" if partitioned else "replicated",
-        "number of features": X.shape[1],
-        "parameters": checksum(model.parameters),
-        "running statistics": checksum(model.buffers),
-    }
+    found = (
+        {"version of cydrop": __version__}
+        | of_network(core)
+        | {
+            "kind of data": "partitioned" if partitioned else "replicated",
+            "number of features": X.shape[1],
+            "parameters": checksum(model.parameters),
+            "running statistics": checksum(model.buffers),
+        }
+    )
     return found if partitioned else found | _of_inputs("", X)
 
 
@@ -81,8 +86,8 @@ def of_decisions(core: Core) -> Facts:
     model = core.made("training")
     found = of_network(core)
     return {f"{name} after the callbacks of an epoch": value for name, value in found.items()} | {
-        "parameters after the callbacks of an epoch": checksum(model.parameters),
-        "running statistics after the callbacks of an epoch": checksum(model.buffers),
+        "parameters after the callbacks of an epoch": sums(model.parameters),
+        "running statistics after the callbacks of an epoch": sums(model.buffers),
     }
 
 

@@ -49,10 +49,12 @@ class _Line:
         In which no messages of the user's are.
     interrupted : bool
         Whether there was a Ctrl-C that is not told yet.
+    thread : int
+        Whose session it is.
     """
 
     def __init__(self, comm: Any) -> None:
-        self.comm, self.interrupted = comm, False
+        self.comm, self.interrupted, self.thread = comm, False, threading.get_ident()
 
 
 _lines: dict[int, _Line] = {}  # of sessions that have begun, by the communicator that was given
@@ -88,6 +90,11 @@ class Ranks(Team):
     def session(self) -> Iterator[None]:
         key = self._given.py2f()
         if key in _lines:
+            if _lines[key].thread != threading.get_ident():
+                raise RuntimeError(
+                    "another thread trains or predicts on these ranks: give every thread a communicator of its own, "
+                    "comm.Dup()"
+                )
             self._line = _lines[key]
             with self.together():
                 yield
@@ -230,7 +237,7 @@ class Ranks(Team):
     def check_prediction(self, core: Core, X: NDArray[Any], facts: Mapping[str, Any]) -> None:
         with self.together():
             found = _facts.of_prediction(core, X, self.partitioned)
-        self.check_same({**found, **facts})
+        self.check_same({**facts, **found})
 
     def part(self, X: Any) -> slice | None:
         one_file = isinstance(X, np.ndarray) and X.ndim == 2 and mapped.file_of(X) is not None

@@ -165,6 +165,8 @@ class Network(Parts, Sampling, ByHand):
         DivergedError
             When the loss or a parameter stops being finite; the network is as after the last finished epoch, the
             optimizer's moments start afresh.
+        RankError
+            With `parallel`, for what another rank has raised.
         RuntimeError
             While another thread trains, changes or saves this network.
         KeyboardInterrupt
@@ -299,7 +301,12 @@ class Network(Parts, Sampling, ByHand):
             Probabilities for "cross_entropy" (rows sum to 1) and "binary_cross_entropy", means then variances for
             "gaussian_nll", the regression values otherwise.
         """
-        core, team = self._core, distributed.team_of(parallel)
+        core = self._core
+        if parallel is None:
+            rows = core.inputs(X)
+            size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+            return predict(core.built_for(rows.shape[1]), rows, True, size)
+        team = distributed.team_of(parallel)
         with team.session():
             with team.together():
                 rows = core.inputs(X, team.part(X))
