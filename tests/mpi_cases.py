@@ -204,6 +204,7 @@ def at_fault(me):
         "begin": {"callbacks": [functions(on_train_begin=fails)]},
         "epoch": {"callbacks": [functions(on_epoch_end=fails)]},
         "end": {"callbacks": [functions(on_train_end=fails)]},
+        "both": {"callbacks": [functions(on_epoch_end=fails, on_train_end=fails)]},
         "learning_rate": {"callbacks": [of_me(lambda net: setattr(net, "optimizer", cd.Adam(0.1)))]},
         "parameters": {"callbacks": [of_me(lambda net: net.parameters()["0.weight"].__setitem__(0, 0))]},
         "stop": {"callbacks": [of_me(lambda net: setattr(net, "stop_training", True))]},

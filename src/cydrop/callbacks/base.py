@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 from cydrop._run.team import ALONE, Team
@@ -100,7 +101,8 @@ class Notifier:
                     error = another
                 else:
                     error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
-        with self._team.together():
+        # after an error nobody waits for the others: they all have it
+        with self._team.together() if given is None else nullcontext():
             if error is not None and error is not given:
                 try:
                     raise error

@@ -121,8 +121,9 @@ class Ranks(Team):
         self.signal()
 
     def tell(self, error: BaseException) -> None:
-        """Signals an error that no other rank knows yet, and returns for the caller to raise it."""
-        if not getattr(error, TOLD, False):
+        """Signals an error that no other rank knows yet, and returns for the caller to raise it. One that came while
+        another was raised that all know is no news: all are leaving."""
+        if not is_told(error):
             try:
                 self.signal(error)
             except BaseException as raised:
@@ -293,6 +294,11 @@ def _described(error: BaseException) -> tuple[str, str, str]:
     return type(error).__name__, text, trace
 
 
+def is_told(error: BaseException | None) -> bool:
+    """Whether all ranks have raised the error, or one that it came after."""
+    return error is not None and (getattr(error, TOLD, False) or is_told(error.__context__))
+
+
 def _mark(error: BaseException) -> None:
     setattr(error, TOLD, True)
 
@@ -318,7 +324,7 @@ def guard(mpi: Any) -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         before(kind, error, trace)
-        if not getattr(error, TOLD, False) and mpi.Is_initialized() and not mpi.Is_finalized():
+        if not is_told(error) and mpi.Is_initialized() and not mpi.Is_finalized():
             _end_all(mpi)
 
     sys.excepthook = hook
