@@ -12,7 +12,7 @@ from test_same_bits import run
 
 import cydrop as cd
 from cydrop._core.engine import Workspace
-from cydrop._core.optimizers import spans_of
+from cydrop._core.optimizers import slices_of, spans_of
 from cydrop._run.core import core_of
 from cydrop.distributed import DataParallel
 
@@ -163,13 +163,6 @@ def train_whole(net, X, y, batch_size, shards=8, weight=None):
     return digest(net), losses
 
 
-def slices_of(size, parts):
-    """Slices of an arena, which begin at multiples of SPAN; later ones may be empty."""
-    spans = spans_of(size)
-    at = [min(SPAN * (spans * part // parts), size) for part in range(parts + 1)]
-    return list(itertools.pairwise(at))
-
-
 def train_parts(net, X, y, batch_size, parts, shards=8, weight=None):
     """The same by `parts` processes, played one after another."""
     model = core_of(net).model
@@ -192,7 +185,7 @@ def train_parts(net, X, y, batch_size, parts, shards=8, weight=None):
             sums.append(loss)
             gradients[part] = model.gradients
         losses.append(tree(sums))
-        slices = slices_of(len(model.parameters), parts)
+        slices = list(itertools.pairwise(slices_of(len(model.parameters), parts)))
         for start, stop in slices:
             spans = squares[start // SPAN : start // SPAN + spans_of(stop - start)]
             engine.add_parts(gradients[:, start:stop].copy(), start, spans)

@@ -12,7 +12,7 @@ from cydrop._core.number_embeddings cimport (
 )
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take
 from cydrop._core.optimizers cimport update_arena
-from cydrop._core.shard_sums cimport count_gradients, in_tree
+from cydrop._core.shard_sums cimport count_gradients, gradient_floats, in_tree
 
 
 # Numbers: op.numbers is (columns, frequencies or bins, size), op.parts are
@@ -103,7 +103,7 @@ cdef inline Doors numbers_doors() noexcept:
 cdef inline Codes codes_of(const Op* op) noexcept nogil:
     cdef Codes e
     e.columns, e.size, e.starts = op.n_numbers - 2, op.numbers[0], op.numbers + 1
-    e.tables, e.gradient = op.weight.data, op.weight.gradient
+    e.tables, e.gradient, e.shards = op.weight.data, op.weight.gradient, 0
     return e
 
 
@@ -133,17 +133,8 @@ cdef inline void codes_op_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     cdef Codes e = codes_of(op)
-    cdef Op own
-    cdef Py_ssize_t first
-    cdef int s
-    for s in range(step.shards):
-        own, first = in_tree(op, step), step.bounds[s]
-        e = codes_of(&own)
-        codes_backward(&e, from_row(b.x, first), from_row(upstream.dz, first), from_row(upstream.spare, first),
-                       upstream.wanted, step.bounds[s + 1] - first, op.n_in, step.threads)
-        count_gradients(op, &own, step, s)
-    if step.shards == 0:
-        codes_backward(&e, b.x, upstream.dz, upstream.spare, upstream.wanted, step.rows, op.n_in, step.threads)
+    e.shards, e.bounds, e.tree, e.tree_floats = step.shards, step.bounds, step.tree, gradient_floats(op)
+    codes_backward(&e, b.x, upstream.dz, upstream.spare, upstream.wanted, step.rows, op.n_in, step.threads)
     if upstream.updating:
         update_arena(op.weight.update, op.weight.data, op.weight.gradient, op.weight.moment1, op.weight.moment2,
                      op.weight.size, step.threads)

@@ -5,7 +5,8 @@ the doors by which it is run.
     begin       once per batch      all units and weights are there, and nothing is drawn
     draw        once per batch      masks, noise; only where dropout acts
     forward     once per batch      y of x
-    backward    once per batch      the gradients, and d loss / d z of the operation below
+    backward    once per batch      the gradients, and d loss / d z of the operation below; where the batch is cut into
+                                    shards, sums over rows are those of shard_sums.pxd
 
 A door is one pointer call per operation and batch, never one per row. A family of operations (map_op.pxd is the
 smallest, made to be copied) is a file that fills in a `Doors`, and a line in families.pxd.

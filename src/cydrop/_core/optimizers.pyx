@@ -233,6 +233,11 @@ def spans_of(Py_ssize_t n):
     return (n + SPAN - 1) // SPAN
 
 
+def slices_of(Py_ssize_t n, Py_ssize_t parts):
+    """Where each part of an arena of n elements begins, at multiples of SPAN, and where the last one ends."""
+    return [min(SPAN * (spans_of(n) * part // parts), n) for part in range(parts + 1)]
+
+
 def norm(const float[::1] g, double[::1] partial, int n_threads):
     """The Euclidean norm, in float64."""
     if g.shape[0] == 0:

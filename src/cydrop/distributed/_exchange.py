@@ -13,10 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from cydrop._base.arrays import Floats
+from cydrop._core import optimizers
 from cydrop._run.model import Model
 from cydrop.distributed._ranks import Ranks
-
-SPAN = 8192  # elements
 
 
 class Exchange:
@@ -37,10 +36,8 @@ class Exchange:
     def __init__(self, ranks: Ranks, model: Model) -> None:
         self._comm, self._mpi = ranks.comm, ranks.mpi
         n = len(model.parameters)
-        spans = -(-n // SPAN)
-        ends = [(rank + 1) * spans // ranks.size for rank in range(ranks.size)]
-        self._spans = _parts(ends)
-        self._slices = _parts([min(end * SPAN, n) for end in ends])
+        ends = optimizers.slices_of(n, ranks.size)[1:]
+        self._slices, self._spans = _parts(ends), _parts([optimizers.spans_of(end) for end in ends])
         counts, places = self._slices
         own = counts[ranks.rank]
         self.start, self.stop = places[ranks.rank], places[ranks.rank] + own
@@ -48,7 +45,7 @@ class Exchange:
         self.incoming = np.empty((ranks.size, own), dtype=np.float32)
         clips = model.optimizer.clip_norm is not None
         self.own_squares = np.zeros(self._spans[0][ranks.rank] if clips else 0)
-        self.squares = np.zeros(spans if clips else 0)
+        self.squares = np.zeros(optimizers.spans_of(n) if clips else 0)
         self.statistics = np.zeros((ranks.size, len(model.buffers)), dtype=np.float32)
 
     def slices(self, gradients: Floats) -> None:
