@@ -23,6 +23,9 @@ class PlainNetwork:
         self.buffers = {name: array.astype(np.float64) for name, array in net.buffers().items()}
         self.columns = {draw.source.column: draw for draw in plan.draws}
         self.draws = core_of(net).model.ready().draws
+        self.shared = [plan.ops[draw.op].shared for draw in plan.mask_draws]  # for each mask whether all rows share it
+        self.first_row = 0  # number of the first row at hand in the whole batch
+        self.statistics = None  # of shards: (operation, rows, mean, variance)
 
     def rate(self, source):
         return self.columns[source.column].layer.rate_at(0.0)
@@ -88,6 +91,60 @@ class PlainNetwork:
         self.draws += 1
         return loss
 
+    def train_in_shards(self, x, y, masks, shards, sample_weight=None):
+        """A training step as `DataParallel` does it: shard after shard, with its rows of the masks, and the gradients
+        added over a tree. With R-Drop a shard's rows are followed by the same again."""
+        weight, copies = getattr(self.loss, "r_drop", 0.0), self.loss.copies
+        losses, gradients, self.statistics = [], [], []
+        for shard in range(shards):
+            first, end = (len(x) * number // shards for number in (shard, shard + 1))
+            if first == end:
+                losses.append(0.0)
+                gradients.append({name: np.zeros(w.shape) for name, w in self.parameters.items()})
+                continue
+            self.first_row, rows = copies * first, slice(copies * first, copies * end)
+            drawn = [mask if shared else mask[rows] for mask, shared in zip(masks, self.shared, strict=True)]
+            z = self.forward(np.concatenate([x[first:end]] * copies), drawn)
+            weights = None if sample_weight is None else sample_weight[first:end]
+            if copies == 2:
+                options = {"weight": weight, "label_smoothing": self.loss.label_smoothing, "sample_weight": weights}
+                half = end - first
+                loss, *grads = reference.r_drop(z[:half], z[half:], y[first:end], return_grad=True, **options)
+                grad = np.concatenate(grads)
+            else:
+                loss, grad = self.loss_of(z, y[first:end], weights)
+            share = (end - first) / len(x)
+            self.backward(grad * share)
+            losses.append(loss * share)
+            gradients.append(self.gradients)
+            self.gradients = {}
+        self.gradients = {name: tree([found[name] for found in gradients]) for name in self.parameters}
+        self.run_statistics()
+        self.step()
+        self.draws += 1
+        self.first_row, self.statistics = 0, None
+        return tree(losses)
+
+    def run_statistics(self):
+        """The running statistics of a batch in shards: those of the shards, each counted by its rows; one row says
+        nothing of the variance."""
+        for op in {op.layers[0]: op for op, *_ in self.statistics}.values():
+            found = [(rows, mean, variance) for other, rows, mean, variance in self.statistics if other is op]
+            mean, variance = self.array(op, "running_mean"), self.array(op, "running_variance")
+            counted = sum(rows for rows, *_ in found)
+            mean += op.momentum * (sum(rows * own for rows, own, _ in found) / counted - mean)
+            counted = sum(rows for rows, *_ in found if rows > 1)
+            if counted:
+                new = sum(rows * own for rows, _, own in found if rows > 1) / counted
+                variance += op.momentum * (new - variance)
+
+
+def tree(parts):
+    """((p0 + p1) + (p2 + p3)) + ..."""
+    while len(parts) > 1:
+        parts = [first + second for first, second in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
 
 # Operations: (network, op, x, masks or None for prediction) -> (y, what backward needs) ------------------------
 
@@ -148,7 +205,8 @@ def noise(net, op, x, drawn):
     if op.variant == "alpha":
         mask = next(drawn)
         return reference.alpha_dropout(x, rate, mask=mask), mask
-    normals = reference.normal_noise(net.key(op.noise), x.size).reshape(x.shape)
+    before = net.first_row * x.shape[1]
+    normals = reference.normal_noise(net.key(op.noise), before + x.size)[before:].reshape(x.shape)
     return {"multiply": reference.gaussian_dropout, "add": reference.gaussian_noise}[op.variant](
         x, rate, noise=normals
     ), normals
@@ -171,6 +229,9 @@ def norm(net, op, x, drawn):
     mean, variance = net.array(op, "running_mean"), net.array(op, "running_variance")
     if drawn is None:
         return (x - mean) / np.sqrt(variance + op.epsilon) * weight + bias, x
+    if net.statistics is not None:
+        net.statistics.append((op, len(x), x.mean(axis=0), x.var(axis=0, ddof=1) if len(x) > 1 else None))
+        return reference.batch_norm(x, weight, bias, epsilon=op.epsilon), x
     mean += op.momentum * (x.mean(axis=0) - mean)
     if len(x) > 1:
         variance += op.momentum * (x.var(axis=0, ddof=1) - variance)

@@ -21,6 +21,7 @@ ORDER = [
     "tabular",
     "sklearn", "onnx", "exchange",
     "network",
+    "distributed",
     "callbacks", "plot", "monte_carlo", "saving", "layers",
     "functional", "_run",
     "history", "losses", "optimizers", "schedules",

@@ -13,13 +13,13 @@ class Halves(Trainer):
 
     passes = 0
 
-    def train_pass(self, core, data, order, rates, epoch):
+    def train_pass(self, core, data, order, rates, epoch, shards=0):
         self.passes += 1
         half = len(data.X) // 2
         total, correct = 0.0, 0
         for rows in (slice(None, half), slice(half, None)):
             part = core.rows(data.X[rows], data.labels[rows], None, data.batch_size)
-            loss, hits = super().train_pass(core, part, NO_ORDER, rates, epoch)
+            loss, hits = super().train_pass(core, part, NO_ORDER, rates, epoch, shards)
             total, correct = total + loss, correct + hits
         return total, correct
 

@@ -45,7 +45,7 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, exchange, functional, onnx, plot, reference
+    from cydrop import datasets, distributed, exchange, functional, onnx, plot, reference
     from cydrop import sklearn as sklearn
     from cydrop import tabular as tabular
 
@@ -84,6 +84,7 @@ __all__ = [
     "Xorshift",
     "callbacks",
     "datasets",
+    "distributed",
     "exchange",
     "functional",
     "load",
@@ -101,7 +102,7 @@ def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
-    if name in ("datasets", "exchange", "functional", "onnx", "plot", "reference", "sklearn", "tabular"):
+    if name in ("datasets", "distributed", "exchange", "functional", "onnx", "plot", "reference", "sklearn", "tabular"):
         return importlib.import_module(f"cydrop.{name}")
     raise AttributeError(f"module 'cydrop' has no attribute {name!r}")
 

@@ -127,6 +127,26 @@ class Loss(Declaration, ABC):
             Which targets the metrics see. None: all.
         """
 
+    def metric_sums(self, p: Array, y: Array, counted: Array | None = None) -> Doubles:
+        """What `metrics_of` makes the metrics of, once it is added over all rows, for losses that count nothing.
+
+        Parameters
+        ----------
+        p, y, counted
+            As for `metrics`.
+        """
+        return np.zeros(0)
+
+    def metrics_of(self, sums: Doubles) -> dict[str, float]:
+        """The metrics of all rows.
+
+        Parameters
+        ----------
+        sums : ndarray
+            The `metric_sums` of some rows, and of the others, added.
+        """
+        return {}
+
     # What is made of Monte Carlo samples, in float64 ------------------------------------------------------------
 
     def moments(self, mean: Doubles, variance: Doubles) -> tuple[Doubles, Doubles]:
@@ -305,10 +325,18 @@ class _Regression(Loss):
     has_density = False
 
     def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
+        return self.metrics_of(self.metric_sums(p, y, counted))
+
+    def metric_sums(self, p: Array, y: Array, counted: Array | None = None) -> Doubles:
         error = p[:, : y.shape[1]].astype(np.float64) - y
-        if counted is not None:
-            error = error[counted] if counted.any() else np.full(1, np.nan)
-        return {"rmse": math.sqrt(np.mean(error**2)), "mae": float(np.mean(np.abs(error)))}
+        error = error if counted is None else error[counted]
+        return np.array([error.size, np.sum(error**2), np.sum(np.abs(error))])
+
+    def metrics_of(self, sums: Doubles) -> dict[str, float]:
+        targets, squares, magnitudes = (float(total) for total in sums)
+        if not targets:
+            return {"rmse": math.nan, "mae": math.nan}
+        return {"rmse": math.sqrt(squares / targets), "mae": magnitudes / targets}
 
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         if precision is None:

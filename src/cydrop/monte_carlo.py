@@ -23,11 +23,13 @@ from cydrop._core import losses as _kernels
 from cydrop._run.core import Core
 from cydrop._run.model import Model
 from cydrop._run.plan import Draws
+from cydrop._run.prediction import counted_of, of_parts
 from cydrop._run.rates import rates_at
 from cydrop._run.rows import Rows
+from cydrop._run.team import ALONE, Team
 from cydrop.optimizers import Optimizer
 
-__all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels"]
+__all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels", "row_ends"]
 
 SAMPLE_ROWS = 256  # rows that are sampled at a time; masks are keyed by the row in a batch, so this is fixed
 STACKED_ROWS = 128  # samples of few rows are stacked into batches of up to this many rows; fixed for the same reason
@@ -106,6 +108,14 @@ class Tally:
         _kernels.tally(block, first, *sums, self.loss.binary, self.n_threads)
         self.count = max(self.count, first + len(block))
 
+    def join(self, team: Team) -> None:
+        """Takes the rows of the other members of a team, which have tallied as many samples of theirs."""
+        ends = row_ends(team, len(self.mean))
+        self.count = max(team.of_all(self.count))  # of few rows some have none
+        for sums in (self.mean, self.squares, self.entropies):
+            if len(sums):
+                team.join(sums, ends)
+
     def result(
         self, samples: Floats | None, kept: Floats | None = None, levels: NDArray[np.float64] | None = None
     ) -> MonteCarlo:
@@ -153,57 +163,89 @@ class LogLikelihood:
 
 def predict_mc(
     core: Core, X: ArrayLike, samples: Any, seed: seeding.Seed, return_samples: Any, quantiles: ArrayLike | None,
-    drop_connect: Any, rate: Any,
+    drop_connect: Any, rate: Any, team: Team = ALONE,
 ) -> MonteCarlo:  # fmt: skip
     """`Network.predict_mc`."""
-    checks.flag("return_samples", return_samples)
-    levels = None if quantiles is None else quantile_levels(quantiles)
-    model, blocks, rows = _sampled(core, X, samples, seed, drop_connect, rate)
-    shape = (len(rows), model.plan.n_outputs)
-    keep = return_samples or levels is not None
-    kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
-    tally = Tally(model.loss, shape, core.n_threads)
-    for first, start, block in blocks:
-        tally.add(first, start, block)
-        if kept is not None:
-            kept[first : first + len(block), start : start + block.shape[1]] = block
-    return tally.result(kept if return_samples else None, kept, levels)
+    with team.session():
+        with team.together():
+            checks.flag("return_samples", return_samples)
+            levels = None if quantiles is None else quantile_levels(quantiles)
+            keep = return_samples or levels is not None
+        model, blocks, rows = _sampled(
+            core, X, samples, seed, drop_connect, rate, team, {"method": "predict_mc", "kept samples": keep}
+        )
+        with team.together():
+            shape = (len(rows), model.plan.n_outputs)
+            kept = np.empty((samples, *shape), dtype=np.float32) if keep else None
+            tally = Tally(model.loss, shape, core.n_threads)
+            for first, start, block in blocks:
+                tally.add(first, start, block)
+                if kept is not None:
+                    kept[first : first + len(block), start : start + block.shape[1]] = block
+        tally.join(team)
+        if kept is not None and team.size > 1:
+            by_rows = np.ascontiguousarray(np.moveaxis(kept, 1, 0))
+            team.join(by_rows, row_ends(team, len(rows)))
+            kept[...] = np.moveaxis(by_rows, 0, 1)
+        return tally.result(kept if return_samples else None, kept, levels)
 
 
 def evaluate_mc(
     core: Core, X: ArrayLike, y: ArrayLike, samples: Any, noise_precision: Any, seed: seeding.Seed, drop_connect: Any,
-    rate: Any,
+    rate: Any, team: Team = ALONE,
 ) -> dict[str, float]:  # fmt: skip
     """`Network.evaluate_mc`."""
-    data = core.rows(X, y, None, None)
-    loss = data.loss
-    if noise_precision is not None:
-        noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
-        if loss.has_density:
-            raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
-    model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate)
-    if model.loss is not loss:
-        raise RuntimeError("another thread has assigned another loss meanwhile, which y was not checked for")
-    tally = Tally(loss, (len(rows), model.plan.n_outputs), core.n_threads)
-    likelihood = LogLikelihood(loss, data, noise_precision)
-    for first, start, block in blocks:
-        tally.add(first, start, block)
-        likelihood.add(start, block)
-    return likelihood.result(samples) | tally.result(None).errors(loss, data)
+    with team.session():
+        with team.together():
+            data = core.rows(X, y, None, None, team.part(X))
+            loss = data.loss
+            if noise_precision is not None:
+                noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
+                if loss.has_density:
+                    raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
+        facts = {"method": "evaluate_mc", "noise_precision": noise_precision}
+        model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate, team, facts)
+        with team.together():
+            if model.loss is not loss:
+                raise RuntimeError("another thread has assigned another loss meanwhile, which y was not checked for")
+            tally = Tally(loss, (len(rows), model.plan.n_outputs), core.n_threads)
+            likelihood = LogLikelihood(loss, data, noise_precision)
+            for first, start, block in blocks:
+                tally.add(first, start, block)
+                likelihood.add(start, block)
+        tally.join(team)
+        team.join(likelihood.total, row_ends(team, len(rows)))
+        found = likelihood.result(samples) | tally.result(None).errors(loss, data)
+        return of_parts(team.of_all((found, len(rows), counted_of(data)))) if team.partitioned else found
+
+
+def row_ends(team: Team, rows: int) -> list[int]:
+    """Where the rows end that each member of a team samples: whole chunks."""
+    chunks = -(-rows // SAMPLE_ROWS)
+    return [min((member + 1) * chunks // team.size * SAMPLE_ROWS, rows) for member in range(team.size)]
 
 
 def _sampled(
-    core: Core, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: Any, rate: Any
-) -> tuple[Model, Blocks, Floats]:
+    core: Core, X: ArrayLike, samples: Any, seed: seeding.Seed, drop_connect: Any, rate: Any, team: Team,
+    facts: dict[str, Any],
+) -> tuple[Model, Blocks, Floats]:  # fmt: skip
     """Checks the arguments; then an iterator over blocks of samples: (number of the first, first row, block)."""
-    samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
-    moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
-    wish = None if rate is None else checks.rate("rate", rate)
-    rows = core.inputs(X)
-    model = core.built_for(rows.shape[1])
-    rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
-    source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
-    return model, _blocks(model, rows, samples, source, moments, rates), rows
+    with team.together():
+        samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
+        moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
+        wish = None if rate is None else checks.rate("rate", rate)
+        rows = core.inputs(X, team.part(X))
+        model = core.built_for(rows.shape[1])
+        rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
+        source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
+    team.prepare(core)
+    facts = {**facts, "samples": samples, "drop_connect": drop_connect, "rates": rates.tolist()}
+    team.check_prediction(core, rows, facts)
+    source = team.of_first(source)
+    if team.partitioned:  # rows of another rank have masks of their own
+        source = seeding.child(source, team.rank)
+    model = core.made("samples")
+    return model, _blocks(model, rows, samples, source, moments, rates, team), rows
 
 
 def _sampling_rates(rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws]) -> NDArray[np.float64]:
@@ -234,14 +276,15 @@ def _warn(message: str) -> None:
 
 
 def _blocks(
-    model: Model, rows: Floats, samples: int, source: np.random.SeedSequence, moments: bool, rates: NDArray[np.float64]
-) -> Blocks:
+    model: Model, rows: Floats, samples: int, source: np.random.SeedSequence, moments: bool, rates: NDArray[np.float64],
+    team: Team,
+) -> Blocks:  # fmt: skip
     plan, engine = model.plan, model.engine
     seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
     chunks = -(-len(rows) // SAMPLE_ROWS)
     workspace = model.borrow(SAMPLE_ROWS, masked=True)
     engine.use_moments(workspace, moments)
-    for chunk in range(chunks):
+    for chunk in range(*team.share(chunks)):
         start = chunk * SAMPLE_ROWS
         part = rows[start : start + SAMPLE_ROWS]
         copies = 1 if plan.draws_for_all_rows else max(1, STACKED_ROWS // len(part))

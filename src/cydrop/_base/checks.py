@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cydrop._base import mapped
 from cydrop._base.arrays import Floats
 from cydrop._core.engine import all_finite
 
@@ -152,39 +153,52 @@ def _column(name: str, column: Any) -> NDArray[Any]:
     return _numeric(name, _converted(name, given), dtype)
 
 
-def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False) -> Floats:
+def floats(name: str, value: Any, n_threads: int = 1, *, own: bool = False, part: slice | None = None) -> Floats:
     """A contiguous float32 array of any shape whose elements are finite.
 
     `own`: never the caller's memory, so that what was checked is what will be read. Without it an array that is
-    contiguous float32 already is used in place.
+    contiguous float32 already is used in place. `part`: of the rows only these are checked, and nothing else is read.
     """
     given = array(name, value)
-    if given.dtype == np.float32 and given.flags.c_contiguous:
+    if mapped.in_place(given):
         result = given.copy() if own else given
-    elif own:
+    else:
+        mapped.check_copy(name, given)
         with np.errstate(all="ignore"):
             result = np.array(given, dtype=np.float32, order="C", subok=False)
-    else:
-        with np.errstate(all="ignore"):
-            result = np.ascontiguousarray(given, dtype=np.float32).reshape(given.shape)
-    if not all_finite(result.reshape(-1), n_threads):
-        _raise_for_first_non_finite(name, given, result)
+    if (result.base is None and part is None) or not result.ndim:
+        finite = all_finite(result.reshape(-1), n_threads)
+    elif mapped.file_of(result) is None:
+        finite = all_finite(result[part or slice(None)].reshape(-1), n_threads)
+    else:  # a piece is too short for several threads
+        finite = all(all_finite(result[rows].reshape(-1), 1) for rows in mapped.pieces(result, part))
+    if not finite:
+        _raise_for_first_non_finite(name, given, result, part)
     return result
 
 
-def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats) -> None:
-    bad = ~np.isfinite(result)
-    place = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), result.shape))
+def _raise_for_first_non_finite(name: str, given: NDArray[Any], result: Floats, part: slice | None) -> None:
+    if not result.ndim:
+        given, result = given.reshape(1), result.reshape(1)
+    place, count = None, 0
+    for rows in mapped.pieces(result, part):
+        bad = ~np.isfinite(result[rows])
+        count += int(np.count_nonzero(bad))
+        if place is None and count:
+            first, *others = (int(i) for i in np.unravel_index(int(bad.argmax()), bad.shape))
+            place = (rows.start + first, *others)
+    if place is None:  # what was found is no longer there: another thread writes into it
+        place = (0,) * result.ndim
     where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"index {', '.join(map(str, place))}"
     if np.isfinite(given[place]):
         raise ValueError(f"{name} has a value too large for float32: {given[place]} at {where}")
     kind = "NaN" if np.isnan(result[place]) else "infinity"
-    raise ValueError(f"{name} has {int(bad.sum())} values that are NaN or infinite, the first {kind} at {where}")
+    raise ValueError(f"{name} has {count} values that are NaN or infinite, the first {kind} at {where}")
 
 
-def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1) -> Floats:
-    """Rows of features: 2-D, not empty, of the given width."""
-    result = floats(name, value, n_threads)
+def matrix(name: str, value: Any, columns: int | None = None, n_threads: int = 1, part: slice | None = None) -> Floats:
+    """Rows of features: 2-D, not empty, of the given width; finite in these rows."""
+    result = floats(name, value, n_threads, part=part)
     if result.ndim != 2:
         hint = f"; one row is {name}.reshape(1, -1)" if result.ndim == 1 else ""
         raise ValueError(f"{name} must be 2-D, (n_samples, n_features), got shape {result.shape}{hint}")
@@ -213,22 +227,25 @@ def labels(name: str, given: NDArray[Any], rows: int, classes: int) -> NDArray[n
             f"got shape {given.shape}"
         )
     check_rows(name, given, rows)
-    own = np.array(given)  # first: nobody else can change what is checked now
-    if own.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):
-            wrong = ~(own == np.floor(own)) | ~np.isfinite(own)
-        if wrong.any():
-            first = int(wrong.argmax())
-            raise ValueError(f"{name} must be integer class labels, got {own[first]} at index {first}")
-    unsigned = _UNSIGNED.get(own.dtype)  # in which negative numbers are the largest
-    inside = own.min() >= 0 and own.max() < classes if unsigned is None else own.view(unsigned).max() < classes
-    if not inside:
-        first = int(((own < 0) | (own >= classes)).argmax())
-        raise ValueError(
-            f"{name} must be class labels 0..{classes - 1} (the last layer has {classes} units), "
-            f"got {own[first]} at index {first}"
-        )
-    return own.astype(np.int32, copy=False)
+    result = np.empty(rows, dtype=np.int32)
+    for part in mapped.pieces(given):
+        own = np.array(given[part])  # first: nobody else can change what is checked now
+        if own.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):
+                wrong = ~(own == np.floor(own)) | ~np.isfinite(own)
+            if wrong.any():
+                first = int(wrong.argmax())
+                raise ValueError(f"{name} must be integer class labels, got {own[first]} at index {part.start + first}")
+        unsigned = _UNSIGNED.get(own.dtype)  # in which negative numbers are the largest
+        inside = own.min() >= 0 and own.max() < classes if unsigned is None else own.view(unsigned).max() < classes
+        if not inside:
+            first = int(((own < 0) | (own >= classes)).argmax())
+            raise ValueError(
+                f"{name} must be class labels 0..{classes - 1} (the last layer has {classes} units), "
+                f"got {own[first]} at index {part.start + first}"
+            )
+        result[part] = own
+    return result
 
 
 def probabilities(name: str, value: Any, rows: int) -> Floats:
@@ -253,8 +270,12 @@ def probabilities(name: str, value: Any, rows: int) -> Floats:
 
 
 def targets(name: str, value: Any, rows: int, columns: int, *, binary: bool) -> Floats:
-    """Targets of shape (rows, columns); (rows,) will do where there is one column. Binary: all in [0, 1]. A copy."""
-    result = floats(name, value, own=True)
+    """Targets of shape (rows, columns); (rows,) will do where there is one column. Binary: all in [0, 1].
+
+    A copy, unless they lie in a file as the engine takes them: no place in memory depends on them.
+    """
+    given = array(name, value)
+    result = floats(name, given, own=mapped.file_of(given) is None)
     if result.ndim == 1 and columns == 1:
         result = result.reshape(-1, 1)
     if result.ndim != 2 or result.shape[1] != columns:
@@ -262,13 +283,15 @@ def targets(name: str, value: Any, rows: int, columns: int, *, binary: bool) -> 
         raise ValueError(f"{name} must have shape {expected}, got {result.shape}")
     check_rows(name, result, rows)
     if binary:
-        wrong = (result < 0) | (result > 1)
-        if wrong.any():
-            row, column = divmod(int(wrong.argmax()), columns)
-            raise ValueError(
-                f"{name} must be 0 or 1, or a probability between, got {result[row, column]} "
-                f"at row {row}, column {column}"
-            )
+        for part in mapped.pieces(result):
+            wrong = (result[part] < 0) | (result[part] > 1)
+            if wrong.any():
+                first, column = divmod(int(wrong.argmax()), columns)
+                row = part.start + first
+                raise ValueError(
+                    f"{name} must be 0 or 1, or a probability between, got {result[row, column]} "
+                    f"at row {row}, column {column}"
+                )
     return result
 
 

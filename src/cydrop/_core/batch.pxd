@@ -4,7 +4,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy
 
-from cydrop._core.matrix cimport Matrix
+from cydrop._core.matrix cimport Matrix, from_row
 from cydrop._core.serial cimport SERIAL_COPY
 
 cdef extern from "fma.h" nogil:
@@ -51,22 +51,26 @@ cdef struct Batch:              # memory for some of them
 
 
 cdef inline void load(
-    const Data* data, Batch* batch, Py_ssize_t start, Py_ssize_t rows, int copies, int threads, Matrix* x
+    const Data* data, Batch* batch, Py_ssize_t start, Py_ssize_t rows, int copies, int shards, const Py_ssize_t* bounds,
+    int threads, Matrix* x
 ) noexcept nogil:
     """Rows start..start+rows of the order; x becomes the batch's memory, or the rows where they lie. Two copies: every
-    row twice, the second ones after the first."""
-    cdef Py_ssize_t r, n = data.columns
+    row twice, the second ones after the first; where there are shards (Step has their bounds), within each."""
+    cdef Py_ssize_t r, first
+    cdef int s
     cdef const int64_t* places = data.order + start if data.order != NULL else NULL
     if places == NULL and copies == 1:
-        x.data = <float*>data.x + start * n         # never written: operations only read their x
-        x.row = n
+        x.data = <float*>data.x + start * data.columns      # never written: operations only read their x
+        x.row = data.columns
     else:
         x[0] = batch.x
-        for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
-            memcpy(x.data + r * x.row, data.x + (places[r] if places != NULL else start + r) * n, n * sizeof(float))
-    if copies == 2:
-        for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
-            memcpy(x.data + (rows + r) * x.row, x.data + r * x.row, n * sizeof(float))
+        if shards == 0 or copies == 1:
+            load_x(data, places, start, rows, copies, threads, x[0])
+        else:
+            for s in range(shards):
+                first = bounds[s] // copies
+                load_x(data, places + first if places != NULL else NULL, start + first,
+                       bounds[s + 1] // copies - first, copies, threads, from_row(x[0], bounds[s]))
     if data.labels != NULL:
         for r in range(rows):
             batch.labels[r] = data.labels[places[r] if places != NULL else start + r]
@@ -74,6 +78,17 @@ cdef inline void load(
         load_floats(data.targets, data.target_columns, places, start, rows, batch.targets)
     if data.weights != NULL:
         load_floats(data.weights, data.target_columns if data.each else 1, places, start, rows, batch.weights)
+
+
+cdef inline void load_x(
+    const Data* data, const int64_t* places, Py_ssize_t start, Py_ssize_t rows, int copies, int threads, Matrix x
+) noexcept nogil:
+    cdef Py_ssize_t r, n = data.columns
+    for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
+        memcpy(x.data + r * x.row, data.x + (places[r] if places != NULL else start + r) * n, n * sizeof(float))
+    if copies == 2:
+        for r in prange(rows, num_threads=threads if rows * n > SERIAL_COPY else 1, schedule="static"):
+            memcpy(x.data + (rows + r) * x.row, x.data + r * x.row, n * sizeof(float))
 
 
 cdef inline void load_floats(

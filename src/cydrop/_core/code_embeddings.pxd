@@ -3,7 +3,7 @@
     rest | c0 c1  ->  rest | W0[c0] W1[c1]
 
 The tables lie one after another. A thread owns whole tables in the backward pass, and adds to them in the order of the
-batch's rows. Compiled into dense.pyx.
+batch's rows; where the batch is cut into shards, it adds these over their tree (shards.pxd). Compiled into dense.pyx.
 """
 
 from cython.parallel cimport prange
@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.number_embeddings cimport pass_through
 from cydrop._core.serial cimport SERIAL_COPY
+from cydrop._core.shards cimport count_shard
 
 
 cdef struct Codes:              # an embedding of codes
@@ -21,6 +22,10 @@ cdef struct Codes:              # an embedding of codes
     const int64_t* starts       # row of the stacked tables where each column's table begins; columns + 1 of them
     const float* tables         # (starts[columns], size)
     float* gradient
+    int shards                  # 0: the batch is not cut
+    const Py_ssize_t* bounds    # the row where each shard begins, and where the last one ends
+    float* tree                 # memory for the gradient of a shard, and for each level of the tree
+    Py_ssize_t tree_floats      # from one of them to the next
 
 
 cdef inline Py_ssize_t row_of_code(const Codes* e, Py_ssize_t column, float code) noexcept nogil:
@@ -50,13 +55,29 @@ cdef inline void rows_of_codes_forward(
 cdef inline void table_backward(
     const Codes* e, Matrix x, Matrix dy, Py_ssize_t rows, Py_ssize_t rest, Py_ssize_t column
 ) noexcept nogil:
-    """The gradient of a column's table, row after row."""
+    """The gradient of a column's table."""
+    cdef Py_ssize_t place = e.starts[column] * e.size, n = e.starts[column + 1] * e.size - place
+    cdef float* own
+    cdef int s
+    if e.shards == 0:
+        rows_of_table(e, x, dy, 0, rows, rest, column, e.gradient)
+    for s in range(e.shards):
+        own = e.tree + place
+        rows_of_table(e, x, dy, e.bounds[s], e.bounds[s + 1], rest, column, e.tree)
+        count_shard(own, own + e.tree_floats, e.tree_floats, n, s, e.shards, e.gradient + place)
+
+
+cdef inline void rows_of_table(
+    const Codes* e, Matrix x, Matrix dy, Py_ssize_t first, Py_ssize_t stop, Py_ssize_t rest, Py_ssize_t column,
+    float* gradient
+) noexcept nogil:
+    """The same of rows first..stop, row after row, at its place among the tables' gradients."""
     cdef Py_ssize_t r, k, size = e.size
     cdef const float* source
     cdef float* to
-    memset(e.gradient + e.starts[column] * size, 0, (e.starts[column + 1] - e.starts[column]) * size * sizeof(float))
-    for r in range(rows):
-        to = e.gradient + row_of_code(e, column, x.data[r * x.row + rest + column]) * size
+    memset(gradient + e.starts[column] * size, 0, (e.starts[column + 1] - e.starts[column]) * size * sizeof(float))
+    for r in range(first, stop):
+        to = gradient + row_of_code(e, column, x.data[r * x.row + rest + column]) * size
         source = dy.data + r * dy.row + rest + column * size
         for k in range(size):
             to[k] = to[k] + source[k]

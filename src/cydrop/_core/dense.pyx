@@ -348,7 +348,7 @@ def embed_codes_backward(
     cdef Matrix mx, mdy, mdx
     cdef uint64_t control
     e.columns, e.size, e.starts, e.gradient = starts.shape[0] - 1, gradient.shape[1], &starts[0], &gradient[0, 0]
-    e.tables = NULL
+    e.tables, e.shards = NULL, 0
     mx.data, mx.row = <float*>&x[0, 0], x.shape[1]
     mdy.data, mdy.row = <float*>&dy[0, 0], dy.shape[1]
     mdx.data, mdx.row = &dx[0, 0], dx.shape[1]

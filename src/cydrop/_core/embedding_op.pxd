@@ -5,11 +5,13 @@ from libc.string cimport memset
 from cydrop._core.code_embeddings cimport Codes
 from cydrop._core.dense cimport codes_backward, codes_forward, numbers_backward, numbers_forward
 from cydrop._core.map_op cimport through_epilogue
+from cydrop._core.matrix cimport from_row
 from cydrop._core.number_embeddings cimport (
     PBLD, PIECEWISE_LINEAR, PLR, Numbers, memory_of_numbers, outputs_of, terms_of,
 )
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take, update_tensor
 from cydrop._core.optimizers cimport update_arena
+from cydrop._core.shard_sums cimport count_gradients, gradient_floats, in_tree
 
 
 # Numbers: op.numbers is (columns, frequencies or bins, size), op.parts are
@@ -65,9 +67,19 @@ cdef inline void numbers_op_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     cdef Numbers e = numbers_of(op)
-    cdef int i
-    numbers_backward(&e, b.x, b.y, upstream.dz, upstream.spare, upstream.wanted, step.rows, op.n_in, b.memory,
-                     step.threads)
+    cdef Op own
+    cdef Py_ssize_t first
+    cdef int s, i
+    for s in range(step.shards):
+        own, first = in_tree(op, step), step.bounds[s]
+        e = numbers_of(&own)
+        numbers_backward(&e, from_row(b.x, first), from_row(b.y, first), from_row(upstream.dz, first),
+                         from_row(upstream.spare, first), upstream.wanted, step.bounds[s + 1] - first, op.n_in,
+                         b.memory, step.threads)
+        count_gradients(op, &own, step, s)
+    if step.shards == 0:
+        numbers_backward(&e, b.x, b.y, upstream.dz, upstream.spare, upstream.wanted, step.rows, op.n_in, b.memory,
+                         step.threads)
     if upstream.updating:
         for i in range(op.n_parts):
             update_tensor(&op.parts[i])
@@ -89,7 +101,7 @@ cdef inline Doors numbers_doors() noexcept:
 cdef inline Codes codes_of(const Op* op) noexcept nogil:
     cdef Codes e
     e.columns, e.size, e.starts = op.n_numbers - 2, op.numbers[0], op.numbers + 1
-    e.tables, e.gradient = op.weight.data, op.weight.gradient
+    e.tables, e.gradient, e.shards = op.weight.data, op.weight.gradient, 0
     return e
 
 
@@ -115,6 +127,7 @@ cdef inline void codes_op_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     cdef Codes e = codes_of(op)
+    e.shards, e.bounds, e.tree, e.tree_floats = step.shards, step.bounds, step.tree, gradient_floats(op)
     codes_backward(&e, b.x, upstream.dz, upstream.spare, upstream.wanted, step.rows, op.n_in, step.threads)
     if upstream.updating:
         update_arena(op.weight.update, op.weight.data, op.weight.gradient, op.weight.moment1, op.weight.moment2,

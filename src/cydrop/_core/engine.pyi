@@ -50,7 +50,29 @@ class Engine:
         decays: NDArray[np.float64],
         rates: NDArray[np.float64],
         seconds: float,
+        shards: int = 0,
     ) -> tuple[int, float, int, bool]: ...
+    def part_of_batch(
+        self,
+        ws: Workspace,
+        x: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        targets: NDArray[np.float32],
+        weights: NDArray[np.float32],
+        order: NDArray[np.int64],
+        batch_size: int,
+        batch: int,
+        rates: NDArray[np.float64],
+        shards: int,
+        first_shard: int,
+        n_shards: int,
+        statistics: NDArray[np.float32],
+    ) -> tuple[float, int, bool]: ...
+    def add_parts(self, parts: NDArray[np.float32], start: int, squares: NDArray[np.float64]) -> None: ...
+    def update_part(
+        self, start: int, stop: int, learning_rate: float, weight_decay: float, squares: NDArray[np.float64]
+    ) -> None: ...
+    def end_batch(self, statistics: NDArray[np.float32], rows: int, shards: int) -> None: ...
     def predict(
         self,
         ws: Workspace,
@@ -83,7 +105,10 @@ class Workspace:
     training: bool
     masked: bool
     first_row: int
-    def __init__(self, engine: Engine, capacity: int, training: bool, masked: bool = False) -> None: ...
+    shards: int
+    def __init__(
+        self, engine: Engine, capacity: int, training: bool, masked: bool = False, shards: int = 0
+    ) -> None: ...
     def set_keep(self, op: int, keep: float) -> None: ...
     def give_mask(self, op: int, bits: NDArray[np.uint64]) -> None: ...
     def take_back_masks(self) -> None: ...

@@ -7,31 +7,29 @@ so that a step has nothing to set up.
     batch:   load rows -> draw masks -> forward -> loss -> backward (+ optimizer) -> max-norm
 """
 
-from cython.parallel cimport prange, threadid
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_of
-from cydrop._core.batch cimport Data, data_of, fetch
-from cydrop._core.dense_op cimport square_weights
+from cydrop._core.batch cimport Data, data_of
 from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.losses cimport LossSum
 from cydrop._core.lowering cimport give_moments, has_parameters, lower_op, lower_optimizer, lower_segments, source_of
-from cydrop._core.matrix cimport Matrix
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Source
-from cydrop._core.pace cimport (
-    DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, threads_now,
-)
-from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_stretch, sample_batch
-from cydrop._core.program cimport Program, backward, copy_rows, draw, first_drawing, forward, write_output
+from cydrop._core.optimizers cimport SPAN
+from cydrop._core.pace cimport DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING
+from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_rows, sample_batches, use_moments
+from cydrop._core.program cimport Program
 from cydrop._core.room cimport Room, lane_of, lay_out
 from cydrop._core.serial cimport SERIAL_COPY
+from cydrop._core.shards cimport Part, add_parts, part_of
 from cydrop._core.training cimport (
-    Learner, begin_learning, begin_step, forward_batch, limit_norms, update_batch, update_from_arena,
+    Learner, Stretch, backward_by_hand, begin_learning, end_statistics, forward_by_hand, limit_norms, part_gradients,
+    row_of, sum_parts, take_shards, train_batches, update_from_arena, update_part,
 )
 from cydrop._core.xorshift cimport StreamKey, stream_key
 
@@ -76,6 +74,7 @@ cdef class Engine:
     cdef float[::1] buffers     # running statistics
     cdef list numbers           # arrays of operations' sizes
     cdef float[::1] parameters_before, buffers_before   # at the beginning of a pass: a divergence goes back to them
+    cdef float[::1] statistics  # sums over the shards of a batch, of the buffers' layout
     cdef double[::1] partial_norms
     cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
     cdef public unsigned long long updates      # optimizer updates so far
@@ -96,19 +95,18 @@ cdef class Engine:
         self.parameters, self.gradients, self.buffers = parameters, gradients, buffers
         self.moment1 = self.moment2 = self.parameters_before = parameters[:0]   # until they are given
         self.buffers_before = buffers[:0]
+        self.statistics = numpy.zeros(buffers.shape[0], dtype=numpy.float32)
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         learner.n = p.n_parameters = parameters.shape[0]
         learner.parameters, learner.gradients = first_of(parameters), first_of(gradients)
         learner.partial_norms = &self.partial_norms[0]
         p.loss.kind, p.loss.option, p.loss.pair = loss_kind, loss_option, loss_pair
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
-        p.lowest = p.n_ops
-        self.work = p.n_parameters
+        p.lowest, self.work = p.n_ops, p.n_parameters
         lower_segments(learner, plan.segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
-        none = numpy.empty(0, dtype=numpy.int64)
-        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) if op.numbers else none for op in plan.ops]
+        self.numbers = [numpy.array(op.numbers or (), dtype=numpy.int64) for op in plan.ops]
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = kind_of(FAMILIES, given.kind)
@@ -199,81 +197,131 @@ cdef class Engine:
         const double[::1] decays,           # IN, weight decays, the same
         const double[:, ::1] rates,         # IN, dropout rates: a row per batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
+        int shards=0,                       # into which each batch is cut, 0: none; the workspace has room for them
     ):
         """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, correct, diverged).
 
         Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
         """
         cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
-        cdef Py_ssize_t batches = (n + batch_size - 1) // batch_size, batch = first_batch, first, rows, correct = 0
-        cdef double begun, now, deadline, loss = 0.0
-        cdef LossSum one
-        cdef bint diverged = False
+        cdef Stretch done
         cdef uint64_t control
         cdef Data data = data_of(x, labels, targets, weights, order)
-        cdef Room* room = &ws.room
+        cdef Part part = part_of(min(batch_size, n), shards, 0, shards)
+        take_shards(&self.program, &ws.room, &part, self.statistics, self.buffers)
         with nogil:
-            control = exact_floats(self.pool_for(min(batch_size, n)))
-            now = passing_seconds()
-            deadline = now + seconds
-            while batch < batches:
-                begun = now
-                room.threads = threads_now(&room.pace, self.program.n_threads, now)
-                first = batch * batch_size
-                rows = min(batch_size, n - first)
-                one = forward_batch(&self.program, room, &data, first, rows, row_of(rates, batch), self.draws, now)
-                self.draws += 1
-                if not isfinite(one.loss):
-                    diverged = True
-                    self.replace_state(self.parameters_before, self.buffers_before, False)
-                    break
-                loss += one.loss
-                correct += one.correct
-                fetch(&data, first + rows, min(batch_size, n - first - rows))
-                self.updates += 1
-                update_batch(&self.program, room, &self.learner,
-                             learning_rates[batch if learning_rates.shape[0] > 1 else 0],
-                             decays[batch if decays.shape[0] > 1 else 0], self.updates)
-                batch += 1
-                now = passing_seconds()
-                note_pace(&room.pace, room.threads, self.program.n_threads, now - begun, rows, now)
-                if now > deadline:
-                    break
+            control = exact_floats(self.pool_for(part.rows))
+            done = train_batches(&self.program, &ws.room, &self.learner, &data, n, batch_size, first_batch,
+                                 learning_rates, decays, rates, seconds, shards, &self.draws, &self.updates)
+            if done.diverged:
+                self.replace_state(self.parameters_before, self.buffers_before, False)
             restore_floats(control)
-        return batch, loss, correct, diverged
+        return done.batch, done.loss, done.correct, done.diverged
+
+    # A batch in parts, which are done here or elsewhere: shards.pxd says how they are added ------------------
+
+    def part_of_batch(
+        self,
+        Workspace ws,
+        const float[:, ::1] x,              # IN, all rows, of which those of the part are read
+        const int32_t[::1] labels,          # IN, as in train
+        const float[:, ::1] targets,        # IN
+        const float[::1] weights,           # IN
+        const int64_t[::1] order,           # IN
+        Py_ssize_t batch_size,              # of the whole
+        Py_ssize_t batch,                   # number of the batch
+        const double[:, ::1] rates,         # IN, as in train
+        int shards,                         # of the whole batch, a power of two
+        int first_shard,                    # of the part
+        int n_shards,                       # of the part: a power of two, and first_shard a multiple of it
+        float[::1] statistics,              # OUT, of the buffers' size
+    ):
+        """Forward and backward of some shards of a batch: (sum of the rows' losses, correct, whether it is finite).
+
+        The sums over these shards of the gradients go into the gradient arena, zeros where they have no rows; those of
+        what running statistics are made of into `statistics`. Masks and noise are those of the whole batch. Counts a
+        draw.
+        """
+        cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
+        cdef Py_ssize_t rows = min(batch_size, n - batch * batch_size) if batch >= 0 else 0
+        cdef Part part = part_of(rows, shards, first_shard, n_shards)
+        cdef Data data = data_of(x, labels, targets, weights, order)
+        cdef LossSum one
+        cdef uint64_t control
+        take_shards(&self.program, &ws.room, &part, statistics, self.buffers)
+        with nogil:
+            control = exact_floats(self.pool_for(part.rows))
+            one = part_gradients(&self.program, &ws.room, &self.learner, &data, batch * batch_size, &part,
+                                 row_of(rates, batch), self.draws, self.buffers.shape[0])
+            self.draws += 1
+            restore_floats(control)
+        return one.loss, one.correct, bool(isfinite(one.loss))
+
+    def add_parts(self, float[:, ::1] parts, Py_ssize_t start, double[::1] squares):
+        """The parts' gradients of the arena's elements from `start` on, a multiple of SPAN: (parts, elements), which
+        are lost. Their sum goes into the arena and, if `squares` is not empty, each span's sum of squares there."""
+        cdef Py_ssize_t n = parts.shape[1]
+        cdef uint64_t control
+        if start < 0 or start % SPAN or start + n > self.learner.n or squares.shape[0] not in (0, spans_of(n)):
+            raise ValueError(f"no slice of {self.learner.n}: {n} from {start} on, with {squares.shape[0]} squares")
+        if n == 0:
+            return
+        with nogil:
+            control = exact_floats(self.program.n_threads)
+            sum_parts(&self.learner, &parts[0, 0], n, <int>parts.shape[0], start,
+                      &squares[0] if squares.shape[0] else NULL, self.program.n_threads)
+            restore_floats(control)
+
+    def update_part(
+        self, Py_ssize_t start, Py_ssize_t stop, double learning_rate, double weight_decay, const double[::1] squares
+    ):
+        """The optimizer's update of the elements start..stop of the arenas; counts an update. `squares`: where
+        gradients are clipped all spans' sums of squares, else empty."""
+        cdef Learner* learner = &self.learner
+        cdef uint64_t control
+        if not 0 <= start <= stop <= learner.n or squares.shape[0] != (spans_of(learner.n) if learner.clips else 0):
+            raise ValueError(f"no slice of {learner.n}: {start} to {stop}, with {squares.shape[0]} squares")
+        with nogil:
+            control = exact_floats(self.program.n_threads)
+            self.updates += 1
+            begin_learning(learner, learning_rate, weight_decay, self.updates)
+            update_part(learner, start, stop, &squares[0] if squares.shape[0] else NULL, squares.shape[0],
+                        self.program.n_threads)
+            restore_floats(control)
+
+    def end_batch(self, float[:, ::1] statistics, Py_ssize_t rows, int shards):
+        """What comes after the update of all parameters, for a batch of so many rows: running statistics, of those of
+        the parts, (parts, buffers), which are lost; max-norm."""
+        cdef uint64_t control
+        if statistics.shape[1] != self.buffers.shape[0]:
+            raise ValueError(f"statistics must have {self.buffers.shape[0]} columns, got {statistics.shape[1]}")
+        with nogil:
+            control = exact_floats(self.program.n_threads)
+            if statistics.shape[1] > 0:
+                add_parts(&statistics[0, 0], statistics.shape[1], statistics.shape[1], <int>statistics.shape[0],
+                          &self.statistics[0])
+                end_statistics(&self.program, &self.statistics[0], &self.buffers[0], rows, shards)
+            limit_norms(&self.program, &self.learner, self.program.n_threads)
+            restore_floats(control)
+
+    # By hand ------------------------------------------------------------------------------------------------
 
     def forward(self, Workspace ws, const float[:, ::1] x, float[:, ::1] out, const double[:, ::1] rates):
         """A training forward pass of one batch; masks that the workspace was given are used instead of drawn ones."""
-        cdef Room* room = &ws.room
-        cdef Matrix given
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(x.shape[0]))
-            # backward reads the input again, so it is kept: the caller may change x in between
-            given.data, given.row = <float*>&x[0, 0], x.shape[1]
-            copy_rows(given, room.batch.x, x.shape[0], x.shape[1])
-            room.bound[0].x = room.batch.x
-            begin_step(&self.program, room, x.shape[0], row_of(rates, 0), self.draws)
-            draw(&self.program, room.bound, &room.step)
-            forward(&self.program, room.bound, &room.step)
-            write_output(&self.program, room.bound, x.shape[0], &out[0, 0], False)
+            forward_by_hand(&self.program, &ws.room, &x[0, 0], x.shape[0], x.shape[1], &out[0, 0], row_of(rates, 0),
+                            self.draws)
             self.draws += 1
             restore_floats(control)
 
     def backward(self, Workspace ws, const float[:, ::1] grad, float[:, ::1] dx):
         """From d loss / d raw outputs to the gradient arena and d loss / d x, for the last forward."""
-        cdef Room* room = &ws.room
-        cdef Matrix given, to
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(grad.shape[0]))
-            room.upstream.dz, room.upstream.spare = room.upstream_memory[0], room.upstream_memory[1]
-            room.upstream.updating = False
-            given.data, given.row = <float*>&grad[0, 0], grad.shape[1]
-            copy_rows(given, room.upstream.dz, grad.shape[0], grad.shape[1])
-            backward(&self.program, room.bound, &room.upstream, &room.step, True)
-            to.data, to.row = &dx[0, 0], dx.shape[1]
-            copy_rows(room.upstream.dz, to, grad.shape[0], dx.shape[1])
+            backward_by_hand(&self.program, &ws.room, &grad[0, 0], grad.shape[0], grad.shape[1], &dx[0, 0], dx.shape[1])
             restore_floats(control)
 
     def apply_update(self, double learning_rate, double weight_decay):
@@ -299,37 +347,19 @@ cdef class Engine:
         double seconds,
     ):
         """Predicts rows from `first_row` on and returns the first row that it has not done."""
-        cdef Py_ssize_t n = x.shape[0], row = first_row, rows
-        cdef int threads
-        cdef Room* room = &ws.room
-        cdef double begun, now, deadline
+        cdef Py_ssize_t row
         cdef uint64_t control
         with nogil:
-            control = exact_floats(self.pool_for(n))
-            now = passing_seconds()
-            deadline = now + seconds
-            while row < n:
-                begun = now
-                threads = threads_now(&room.pace, self.program.n_threads, now)
-                rows = predict_stretch(&self.program, room, &x[row, 0], x.shape[1], n - row, &out[row, 0], link,
-                                       threads)
-                row += rows
-                now = passing_seconds()
-                note_pace(&room.pace, threads, self.program.n_threads, now - begun, rows, now)
-                if now > deadline:
-                    break
+            control = exact_floats(self.pool_for(x.shape[0]))
+            row = predict_rows(&self.program, &ws.room, x, out, first_row, link, seconds)
             restore_floats(control)
         return row
 
     def use_moments(self, Workspace ws, bint moments):
         """Whether the following samples draw drop-connect's outputs from their Gaussian moments; if so, squares the
         weights as they are now."""
-        cdef int i
         cdef uint64_t control = exact_floats(1)
-        ws.room.step.moments = moments
-        for i in range(self.program.n_ops if moments else 0):
-            if self.program.ops[i].connect.column >= 0:
-                square_weights(&self.program.ops[i], &ws.room.bound[i])
+        use_moments(&self.program, &ws.room, moments)
         restore_floats(control)
 
     def begin_samples(
@@ -343,14 +373,10 @@ cdef class Engine:
 
             x -> op 0 -> op 1 without its dropout -> head        head -> dropout of op 1 -> op 2 -> ... -> a sample
         """
-        cdef Room* room = &ws.room
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.pool_for(x.shape[0] * copies))
-            if self.program.n_rates:
-                memcpy(room.rates, &rates[0, 0], self.program.n_rates * sizeof(double))
-            room.first = first_drawing(&self.program, room.rates)
-            begin_samples(&self.program, room, &x[0, 0], x.shape[1], x.shape[0], copies)
+            begin_samples(&self.program, &ws.room, &x[0, 0], x.shape[1], x.shape[0], copies, row_of(rates, 0))
             restore_floats(control)
 
     def samples(
@@ -364,35 +390,24 @@ cdef class Engine:
         bint link,
     ):
         """Stochastic predictions of the rows of begin_samples; no counter changes. Threads take turns with batches."""
-        cdef Room* room = &ws.room
-        cdef Py_ssize_t samples = out.shape[0], rows = out.shape[1], batches, batch, some
-        cdef int threads
-        cdef const uint64_t* keys = &seeds[0, 0] if self.program.n_rates else NULL
-        cdef double begun
         cdef uint64_t control
         with nogil:
             control = exact_floats(self.program.n_threads)
-            batches = (samples + room.copies - 1) // room.copies
-            begun = passing_seconds()
-            threads = threads_now(&room.pace, self.program.n_threads, begun)
-            for batch in prange(batches, num_threads=threads, schedule="dynamic"):
-                some = min(room.copies, samples - batch * room.copies)
-                sample_batch(&self.program, room, threadid(), some * rows, first + <uint64_t>batch, chunk, chunks, keys,
-                             &out[batch * room.copies, 0, 0], link)
-            note_pace(&room.pace, threads, self.program.n_threads, passing_seconds() - begun, samples * rows,
-                      passing_seconds())
+            sample_batches(&self.program, &ws.room, out, first, chunk, chunks,
+                           &seeds[0, 0] if self.program.n_rates else NULL, link)
             restore_floats(control)
 
 
 cdef class Workspace:
     """The memory of one run of an engine: batches of up to `capacity` rows, for training, for predictions, or (masked)
-    for predictions with dropout."""
+    for predictions with dropout; in training with memory for up to `shards` shards."""
 
     cdef Room room
     cdef Engine engine
     cdef readonly Py_ssize_t capacity
     cdef readonly bint training
     cdef readonly bint masked
+    cdef readonly int shards    # into how many a batch may be cut
     cdef object memory
 
     @property
@@ -407,7 +422,7 @@ cdef class Workspace:
             raise ValueError(f"first_row must be at least 0, and 0 with R-Drop, got {first_row}")
         self.room.step.first_row = first_row
 
-    def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
+    def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False, int shards=0):
         cdef bint alone = training or (capacity < LEAST_PIECE and not masked)
         self.room.n_ops = engine.program.n_ops
         self.room.lanes = 1 if alone else engine.program.n_threads
@@ -416,12 +431,13 @@ cdef class Workspace:
         if self.room.bound == NULL or self.room.rates == NULL:
             raise MemoryError
 
-    def __init__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False):
+    def __init__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False, int shards=0):
         cdef Layout layout
         cdef float[:] view
         self.engine = engine
         self.capacity = self.room.capacity = capacity
         self.training, self.masked = training, masked
+        self.shards = self.room.shards = shards
         self.room.threads = engine.program.n_threads
         memset(&layout, 0, sizeof(Layout))
         layout.capacity, layout.training, layout.draws = capacity, training, training or masked
@@ -469,13 +485,6 @@ cdef class Workspace:
         cdef int i
         for i in range(self.room.n_ops):
             self.room.bound[i].given = False
-
-
-cdef inline const double* row_of(const double[:, ::1] rates, Py_ssize_t batch) noexcept nogil:
-    """The rates of a batch: a row each, or one for all; NULL where there are none."""
-    if rates.shape[1] == 0:
-        return NULL
-    return &rates[batch if rates.shape[0] > 1 else 0, 0]
 
 
 def all_finite(const float[::1] x, int n_threads):

@@ -11,12 +11,14 @@ cdef struct LossSum:
     double loss                 # the sum over rows of weight * the row's mean loss
     Py_ssize_t correct          # rows (binary: elements) whose most probable class is the label
 
+# `batch_rows`: rows of the batch of which these may be a part, over which the mean is taken
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
-    const int32_t* labels, const float* targets, const float* weights, bint each,
+    const int32_t* labels, const float* targets, const float* weights, bint each, Py_ssize_t batch_rows,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads) noexcept nogil
 cdef LossSum pair_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
-    const float* targets, const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
-    int n_threads) noexcept nogil
+    const float* targets, const float* weights, Py_ssize_t batch_rows, float* dz, Py_ssize_t dz_row, double* row_loss,
+    int32_t* row_correct, int n_threads) noexcept nogil
+cdef LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil

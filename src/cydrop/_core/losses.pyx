@@ -237,7 +237,7 @@ cdef void loss_rows(
         r += 1
 
 
-cdef inline LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil:
+cdef LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil:
     """In order, whichever thread computed them."""
     cdef LossSum total
     cdef Py_ssize_t r
@@ -251,11 +251,11 @@ cdef inline LossSum sum_of_rows(const double* row_loss, const int32_t* row_corre
 
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
-    const int32_t* labels, const float* targets, const float* weights, bint each,
+    const int32_t* labels, const float* targets, const float* weights, bint each, Py_ssize_t batch_rows,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
 ) noexcept nogil:
     cdef Py_ssize_t per_row, r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
-    cdef double share = 1.0 / <double>rows
+    cdef double share = 1.0 / <double>batch_rows
     per_row = columns if each else 1
     if loss.kind != CROSS_ENTROPY:
         share = share / <double>columns
@@ -273,11 +273,11 @@ cdef LossSum loss_pass(
 
 cdef LossSum pair_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units, const int32_t* labels,
-    const float* targets, const float* weights, float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct,
-    int n_threads
+    const float* targets, const float* weights, Py_ssize_t batch_rows, float* dz, Py_ssize_t dz_row, double* row_loss,
+    int32_t* row_correct, int n_threads
 ) noexcept nogil:
     """R-Drop (Liang et al. 2021): row r of the batch lies in rows r and rows + r of z, passed with two masks."""
-    cdef double share = 1.0 / <double>rows
+    cdef double share = 1.0 / <double>batch_rows
     cdef Py_ssize_t r
     for r in prange(rows, num_threads=n_threads if rows * units > SERIAL_PASS else 1, schedule="static"):
         pair_row(loss.option, loss.pair, z + r * z_row, z + (rows + r) * z_row, units,
@@ -311,7 +311,7 @@ def loss(
         total = loss_pass(
             which, &z[0, 0], z.shape[1], rows, z.shape[1],
             &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
-            &weights[0] if weights.shape[0] else NULL, each,
+            &weights[0] if weights.shape[0] else NULL, each, rows,
             &dz[0, 0] if dz.shape[0] else NULL, z.shape[1], &row_loss[0], &row_correct[0], n_threads)
         restore_floats(control)
     return total.loss / <double>rows, total.correct
@@ -340,8 +340,8 @@ def pair_loss(
         control = exact_floats(n_threads if rows * z.shape[1] > SERIAL_PASS else 1)
         total = pair_pass(which, &z[0, 0], z.shape[1], rows, z.shape[1],
                           &labels[0] if labels.shape[0] else NULL, &targets[0, 0] if targets.shape[0] else NULL,
-                          &weights[0] if weights.shape[0] else NULL, &dz[0, 0], z.shape[1], &row_loss[0],
-                          &row_correct[0], n_threads)
+                          &weights[0] if weights.shape[0] else NULL, rows, &dz[0, 0], z.shape[1],
+                          &row_loss[0], &row_correct[0], n_threads)
         restore_floats(control)
     return total.loss / <double>rows
 

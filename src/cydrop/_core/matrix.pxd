@@ -6,3 +6,9 @@ cdef struct Matrix:
 
 cdef enum:
     MARGIN = 32                 # floats after an array that may be read, by vectors that hang over: see memory.aligned
+
+
+cdef inline Matrix from_row(Matrix m, Py_ssize_t row) noexcept nogil:
+    """The rows of a matrix from one on."""
+    m.data += row * m.row
+    return m

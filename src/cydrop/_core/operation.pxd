@@ -5,7 +5,8 @@ the doors by which it is run.
     begin       once per batch      all units and weights are there, and nothing is drawn
     draw        once per batch      masks, noise; only where dropout acts
     forward     once per batch      y of x
-    backward    once per batch      the gradients, and d loss / d z of the operation below
+    backward    once per batch      the gradients, and d loss / d z of the operation below; where the batch is cut into
+                                    shards, sums over rows are those of shard_sums.pxd
 
 A door is one pointer call per operation and batch, never one per row; NULL where a family has nothing to do, but for
 forward and backward. A family of operations (map_op.pxd is the
@@ -54,6 +55,7 @@ cdef struct Layout:             # memory of a workspace, as it is handed out; me
     bint draws                  # whether dropout acts: in training, and in samples
     bint first_lane
     int threads                 # that may work for one lane
+    int shards                  # of a batch, at most; 0: none
 
 
 cdef struct Upstream:           # what the backward pass brings down to an operation
@@ -163,6 +165,11 @@ cdef struct Step:               # what a batch brings to all operations
     float* scratch
     float* full_row             # for each thread two rows of the widest layer, see weight_gradient.pxd
     Py_ssize_t full_row_floats  # from one thread's to the next one's
+    int shards                  # that the rows are cut into (shards.pxd), 0: they are not
+    const Py_ssize_t* bounds    # the row where each begins, and where the last one ends
+    float* tree                 # memory for the sums of shards of the gradients of any one operation
+    float* statistics           # arena for what running statistics are made of, of the buffers' layout
+    const float* buffers        # that arena
     Clock* clock                # NULL: nobody asks
     int slot                    # of the operation in it
 

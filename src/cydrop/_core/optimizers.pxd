@@ -2,6 +2,9 @@
 
 from libc.stdint cimport uint64_t
 
+cdef enum:
+    SPAN = 8192                 # elements whose squares are added by themselves
+
 cdef struct Update:
     int kind
     bint nesterov

@@ -32,9 +32,6 @@ cdef enum:
 
 KINDS = {"sgd": SGD, "rmsprop": RMSPROP, "adagrad": ADAGRAD, "adam": ADAM, "adamw": ADAMW}
 
-cdef enum:
-    SPAN = 8192
-
 
 cdef double power(double base, uint64_t exponent) noexcept nogil:
     """base^exponent by squaring: a function of its arguments alone, on every machine."""
@@ -234,6 +231,11 @@ cdef double squared_norm(const float* g, Py_ssize_t n, double* partial, int n_th
 def spans_of(Py_ssize_t n):
     """Places that squared_norm needs for n elements."""
     return (n + SPAN - 1) // SPAN
+
+
+def slices_of(Py_ssize_t n, Py_ssize_t parts):
+    """Where each part of an arena of n elements begins, at multiples of SPAN, and where the last one ends."""
+    return [min(SPAN * (spans_of(n) * part // parts), n) for part in range(parts + 1)]
 
 
 def norm(const float[::1] g, double[::1] partial, int n_threads):

@@ -11,11 +11,14 @@ the right-hand factor is packed once, KC deep, into memory that stays in L1 whil
 
 from libc.string cimport memcpy, memset
 
+from cydrop._core.shards cimport MOST_LEVELS
+
 cdef extern from "tile.h" nogil:
     enum:
         TILE_ROWS
         TILE_LANES
         TILE_COLS
+        TILE_FLOATS
         TILE_LOG2_LINES
     ctypedef struct tile_wanted:
         const float* at[3]
@@ -25,8 +28,8 @@ cdef extern from "tile.h" nogil:
         int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
         float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
     void tile_of_columns(
-        int rows, Py_ssize_t depth, const float* a, Py_ssize_t stride, const float* panel, Py_ssize_t panel_row,
-        float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted)
+        int rows, int shards, const Py_ssize_t* bounds, const float* a, Py_ssize_t stride, const float* panel,
+        Py_ssize_t panel_row, float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted, float* levels)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef enum:
@@ -48,8 +51,8 @@ cdef inline Py_ssize_t panels_floats(Py_ssize_t rows) noexcept nogil:
 
 cdef inline Py_ssize_t scratch_floats(Py_ssize_t rows) noexcept nogil:
     """Floats of scratch memory that one thread needs for batches of up to `rows` rows: a panel of W, or the panels
-    of a strip and the strip."""
-    return max(<Py_ssize_t>KC * TILE_COLS, panels_floats(rows) + STRIP * TILE_ROWS * TILE_COLS)
+    of a strip, the strip and the tiles of shards that wait for others."""
+    return max(<Py_ssize_t>KC * TILE_COLS, panels_floats(rows) + (STRIP + MOST_LEVELS) * TILE_FLOATS)
 
 
 cdef inline void pack(

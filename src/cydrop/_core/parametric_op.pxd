@@ -13,8 +13,10 @@ from libc.string cimport memset
 from cydrop._core.activations cimport blocks_of, parametric_gradients, parametric_row
 from cydrop._core.dense cimport finish_forward
 from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, through_epilogue
+from cydrop._core.matrix cimport from_row
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, take, take_matrix, update_tensor
 from cydrop._core.serial cimport SERIAL_PASS
+from cydrop._core.shard_sums cimport count_gradients, in_tree
 
 
 cdef inline bint parametric_fits(const Op* op) noexcept nogil:
@@ -48,8 +50,17 @@ cdef inline void parametric_forward(const Op* op, Bound* b, const Step* step) no
 cdef inline void parametric_op_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
-    parametric_gradients(op.variant, op.option, op.weight.data, b.x, upstream.dz, step.rows, op.n_out, b.sums,
-                         op.weight.gradient, step.threads)
+    cdef Op own
+    cdef Py_ssize_t first
+    cdef int s
+    for s in range(step.shards):
+        own, first = in_tree(op, step), step.bounds[s]
+        parametric_gradients(op.variant, op.option, op.weight.data, from_row(b.x, first), from_row(upstream.dz, first),
+                             step.bounds[s + 1] - first, op.n_out, b.sums, own.weight.gradient, step.threads)
+        count_gradients(op, &own, step, s)
+    if step.shards == 0:
+        parametric_gradients(op.variant, op.option, op.weight.data, b.x, upstream.dz, step.rows, op.n_out, b.sums,
+                             op.weight.gradient, step.threads)
     if upstream.updating:
         update_tensor(&op.weight)
     through_epilogue(below, upstream, op.n_in, step)

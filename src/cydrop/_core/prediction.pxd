@@ -1,14 +1,19 @@
 """Predictions and samples of them, piece by piece and lane by lane."""
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
+from cydrop._core.dense_op cimport square_weights
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.panels cimport TILE_ROWS
 from cydrop._core.dropout cimport select_rows
 from cydrop._core.losses cimport link_rows
 from cydrop._core.operation cimport Bound, Step
-from cydrop._core.program cimport Program, begin, copy_rows, draw, draws_last, forward, forward_from, write_output
+from cydrop._core.pace cimport note_pace, passing_seconds, threads_now
+from cydrop._core.program cimport (
+    Program, begin, copy_rows, draw, draws_last, first_drawing, forward, forward_from, write_output,
+)
 from cydrop._core.room cimport Room, lane_of, step_in
 
 # Chosen. SERIAL_PREDICTION is SERIAL_PRODUCT, since a prediction is its products; LEAST_PIECE two tiles of twelve rows;
@@ -88,14 +93,48 @@ cdef inline void predict_piece(
         last.z = held
 
 
+cdef inline Py_ssize_t predict_rows(
+    const Program* p, Room* room, const float[:, ::1] x, float[:, ::1] out, Py_ssize_t first_row, bint link,
+    double seconds
+) noexcept nogil:
+    """Predicts rows from `first_row` on until the seconds are over; the first row that it has not done."""
+    cdef Py_ssize_t n = x.shape[0], row = first_row, rows
+    cdef int threads
+    cdef double begun, now = passing_seconds()
+    cdef double deadline = now + seconds
+    while row < n:
+        begun = now
+        threads = threads_now(&room.pace, p.n_threads, now)
+        rows = predict_stretch(p, room, &x[row, 0], x.shape[1], n - row, &out[row, 0], link, threads)
+        row += rows
+        now = passing_seconds()
+        note_pace(&room.pace, threads, p.n_threads, now - begun, rows, now)
+        if now > deadline:
+            break
+    return row
+
+
+cdef inline void use_moments(const Program* p, Room* room, bint moments) noexcept nogil:
+    """Whether samples draw drop-connect's outputs from their Gaussian moments; if so, squares the weights."""
+    cdef int i
+    room.step.moments = moments
+    for i in range(p.n_ops if moments else 0):
+        if p.ops[i].connect.column >= 0:
+            square_weights(&p.ops[i], &room.bound[i])
+
+
 cdef inline void begin_samples(
-    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, Py_ssize_t copies
+    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, Py_ssize_t copies,
+    const double* rates
 ) noexcept nogil:
     """Computes once what lies before the first drawn number, and lays it down `copies` times."""
     cdef Matrix source, to
     cdef Py_ssize_t copy
     cdef Step step = step_in(room, 0, rows, p.n_threads)
-    cdef int i, lane, stop = room.first
+    cdef int i, lane, stop
+    if p.n_rates:
+        memcpy(room.rates, rates, p.n_rates * sizeof(double))
+    room.first = stop = first_drawing(p, room.rates)
     for lane in range(room.lanes):          # an earlier sampling may have begun with another operation
         for i in range(1, p.n_ops):
             lane_of(room, lane)[i].x = lane_of(room, lane)[i - 1].y
@@ -143,3 +182,19 @@ cdef inline void sample_batch(
         i += 1
     forward_from(p, bound, i, p.n_ops, &step)
     write_output(p, bound, rows, out, link)
+
+
+cdef inline void sample_batches(
+    const Program* p, Room* room, float[:, :, ::1] out, uint64_t first, uint64_t chunk, uint64_t chunks,
+    const uint64_t* keys, bint link
+) noexcept nogil:
+    """Samples from number first * room.copies on. Threads take turns with batches."""
+    cdef Py_ssize_t samples = out.shape[0], rows = out.shape[1], batch, some
+    cdef Py_ssize_t batches = (samples + room.copies - 1) // room.copies
+    cdef double begun = passing_seconds()
+    cdef int threads = threads_now(&room.pace, p.n_threads, begun)
+    for batch in prange(batches, num_threads=threads, schedule="dynamic"):
+        some = min(room.copies, samples - batch * room.copies)
+        sample_batch(p, room, threadid(), some * rows, first + <uint64_t>batch, chunk, chunks, keys,
+                     &out[batch * room.copies, 0, 0], link)
+    note_pace(&room.pace, threads, p.n_threads, passing_seconds() - begun, samples * rows, passing_seconds())

@@ -15,6 +15,8 @@ from cydrop._core.panels cimport scratch_floats
 from cydrop._core.operation cimport Bound, Layout, Op, Upstream, Step, take, take_matrix
 from cydrop._core.pace cimport Clock, Pace
 from cydrop._core.program cimport Program
+from cydrop._core.shard_sums cimport gradient_floats
+from cydrop._core.shards cimport MOST_SHARDS, level_of
 
 
 cdef struct Room:
@@ -26,6 +28,8 @@ cdef struct Room:
     Pace pace
     int threads                 # in use at the moment
     Clock clock
+    int shards                  # of a batch, at most
+    Py_ssize_t[MOST_SHARDS + 1] bounds      # of those at hand
     Step step                   # of training, and what those of predictions have in common with it
     Batch batch
     Matrix[2] upstream_memory
@@ -41,14 +45,16 @@ cdef struct Room:
 cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept nogil:
     """Takes all memory; called twice, to measure and to hand out."""
     cdef int i, lane
-    cdef Py_ssize_t widest = 0
+    cdef Py_ssize_t widest = 0, tree = 0
     cdef const Op* op
     cdef Bound* b
     cdef Matrix[2] turns
     for i in range(p.n_ops):
         widest = max(widest, p.ops[i].n_in, p.ops[i].n_out)
+        if not p.ops[i].doors.has_product:
+            tree = max(tree, gradient_floats(&p.ops[i]))
     room.step.training, room.step.rates = layout.training, room.rates
-    layout.threads = p.n_threads
+    layout.threads, layout.shards = p.n_threads, room.shards
     if layout.training:
         room.batch.x = take_matrix(layout, p.ops[0].n_in)
         room.upstream_memory[0] = take_matrix(layout, widest)
@@ -60,6 +66,9 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
         room.row_correct = <int32_t*>take(layout, layout.capacity)
         room.step.full_row_floats = (2 * widest + 15) // 16 * 16
         room.step.full_row = take(layout, room.step.full_row_floats * p.n_threads)
+        room.step.bounds = room.bounds
+        if layout.shards > 0:
+            room.step.tree = take(layout, tree * (1 + level_of(layout.shards - 1)))
     elif layout.draws:
         room.head = take_matrix(layout, widest)
     room.step.scratch = take(layout, scratch_floats(layout.capacity) * p.n_threads)

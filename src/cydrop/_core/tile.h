@@ -80,6 +80,7 @@ typedef float tile_vec;
 #endif
 
 #define TILE_COLS (2 * TILE_LANES)
+#define TILE_FLOATS (TILE_ROWS * TILE_COLS)
 #define LINE_FLOATS 16 /* of a cache line */
 #define TILE_LOG2_LINES (TILE_COLS > LINE_FLOATS) /* lines of a row of a tile, as a power of 2 */
 
@@ -112,22 +113,13 @@ typedef struct {
     int rows, log2_lines, log2_period;
 } tile_wanted;
 
-/* rows, vectors (1 or 2) and one of the strides are constants wherever this is expanded: acc lives in registers */
-TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
-                           const ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
-                           int cols, int resume, const float *bias, int relu, const tile_wanted *wanted) {
-    tile_vec acc[TILE_ROWS][2];
-    const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
-    for (int r = 0; r < rows; r++) {
-        const float *from = c + r * c_row;
-        for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
-        if (!resume) continue;
-        for (int v = 0; v < last; v++) acc[r][v] = tile_loadu(from + v * TILE_LANES);
-        acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
-                                          : tile_load_some(from + last * TILE_LANES, edge);
-    }
+/* acc += the steps k = first, ..., stop - 1. rows, vectors (1 or 2) and one of the strides are constants wherever this is
+ * expanded: acc lives in registers. */
+TILE_INLINE void tile_steps(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, ptrdiff_t first, ptrdiff_t stop,
+                            const float *a, const ptrdiff_t a_row, const ptrdiff_t a_depth, const float *panel,
+                            ptrdiff_t panel_row, const tile_wanted *wanted) {
     const ptrdiff_t fetched = wanted ? (ptrdiff_t)wanted->rows << (wanted->log2_lines + wanted->log2_period) : 0;
-    for (ptrdiff_t k = 0; k < depth; k++) {
+    for (ptrdiff_t k = first; k < stop; k++) {
         tile_vec b[2];
         for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
 #pragma GCC unroll 16
@@ -143,16 +135,11 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             fetch_line(wanted->at[2] + place);
         }
     }
-    if (bias) {
-        tile_vec b[2];
-        for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
-        b[last] = edge == TILE_LANES ? tile_loadu(bias + last * TILE_LANES) : tile_load_some(bias + last * TILE_LANES, edge);
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) acc[r][v] = tile_add(acc[r][v], b[v]);
-    }
-    if (relu)
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) acc[r][v] = tile_relu(acc[r][v]);
+}
+
+TILE_INLINE void tile_store(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, float *c, ptrdiff_t c_row,
+                            int cols) {
+    const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
         float *to = c + r * c_row;
         for (int v = 0; v < last; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
@@ -163,43 +150,95 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     }
 }
 
-#define TILE_CASE(r, a_row, a_depth)                                                                              \
-    case r: tile_body(r, 2, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return; \
-    case r + 16: tile_body(r, 1, depth, a, a_row, a_depth, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted); return;
+TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
+                           const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
+                           const float *bias, int relu, const tile_wanted *wanted) {
+    tile_vec acc[TILE_ROWS][2];
+    const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
+    for (int r = 0; r < rows; r++) {
+        const float *from = c + r * c_row;
+        for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
+        if (!resume) continue;
+        for (int v = 0; v < last; v++) acc[r][v] = tile_loadu(from + v * TILE_LANES);
+        acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
+                                          : tile_load_some(from + last * TILE_LANES, edge);
+    }
+    tile_steps(acc, rows, vectors, 0, depth, a, a_row, 1, panel, panel_row, wanted);
+    if (bias) {
+        tile_vec b[2];
+        for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
+        b[last] = edge == TILE_LANES ? tile_loadu(bias + last * TILE_LANES) : tile_load_some(bias + last * TILE_LANES, edge);
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_add(acc[r][v], b[v]);
+    }
+    if (relu)
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_relu(acc[r][v]);
+    tile_store(acc, rows, vectors, c, c_row, cols);
+}
+
+/* Each shard's sum, added over the tree of shards.pxd: shard number s to the levels for the ones that s ends in. */
+TILE_INLINE void tile_tree(const int rows, const int vectors, int shards, const ptrdiff_t *bounds, const float *a,
+                           ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
+                           int cols, const tile_wanted *wanted, float *levels) {
+    for (int s = 0; s < shards; s++) {
+        tile_vec acc[TILE_ROWS][2];
+        float *level = levels;
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
+        tile_steps(acc, rows, vectors, bounds[s], bounds[s + 1], a, 1, a_depth, panel, panel_row, wanted);
+        for (int ones = s; ones & 1; ones >>= 1, level += TILE_FLOATS)
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < vectors; v++)
+                    acc[r][v] = tile_add(tile_loadu(level + r * TILE_COLS + v * TILE_LANES), acc[r][v]);
+        if (s == shards - 1)
+            tile_store(acc, rows, vectors, c, c_row, cols);
+        else
+            tile_store(acc, rows, vectors, level, TILE_COLS, vectors * TILE_LANES);
+    }
+}
+
+#define TILE_CASE(r, BODY) \
+    case r: BODY(r, 2); return; \
+    case r + 16: BODY(r, 1); return;
 #if TILE_ROWS > 8
-#define TILE_CASES_9_TO_12(a_row, a_depth) \
-    TILE_CASE(9, a_row, a_depth) TILE_CASE(10, a_row, a_depth) TILE_CASE(11, a_row, a_depth) TILE_CASE(12, a_row, a_depth)
+#define TILE_CASES_9_TO_12(BODY) TILE_CASE(9, BODY) TILE_CASE(10, BODY) TILE_CASE(11, BODY) TILE_CASE(12, BODY)
 #else
-#define TILE_CASES_9_TO_12(a_row, a_depth)
+#define TILE_CASES_9_TO_12(BODY)
 #endif
 #if TILE_ROWS > 6
-#define TILE_CASES_7_TO_8(a_row, a_depth) TILE_CASE(7, a_row, a_depth) TILE_CASE(8, a_row, a_depth)
+#define TILE_CASES_7_TO_8(BODY) TILE_CASE(7, BODY) TILE_CASE(8, BODY)
 #else
-#define TILE_CASES_7_TO_8(a_row, a_depth)
+#define TILE_CASES_7_TO_8(BODY)
 #endif
 #if TILE_ROWS > 4
-#define TILE_CASES_5_TO_6(a_row, a_depth) TILE_CASE(5, a_row, a_depth) TILE_CASE(6, a_row, a_depth)
+#define TILE_CASES_5_TO_6(BODY) TILE_CASE(5, BODY) TILE_CASE(6, BODY)
 #else
-#define TILE_CASES_5_TO_6(a_row, a_depth)
+#define TILE_CASES_5_TO_6(BODY)
 #endif
-#define TILE_CASES(a_row, a_depth)                                                                              \
-    TILE_CASE(1, a_row, a_depth) TILE_CASE(2, a_row, a_depth) TILE_CASE(3, a_row, a_depth)                      \
-    TILE_CASE(4, a_row, a_depth) TILE_CASES_5_TO_6(a_row, a_depth) TILE_CASES_7_TO_8(a_row, a_depth)            \
-    TILE_CASES_9_TO_12(a_row, a_depth)
+#define TILE_CASES(BODY)                                                              \
+    TILE_CASE(1, BODY) TILE_CASE(2, BODY) TILE_CASE(3, BODY) TILE_CASE(4, BODY)       \
+    TILE_CASES_5_TO_6(BODY) TILE_CASES_7_TO_8(BODY) TILE_CASES_9_TO_12(BODY)
 
 /* a(r, k) = a[r * stride + k]: A lies as it is read, for X W and dY Wt. With a bias (or NULL) and ReLU at the end. */
 static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
                          ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume, const float *bias,
                          int relu, const tile_wanted *wanted) {
-    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(stride, 1) }
+#define TILE_OF_ROWS(r, vectors) \
+    tile_body(r, vectors, depth, a, stride, panel, panel_row, c, c_row, cols, resume, bias, relu, wanted)
+    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(TILE_OF_ROWS) }
+#undef TILE_OF_ROWS
 }
 
-/* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY */
-static void tile_of_columns(int rows, ptrdiff_t depth, const float *a, ptrdiff_t stride, const float *panel,
-                            ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, const tile_wanted *wanted) {
-    const int resume = 0, relu = 0;
-    const float *const bias = NULL;
-    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(1, stride) }
+/* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY. Shard number s are the steps bounds[s], ...,
+ * bounds[s + 1] - 1; levels: memory for a whole tile for each level of their tree. */
+static void tile_of_columns(int rows, int shards, const ptrdiff_t *bounds, const float *a, ptrdiff_t stride,
+                            const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols,
+                            const tile_wanted *wanted, float *levels) {
+#define TILE_OF_COLUMNS(r, vectors) \
+    tile_tree(r, vectors, shards, bounds, a, stride, panel, panel_row, c, c_row, cols, wanted, levels)
+    switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(TILE_OF_COLUMNS) }
+#undef TILE_OF_COLUMNS
 }
 
 /* panel[k][j] = b[j][k] for j, k < TILE_LANES, in registers: in stage s = 1, 2, 4, ... rows that differ in bit s

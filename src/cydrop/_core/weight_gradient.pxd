@@ -13,9 +13,10 @@ from cydrop._core.gather cimport spread
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.optimizers cimport Update, update_rows
 from cydrop._core.panels cimport (
-    STRIP, TILE_COLS, TILE_LANES, TILE_LOG2_LINES, TILE_ROWS, lies_ready, pack, panels_floats, tile_of_columns,
-    tile_wanted,
+    STRIP, TILE_COLS, TILE_FLOATS, TILE_LANES, TILE_LOG2_LINES, TILE_ROWS, lies_ready, pack, panels_floats,
+    tile_of_columns, tile_wanted,
 )
+from cydrop._core.shards cimport add_floats, level_of
 
 
 cdef struct Gradient:           # where the gradient of a layer's parameters goes
@@ -41,6 +42,9 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     Py_ssize_t n_out
     float* full_row
     Py_ssize_t full_row_floats
+    # where the batch is cut into shards: how many there are, the rows where each begins, and where the last one ends
+    int shards                  # 0: it is not
+    const Py_ssize_t* bounds
 
 
 cdef inline void column_sums(
@@ -55,16 +59,33 @@ cdef inline void column_sums(
             sums[j] = sums[j] + panel[k * panel_row + j]
 
 
+cdef inline void column_sums_of_shards(
+    const float* panel, Py_ssize_t panel_row, Py_ssize_t cols, const Gradient* to, float* sums, float* levels
+) noexcept nogil:
+    """The same, the rows of each shard for themselves, and the shards over their tree (shards.pxd)."""
+    cdef Py_ssize_t first
+    cdef int s, level, i
+    cdef float* out
+    for s in range(to.shards):
+        level, first = level_of(s), to.bounds[s]
+        out = sums if s == to.shards - 1 else levels + level * TILE_FLOATS
+        column_sums(panel + first * panel_row, panel_row, to.bounds[s + 1] - first, cols, out)
+        for i in range(level):
+            add_floats(out, levels + i * TILE_FLOATS, cols)
+
+
 cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
     return base + offset if base != NULL else NULL
 
 
 cdef inline void bias_unit(
     const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to,
-    float* sums
+    float* sums, float* levels
 ) noexcept nogil:
     """Columns col0..col0+cols of db, one panel."""
-    if cols <= TILE_LANES:
+    if to.shards > 0:
+        column_sums_of_shards(panel, panel_row, TILE_LANES if cols <= TILE_LANES else TILE_COLS, to, sums, levels)
+    elif cols <= TILE_LANES:
         column_sums(panel, panel_row, rows, TILE_LANES, sums)
     else:
         column_sums(panel, panel_row, rows, TILE_COLS, sums)
@@ -153,6 +174,26 @@ cdef inline void mask_strip(
         select_row(to.mask, (i0 + i) * n_out + col0, strip + i * strip_row, to.scale, strip + i * strip_row, cols)
 
 
+cdef inline void masked_tile_of_shards(
+    int rows, const float* x, Py_ssize_t x_row, const float* panel, Py_ssize_t panel_row, float* c, Py_ssize_t c_row,
+    int cols, const tile_wanted* wanted, const Gradient* to, Py_ssize_t place, float* levels
+) noexcept nogil:
+    """A tile of dW under drop-connect, which scales that of each shard. `place`: where it begins in the weight."""
+    cdef int s, level, i, r
+    cdef float* out
+    cdef Py_ssize_t out_row = TILE_COLS
+    for s in range(to.shards):
+        level = level_of(s)
+        out = levels + level * TILE_FLOATS
+        if s == to.shards - 1:
+            out, out_row = c, c_row
+        tile_of_columns(rows, 1, to.bounds + s, x, x_row, panel, panel_row, out, out_row, cols, wanted, levels)
+        for r in range(rows):
+            select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
+            for i in range(level):
+                add_floats(out + r * out_row, levels + i * TILE_FLOATS + r * TILE_COLS, cols)
+
+
 cdef inline void weight_unit(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t n_out,
     Py_ssize_t n_in, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to, float* scratch, float* full_row
@@ -161,6 +202,13 @@ cdef inline void weight_unit(
     cdef float* panel[STRIP]
     cdef tile_wanted wanted
     cdef float* strip = scratch + panels_floats(rows)         # a row of tiles
+    cdef float* levels = strip + STRIP * TILE_FLOATS          # sums of shards that wait for others
+    cdef float* out
+    cdef const tile_wanted* fetched = &wanted
+    cdef Py_ssize_t out_row
+    cdef Py_ssize_t[2] whole
+    cdef const Py_ssize_t* bounds = to.bounds if to.shards > 0 else whole
+    cdef int shards = max(to.shards, 1)
     cdef Py_ssize_t i, j, p, some, place, want, panel_row = TILE_COLS
     cdef Py_ssize_t panels = (cols + TILE_COLS - 1) // TILE_COLS
     cdef bint direct = to.update == NULL and not to.gathered        # the gradient goes where it is wanted at once
@@ -168,11 +216,14 @@ cdef inline void weight_unit(
     cdef Py_ssize_t strip_row = cols if full_width else STRIP * TILE_COLS
     cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
                                  dz.data + rows * dz.row)
+    whole[0], whole[1] = 0, rows
     wanted.row = to.n_out if to.gathered else n_out
     wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, 2
     if to.gathered:             # a tile stands for more of the whole weight than its own size
         wanted.log2_lines = 2
         wanted.log2_period = 0
+    if direct:
+        fetched = NULL
     if ready:
         panel_row = dz.row
     for p in range(panels):
@@ -182,7 +233,8 @@ cdef inline void weight_unit(
             panel[p] = scratch + rows * j
             pack(dz.data + col0 + j, dz.row, rows, min(<Py_ssize_t>TILE_COLS, cols - j), panel[p])
         if i0 == 0 and to.bias != NULL:
-            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j)
+            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j,
+                      levels)
     if to.gathered:
         memset(full_row + to.n_out, 0, to.n_out * sizeof(float))
         if i0 == 0 and to.bias != NULL:
@@ -194,22 +246,26 @@ cdef inline void weight_unit(
         for p in range(panels):
             j = p * TILE_COLS
             if direct:
-                tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row,
-                                to.weight_gradient + place + j, n_out, <int>min(<Py_ssize_t>TILE_COLS, cols - j), NULL)
-                continue
-            if to.gathered:
-                wanted.rows = <int>(place_of(to.rows_kept, i + some, n_in, to.n_in)
-                                    - place_of(to.rows_kept, i, n_in, to.n_in))
-                want = place_of(to.rows_kept, i, n_in, to.n_in) * to.n_out + place_of(to.cols_kept, col0 + j, n_out,
-                                                                                      to.n_out)
+                out, out_row = to.weight_gradient + place + j, n_out
             else:
-                want = place + j
-            wanted.at[0] = to.weight + want
-            wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + want
-            wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + want
-            tile_of_columns(<int>some, rows, x.data + i, x.row, panel[p], panel_row, strip + j, strip_row,
-                            <int>min(<Py_ssize_t>TILE_COLS, cols - j), &wanted)
-        if to.mask != NULL:
+                out, out_row = strip + j, strip_row
+                if to.gathered:
+                    wanted.rows = <int>(place_of(to.rows_kept, i + some, n_in, to.n_in)
+                                        - place_of(to.rows_kept, i, n_in, to.n_in))
+                    want = place_of(to.rows_kept, i, n_in, to.n_in) * to.n_out + place_of(to.cols_kept, col0 + j, n_out,
+                                                                                          to.n_out)
+                else:
+                    want = place + j
+                wanted.at[0] = to.weight + want
+                wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + want
+                wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + want
+            if to.shards > 0 and to.mask != NULL:
+                masked_tile_of_shards(<int>some, x.data + i, x.row, panel[p], panel_row, out, out_row,
+                                      <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
+            else:
+                tile_of_columns(<int>some, shards, bounds, x.data + i, x.row, panel[p], panel_row, out, out_row,
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, levels)
+        if to.mask != NULL and to.shards == 0:
             mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
                        n_out, col0, cols)
         if to.gathered:

@@ -202,11 +202,16 @@ class Core:
         """Raises for rates that leave their range somewhere in training."""
         check_rates(self.optimizer, self.drawing)
 
-    def inputs(self, X: ArrayLike) -> Floats:
-        """X of as many columns as the model takes, where there is one."""
+    def inputs(self, X: ArrayLike, part: slice | None = None) -> Floats:
+        """X of as many columns as the model takes, where there is one. What the numbers are is checked in a part of the
+        rows, and nothing is read of the others."""
         model = self.model
-        rows = checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads)
-        self._check_rows("X", rows)
+        rows = checks.matrix("X", X, None if model is None else model.plan.n_features, self.n_threads, part)
+        if part is None:
+            self._check_rows("X", rows)
+        else:
+            start, stop, _ = part.indices(len(rows))
+            self._check_rows(f"X[{start}:{stop}]", rows[start:stop])
         return rows
 
     def _check_rows(self, name: str, rows: Floats) -> None:
@@ -217,9 +222,16 @@ class Core:
             if untouched == 0:
                 return
 
-    def rows(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, batch_size: int | None) -> Rows:
-        """Rows to train or to be judged on, in batches of so many, None: all at once."""
-        given = self.inputs(X)
+    def rows(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        batch_size: int | None,
+        part: slice | None = None,
+    ) -> Rows:
+        """Rows to train or to be judged on, in batches of so many, None: all at once. Of X a part is checked."""
+        given = self.inputs(X, part)
         size = len(given) if batch_size is None else checks.integer("batch_size", batch_size, 1)
         return checked_rows(self.loss, self.plan_for(given.shape[1]).n_outputs, given, y, sample_weight, size)
 
@@ -233,10 +245,18 @@ class Core:
         units = self.plan_for(n_features).n_outputs
         return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
 
-    def check_batches(self, data: Rows) -> None:
-        """Raises where a layer learns nothing from batches of so few rows."""
+    def check_batches(self, data: Rows, shards: int = 0) -> None:
+        """Raises where a layer learns nothing from batches, or shards, of so few rows."""
+        rows = max(1, data.batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
-            layer.check_batch(data.batch_size * self.loss.copies)
+            try:
+                layer.check_batch(rows * self.loss.copies)
+            except ValueError as error:
+                if shards < 2:
+                    raise
+                raise ValueError(
+                    f"{data.batch_size} rows in {shards} shards, which count as batches: {error}"
+                ) from None
 
 
 class Cored:

@@ -40,7 +40,7 @@ class Model:
         The optimizer's, of the parameters' size, or empty.
     engine : Engine
     idle : dict
-        Workspaces that nobody uses, by rows, training, masked.
+        Workspaces that nobody uses, by rows, training, masked, shards.
     """
 
     plan: Plan
@@ -51,7 +51,7 @@ class Model:
     buffers: Floats
     moments: tuple[Floats, Floats]
     engine: Engine
-    idle: dict[tuple[int, bool, bool], list[Workspace]] = field(default_factory=dict)
+    idle: dict[tuple[int, bool, bool, int], list[Workspace]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, loss: Loss, optimizer: Optimizer, n_threads: int) -> Model:
@@ -92,17 +92,18 @@ class Model:
         force, (first, second) = (self.optimizer, self.moments), self.moments
         self.engine.set_optimizer(force, updates, first, second, *self.optimizer.kernel_options())
 
-    def borrow(self, rows: int, training: bool = False, masked: bool = False) -> Workspace:
-        """A workspace for batches of `rows` rows that nobody uses."""
+    def borrow(self, rows: int, training: bool = False, masked: bool = False, shards: int = 0) -> Workspace:
+        """A workspace for batches of `rows` rows, in up to `shards` shards, that nobody uses."""
         rows *= self.loss.copies if training else 1
         try:
-            return self.idle[rows, training, masked].pop()
+            return self.idle[rows, training, masked, shards].pop()
         except (KeyError, IndexError):
-            return Workspace(self.engine, rows, training, masked)
+            return Workspace(self.engine, rows, training, masked, shards)
 
     def give_back(self, workspace: Workspace) -> None:
         """Keeps a workspace for the next call, unless enough of them are kept."""
-        waiting = self.idle.setdefault((workspace.capacity, workspace.training, workspace.masked), [])
+        kind = workspace.capacity, workspace.training, workspace.masked, workspace.shards
+        waiting = self.idle.setdefault(kind, [])
         if len(waiting) < KEPT_EACH:
             waiting.append(workspace)
         for oldest in list(self.idle)[:-KEPT_KINDS]:  # batches of ever new sizes must not fill the memory

@@ -1,7 +1,8 @@
 """Rows to train or to be judged on, with what belongs to them, checked and in the engine's types.
 
 All but X are copies that nobody else can change: labels lead kernels to places in memory, and targets and weights must
-stay what was checked. X may be the caller's own array: kernels only compute with it.
+stay what was checked. X may be the caller's own array, and so may targets that lie in a file: kernels only compute with
+them.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ class Rows:
                 f"{len(self.X) - held} for training; both need at least 1"
             )
         at = len(self.X) - held
-        return self._part(slice(at, None)), self._part(slice(None, at))
+        return self.part(slice(at, None)), self.part(slice(None, at))
 
-    def _part(self, part: slice) -> Rows:
+    def part(self, part: slice) -> Rows:
+        """Some of the rows, one after another."""
         X = self.X[part]
         weights = self.weights.reshape(len(self.X), -1)[part].reshape(-1) if len(self.weights) else self.weights
         size = min(self.batch_size, len(X))
@@ -87,9 +89,18 @@ class Rows:
     def loss_and_hits(self, z: Floats, grad: Floats, n_threads: int) -> tuple[float, int]:
         """The mean loss of raw outputs, one pass of each row, and what it counts; the gradient, if not empty, is
         filled."""
+        return self._losses(z, grad, np.empty(len(z)), n_threads)
+
+    def row_losses(self, z: Floats, n_threads: int) -> tuple[NDArray[np.float64], int]:
+        """The loss of each row of raw outputs, and what it counts."""
+        losses_of_rows = np.empty(len(z))
+        _, hits = self._losses(z, NO_MATRIX, losses_of_rows, n_threads)
+        return losses_of_rows, hits
+
+    def _losses(self, z: Floats, grad: Floats, row_loss: NDArray[np.float64], n_threads: int) -> tuple[float, int]:
         return kernels.loss(
             self.loss.code, self.loss.option, z, self.labels, self.targets, self.weights, grad,
-            np.empty(len(z)), np.empty(len(z), dtype=np.int32), n_threads,
+            row_loss, np.empty(len(z), dtype=np.int32), n_threads,
         )  # fmt: skip
 
 

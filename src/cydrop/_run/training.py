@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._run.chunks import Ahead, shuffled
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS, evaluate
 from cydrop._run.rates import Rates
 from cydrop._run.rows import NO_ORDER, Rows
+from cydrop._run.team import ALONE, Team
 from cydrop.errors import DivergedError
 from cydrop.xorshift import Xorshift
 
@@ -35,6 +37,9 @@ class Job:
     shuffle: bool
     clean_metrics: bool
     drop_last: bool = False  # whether an epoch leaves out the rows that fill no batch
+    shards: int = 0  # that each batch is cut into, 0: it is not
+    batch_size: int = 0  # as it was asked for: it may be more than the rows
+    by_chunks: bool = False  # whether rows are shuffled as it is good for a file
 
     @property
     def rows(self) -> int:
@@ -46,20 +51,19 @@ class Job:
 class Trainer:
     """Trains in this process."""
 
+    team: Team = ALONE
+
     def epoch(self, core: Core, job: Job, epoch: int) -> dict[str, float]:
         """Epoch number `epoch` of the job, from 0: its metrics, which are in the history then."""
         start = time.perf_counter()
-        data, rows = job.data, job.rows
-        batches = data.batches_of(rows)
-        order = NO_ORDER
-        if job.shuffle:
-            order = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs)).permutation(len(data.X))[:rows]
-        elif rows < len(data.X):
-            order = np.arange(rows)
-        steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
-        rates = core.rates([step / (job.epochs * batches) for step in steps])
-        total, correct = self.train_pass(core, data, order, rates, epoch + 1)
-        metrics = {"loss": total / rows} | data.hit_rate(correct, order)
+        data = job.data
+        with self.team.together():
+            rows, batches = self.extent(job)
+            order = self.order(core, job)
+            steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
+            rates = core.rates([step / (job.epochs * batches) for step in steps])
+        total, correct = self.train_pass(core, data, order, rates, epoch + 1, job.shards)
+        metrics = {"loss": total / rows} | self.hit_rate(data, correct, order, rows)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
         if callable(core.optimizer.weight_decay):
@@ -68,17 +72,46 @@ class Trainer:
         for draw, rate in zip(model.plan.draws, rates.drawing[-1], strict=True):
             if callable(draw.layer.rate_value):
                 metrics[f"{draw.place}.{draw.layer.rate_name}"] = float(rate)
-        metrics["seconds"] = time.perf_counter() - start
+        metrics["seconds"] = self.team.of_first(time.perf_counter() - start)
         if job.clean_metrics:
-            metrics |= {f"clean_{name}": value for name, value in evaluate(model, data, core.n_threads).items()}
+            found = evaluate(model, data, core.n_threads, self.team)
+            metrics |= {f"clean_{name}": value for name, value in found.items()}
         if job.validation is not None:
-            found = evaluate(model, job.validation, core.n_threads)
+            found = evaluate(model, job.validation, core.n_threads, self.team)
             metrics |= {f"val_{name}": value for name, value in found.items()}
-        core.finish_epoch(metrics)
+        with self.team.together():
+            core.finish_epoch(metrics)
         return metrics
 
+    def begin(self, core: Core, job: Job) -> None:
+        """Before the first epoch."""
+
+    def rows_of(self, job: Job) -> int:
+        """All rows that the job has to train on."""
+        return len(job.data.X)
+
+    def extent(self, job: Job) -> tuple[int, int]:
+        """Rows and batches of an epoch."""
+        return job.rows, job.data.batches_of(job.rows)
+
+    def order(self, core: Core, job: Job) -> NDArray[np.int64]:
+        """The rows of the coming epoch in their order; empty: as they are."""
+        rows = len(job.data.X)
+        if job.shuffle:
+            rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs))
+            return shuffled(job.data.X, rng, job.by_chunks)[: job.rows]
+        return np.arange(job.rows) if job.rows < rows else NO_ORDER
+
+    def hit_rate(self, data: Rows, correct: int, order: NDArray[np.int64], rows: int) -> dict[str, float]:
+        """The accuracy of an epoch's rows, where the loss counts."""
+        return data.hit_rate(correct, order)
+
+    def stops(self, core: Core, wish: bool) -> bool:
+        """Whether training ends here, which a callback may wish."""
+        return wish
+
     def train_pass(
-        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int
+        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
     ) -> tuple[float, int]:
         """One pass over the rows, in this order (empty: as they are): the sum of the losses, and how many were right.
 
@@ -87,14 +120,16 @@ class Trainer:
         """
         model = core.made("training")
         engine, rows = model.ready(), len(order) or len(data.X)
-        workspace = model.borrow(min(data.batch_size, rows), training=True)
+        workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
+        ahead = Ahead(data.X, data.targets, order=order)
         try:
             while batch < data.batches_of(rows):
+                ahead.reached(batch * data.batch_size)
                 batch, loss, hits, diverged = engine.train(
                     workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS,
+                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS, shards,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)

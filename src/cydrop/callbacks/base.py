@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from contextlib import nullcontext
+from typing import Any, ClassVar, Self
+
+from cydrop._run.team import ALONE, Team
 
 __all__ = ["Callback", "Notifier", "checked"]
 
 
 class Callback:
-    """Base: does nothing. `epoch` counts from 1 and goes on over calls of `fit`."""
+    """Base: does nothing. `epoch` counts from 1 and goes on over calls of `fit`.
+
+    Attributes
+    ----------
+    every_rank : bool
+        Whether each rank of a training over several processes calls it. False is for what shows or writes: rank 0
+        alone calls it. All ranks must come to the same decisions: to stop, where one of them stops, or another
+        learning rate, of which all must assign the same.
+    """
+
+    every_rank: ClassVar[bool] = True
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
         """Before the first epoch of a call of `fit`."""
@@ -51,15 +64,17 @@ class Notifier:
     it. Only an interrupt outranks an error.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], network: Any, epochs: int) -> None:
-        self._callbacks, self._network, self._epochs = callbacks, network, epochs
+    def __init__(self, callbacks: Sequence[Callback], network: Any, epochs: int, team: Team = ALONE) -> None:
+        self._callbacks = [callback for callback in callbacks if team.rank == 0 or callback.every_rank]
+        self._network, self._epochs, self._team = network, epochs, team
         self._begun: list[Callback] = []
 
     def __enter__(self) -> Self:
         try:
-            for callback in self._callbacks:
-                callback.on_train_begin(self._network, self._epochs)
-                self._begun.append(callback)
+            with self._team.together():
+                for callback in self._callbacks:
+                    callback.on_train_begin(self._network, self._epochs)
+                    self._begun.append(callback)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
@@ -67,11 +82,12 @@ class Notifier:
 
     def epoch_ended(self, epoch: int, metrics: dict[str, float]) -> None:
         """Tells all of an epoch; what one adds to its metrics belongs to the epoch, and the next one sees it."""
-        for callback in self._callbacks:
-            recorded = dict(metrics)
-            callback.on_epoch_end(self._network, epoch, metrics)
-            if any(recorded.get(name, self) is not value for name, value in metrics.items()):
-                self._network.history.amend(metrics)
+        with self._team.together():
+            for callback in self._callbacks:
+                recorded = dict(metrics)
+                callback.on_epoch_end(self._network, epoch, metrics)
+                if any(recorded.get(name, self) is not value for name, value in metrics.items()):
+                    self._network.history.amend(metrics)
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         given, left, done = error, iter(self._begun), False
@@ -85,8 +101,10 @@ class Notifier:
                     error = another
                 else:
                     error.add_note(f"on_train_end of {type(callback).__name__} failed as well: {another!r}")
-        if error is not None and error is not given:
-            try:
-                raise error
-            finally:
-                del error, given  # their tracebacks hold this frame: no circle that keeps the data in memory
+        # after an error nobody waits for the others: they all have it
+        with self._team.together() if given is None else nullcontext():
+            if error is not None and error is not given:
+                try:
+                    raise error
+                finally:
+                    del error, given  # their tracebacks hold this frame: no circle that keeps the data in memory

@@ -37,6 +37,8 @@ class CSVLogger(Callback):
         By `fit`, before training begins: with `append`, for a file that does not begin with "epoch".
     """
 
+    every_rank = False
+
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         self.path = os.fspath(path)
         self.append = checks.flag("append", append)

@@ -261,6 +261,8 @@ class Checkpoint(_Monitor):
         file may not be written.
     """
 
+    every_rank = False
+
     def __init__(self, path: str | os.PathLike[str], monitor: str | None = None, mode: str = "auto") -> None:
         self.path = os.fspath(path)
         self._watch("loss" if monitor is None else monitor, mode)

@@ -30,6 +30,7 @@ class ProgressBar(Callback):
         What each line begins with, such as the name of one of several networks.
     """
 
+    every_rank = False
     label: str = ""  # of those pickled before there was one
 
     def __init__(self, file: TextIO | None = None, label: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cydrop._base import checks, seeding
+from cydrop._base import checks, mapped, seeding
 from cydrop._base.arrays import Floats
 from cydrop._run.plan import Initial, Plan
 from cydrop.layers.base import Factor, Layer, checked_factor
@@ -335,15 +335,17 @@ class Embedding(Layer):
         if columns > untouched:
             return 0
         first = rows.shape[1] - columns
-        codes = rows[:, first:]
-        wrong = (codes < 0) | (codes >= np.array(self.cardinalities, dtype=np.float32)) | (codes != np.floor(codes))
-        if wrong.any():
-            row, column = (int(place) for place in np.unravel_index(int(wrong.argmax()), wrong.shape))
-            value, most = codes[row, column], self.cardinalities[column] - 1
-            raise ValueError(
-                f"{name} column {first + column} must hold whole numbers from 0 to {most}, codes of an Embedding; got "
-                f"{value:g} in row {row}"
-            )
+        ends = np.array(self.cardinalities, dtype=np.float32)
+        for part in mapped.pieces(rows):
+            codes = rows[part, first:]
+            wrong = (codes < 0) | (codes >= ends) | (codes != np.floor(codes))
+            if wrong.any():
+                row, column = (int(place) for place in np.unravel_index(int(wrong.argmax()), wrong.shape))
+                value, most = codes[row, column], self.cardinalities[column] - 1
+                raise ValueError(
+                    f"{name} column {first + column} must hold whole numbers from 0 to {most}, codes of an Embedding; "
+                    f"got {value:g} in row {part.start + row}"
+                )
         return 0
 
     def to_onnx(self, graph: Any, x: str) -> str:

@@ -98,7 +98,7 @@ class ByHand(Cored):
         """The masks of the last training forward pass: one boolean array per dropout layer, True keeps, of shape
         (n_samples, units), (units,) for a layer with shared="batch", or (n_samples,) for a `Residual` with drop_path,
         whose mask comes after those of the layers inside. With R-Drop the rows of the first pass are
-        followed by those of the second.
+        followed by those of the second, of each shard where the batch was cut into shards.
 
         They are not kept but drawn again, from the seed and the number of the step.
 

@@ -8,17 +8,19 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from cydrop import losses, optimizers
+from cydrop import distributed, losses, optimizers
 from cydrop._base import checks, seeding, threads
 from cydrop._base.arrays import Floats
 from cydrop._base.naming import named_after_class
 from cydrop._core import cpu
+from cydrop._run.chunks import checked_shuffle
 from cydrop._run.core import Core
 from cydrop._run.prediction import evaluate, predict
 from cydrop._run.rows import NO_ORDER
 from cydrop._run.state import PICKLED, State
 from cydrop._run.training import Job, Trainer
 from cydrop.callbacks import Callback, Notifier, checked, for_verbose
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
@@ -102,12 +104,13 @@ class Network(Parts, Sampling, ByHand):
         batch_size: int = 128,
         validation_data: tuple[Any, ...] | None = None,
         validation_split: float = 0.0,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         sample_weight: ArrayLike | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int | None = None,
         clean_metrics: bool = False,
         drop_last: bool = False,
+        parallel: DataParallel | None = None,
     ) -> History:
         """Trains; a further call goes on from where the last ended.
 
@@ -115,18 +118,23 @@ class Network(Parts, Sampling, ByHand):
         ----------
         X : array-like, shape (n_samples, n_features)
             C-contiguous float32 is read in place, without a copy, in all epochs: what a callback or another thread
-            writes into it meanwhile is trained on as it is found. Everything else is copied first.
+            writes into it meanwhile is trained on as it is found. Everything else is copied first. A memory-mapped file
+            of float32 in C order (`np.load(path, mmap_mode="r")`) may be larger than the memory.
         y : array-like
             Labels 0..k-1, (n,), or class probabilities, (n, k), rows summing to 1, for "cross_entropy"; 0, 1 or
             probabilities between, (n,) or (n, k), for "binary_cross_entropy"; numbers, (n,) or (n, k), for the others.
+            Copied first, unless it is a memory-mapped file of float32 for any loss but "cross_entropy".
         epochs : int >= 1
         batch_size : int >= 1
             The last batch of an epoch may be smaller; a number above that of the rows means all of them.
         validation_data : (X, y) or (X, y, sample_weight), or None
         validation_split : float in [0, 1)
             The share of rows, from the end, that is kept for validation instead.
-        shuffle : bool
-            Whether each epoch visits the rows in a new order.
+        shuffle : bool, "rows" or "chunks"
+            Whether each epoch visits the rows in a new order. "rows": in any. "chunks": in one that is good for a file:
+            rows that follow one another (4 MiB of them, at most 32,768) are a chunk; the chunks are put in random order
+            and then, 64 of them at a time, all their rows. True is "chunks" for a memory-mapped X, else "rows"; for at
+            most 64 chunks (256 MiB) they are the same.
         sample_weight : array-like, shape (n_samples,) or the shape of y, or None
             Multiplies each row's loss, or, for losses with targets of k columns, (n_samples, k), each target's; the
             mean stays over all rows or targets. A target that weighs 0 plays no part, whatever it is (a number, not
@@ -141,6 +149,10 @@ class Network(Parts, Sampling, ByHand):
         drop_last : bool
             Whether an epoch leaves out the rows that would make a last batch smaller than `batch_size`: with `shuffle`
             others in each epoch. Rows fewer than `batch_size` are one batch.
+        parallel : DataParallel or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them: this process, or all ranks of an MPI communicator. These all call `fit` with the same arguments; what
+            one raises, all raise. None: batches are not cut.
 
         Returns
         -------
@@ -155,6 +167,8 @@ class Network(Parts, Sampling, ByHand):
         DivergedError
             When the loss or a parameter stops being finite; the network is as after the last finished epoch, the
             optimizer's moments start afresh.
+        RankError
+            With `parallel`, for what another rank has raised.
         RuntimeError
             While another thread trains, changes or saves this network.
         KeyboardInterrupt
@@ -162,38 +176,46 @@ class Network(Parts, Sampling, ByHand):
             be used, saved and trained further (with a new epoch); the history has the finished epochs. As after every
             error, the callbacks are told of the end first, so that `EarlyStopping` puts the best epoch back.
         """
-        core = self._core
-        with core.turn:
-            # check
-            epochs = checks.integer("epochs", epochs, 1)
-            data = core.rows(X, y, sample_weight, batch_size)
-            checks.flag("shuffle", shuffle)
-            checks.flag("clean_metrics", clean_metrics)
-            checks.flag("drop_last", drop_last)
-            shown = [*checked(callbacks), *for_verbose(verbose)]
-            core.check_rates()
-            share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
-            validation = None
-            if validation_data is not None:
-                if share:
-                    raise ValueError("give validation_data or validation_split, not both")
-                validation = core.validation_rows(validation_data, data.X.shape[1])
-            elif share:
-                validation, data = data.split(share)
-            core.check_batches(data)
-            # build
-            core.built_for(data.X.shape[1])
+        core, shared_out = self._core, distributed.checked(parallel)
+        trainer = distributed.trainer_of(shared_out) or self._trainer
+        team = trainer.team
+        with team.session(), core.turn:
+            with team.together():
+                # check
+                epochs = checks.integer("epochs", epochs, 1)
+                data = core.rows(X, y, sample_weight, batch_size, team.part(X))
+                shuffles, by_chunks = checked_shuffle(shuffle, data.X)
+                checks.flag("clean_metrics", clean_metrics)
+                checks.flag("drop_last", drop_last)
+                shown = [*checked(callbacks), *for_verbose(verbose)]
+                core.check_rates()
+                share = checks.number("validation_split", validation_split, 0.0, 1.0, high_open=True)
+                validation = None
+                if validation_data is not None:
+                    if share:
+                        raise ValueError("give validation_data or validation_split, not both")
+                    validation = core.validation_rows(validation_data, data.X.shape[1])
+                elif share:
+                    validation, data = data.split(share)
+                shards = 0 if shared_out is None else shared_out.shards
+                core.check_batches(data, shards)
+                # build
+                core.built_for(data.X.shape[1])
             # train
-            job = Job(data, validation, epochs, shuffle, clean_metrics, drop_last)
+            job = Job(
+                data, validation, epochs, shuffles, clean_metrics, drop_last, shards, int(batch_size), by_chunks
+            )  # fmt: skip
+            trainer.begin(core, job)
             self.stop_training = False
-            self.training_rows = len(data.X)
+            self.training_rows = trainer.rows_of(job)
             try:
-                with Notifier(shown, self, epochs) as notifier:
+                with Notifier(shown, self, epochs, team) as notifier:
                     for epoch in range(epochs):
                         if self.stop_training:  # set before the first epoch, or after the last
                             break
-                        metrics = self._trainer.epoch(core, job, epoch)
+                        metrics = trainer.epoch(core, job, epoch)
                         notifier.epoch_ended(core.epochs, metrics)
+                        self.stop_training = trainer.stops(core, self.stop_training)
             finally:
                 if core.n_threads > 1:
                     cpu.rest_threads()
@@ -257,7 +279,13 @@ class Network(Parts, Sampling, ByHand):
 
     # Prediction -------------------------------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike, *, batch_size: int | None = None) -> Floats:
+    def predict(
+        self,
+        X: ArrayLike,
+        *,
+        batch_size: int | None = None,
+        parallel: DataParallel | None = None,
+    ) -> Floats:
         """The outputs after the loss's link, dropout off.
 
         Parameters
@@ -265,6 +293,9 @@ class Network(Parts, Sampling, ByHand):
         X : array-like, shape (n_samples, n_features)
         batch_size : int >= 1 or None
             Rows at a time; the result does not depend on it.
+        parallel : cydrop.distributed.DataParallel or None
+            Divides the rows among the ranks of its communicator, which all make the call; each gets all
+            outputs, or, of partitioned rows, those of its own.
 
         Returns
         -------
@@ -272,25 +303,52 @@ class Network(Parts, Sampling, ByHand):
             Probabilities for "cross_entropy" (rows sum to 1) and "binary_cross_entropy", means then variances for
             "gaussian_nll", the regression values otherwise.
         """
-        rows = self._core.inputs(X)
-        size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
-        return predict(self._core.built_for(rows.shape[1]), rows, True, size)
+        core = self._core
+        if parallel is None:
+            rows = core.inputs(X)
+            size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+            return predict(core.built_for(rows.shape[1]), rows, True, size)
+        team = distributed.team_of(parallel)
+        with team.session():
+            with team.together():
+                rows = core.inputs(X, team.part(X))
+                size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
+                core.built_for(rows.shape[1])
+            team.prepare(core)
+            team.check_prediction(core, rows, {"method": "predict"})
+            return predict(core.made("predict"), rows, True, size, team)
 
-    def evaluate(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        parallel: DataParallel | None = None,
+    ) -> dict[str, float]:
         """The loss and the metrics with dropout off.
 
         Parameters
         ----------
         X, y, sample_weight
             As for `fit`.
+        parallel : cydrop.distributed.DataParallel or None
+            Divides the rows among the ranks of its communicator, which all make the call; each gets
+            the same values, of the rows of all.
 
         Returns
         -------
         dict of str to float
             "loss"; "accuracy" for classifiers; "rmse" and "mae" for regression.
         """
-        data = self._core.rows(X, y, sample_weight, None)
-        return evaluate(self._core.built_for(data.X.shape[1]), data, self._core.n_threads)
+        core, team = self._core, distributed.team_of(parallel)
+        with team.session():
+            with team.together():
+                data = core.rows(X, y, sample_weight, None, team.part(X))
+                core.built_for(data.X.shape[1])
+            team.prepare(core)
+            team.check_prediction(core, data.X, {"method": "evaluate"})
+            return evaluate(core.made("evaluate"), data, core.n_threads, team)
 
     # Around it --------------------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from cydrop import monte_carlo
+from cydrop import distributed, monte_carlo
 from cydrop._base import seeding
 from cydrop._run.core import Cored, core_of
+from cydrop.distributed import DataParallel
 from cydrop.monte_carlo import MonteCarlo
 
 
@@ -23,6 +24,7 @@ class Sampling(Cored):
         quantiles: ArrayLike | None = None,
         drop_connect: str = "masks",
         rate: float | None = None,
+        parallel: DataParallel | None = None,
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
@@ -46,6 +48,9 @@ class Sampling(Cored):
             Probability of dropping in all dropout layers, instead of their own. None takes theirs; for schedules the
             value at the end of training, with which the weights were last trained. Where nothing would be dropped then
             (dropout that fades out), it takes the values in the middle of training, with a warning.
+        parallel : cydrop.distributed.DataParallel or None
+            Divides the rows among the ranks of its communicator, which all make the call; each gets
+            the result, or, of partitioned rows, that of its own.
 
         Returns
         -------
@@ -63,7 +68,17 @@ class Sampling(Cored):
             Where nothing is drawn, so that all samples are the same and the spread is 0, which is not certainty; and
             where the rates are those of the middle of training.
         """
-        return monte_carlo.predict_mc(core_of(self), X, samples, seed, return_samples, quantiles, drop_connect, rate)
+        return monte_carlo.predict_mc(
+            core_of(self),
+            X,
+            samples,
+            seed,
+            return_samples,
+            quantiles,
+            drop_connect,
+            rate,
+            distributed.team_of(parallel),
+        )
 
     def evaluate_mc(
         self,
@@ -75,6 +90,7 @@ class Sampling(Cored):
         seed: seeding.Seed = None,
         drop_connect: str = "masks",
         rate: float | None = None,
+        parallel: DataParallel | None = None,
     ) -> dict[str, float]:
         """How well Monte Carlo dropout predicts (Gal and Ghahramani 2016).
 
@@ -88,6 +104,8 @@ class Sampling(Cored):
             without which there is no likelihood. "gaussian_nll" predicts its own.
         seed, drop_connect, rate
             As for `predict_mc`.
+        parallel : cydrop.distributed.DataParallel or None
+            As for `evaluate`.
 
         Returns
         -------
@@ -101,4 +119,6 @@ class Sampling(Cored):
         ValueError, TypeError
             For unusable arguments.
         """
-        return monte_carlo.evaluate_mc(core_of(self), X, y, samples, noise_precision, seed, drop_connect, rate)
+        return monte_carlo.evaluate_mc(
+            core_of(self), X, y, samples, noise_precision, seed, drop_connect, rate, distributed.team_of(parallel)
+        )

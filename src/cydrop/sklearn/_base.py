@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop.callbacks import Callback
+from cydrop.distributed import DataParallel
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.sklearn._coefs import Arrays
 from cydrop.sklearn._parameters import Estimator
@@ -39,13 +40,15 @@ class MLP(Estimator, ABC):
         X_val: Any = None,
         y_val: Any = None,
         callbacks: Sequence[Callback] | None = (),
+        parallel: DataParallel | None = None,
     ) -> Any:
         """Trains from the start, or with `warm_start=True` from where the last call ended.
 
         Parameters
         ----------
         X : array-like or sparse matrix, shape (n_samples, n_features)
-            Converted to float32, and made dense.
+            Converted to float32, and made dense. A memory-mapped file of float32 in C order is read where it lies; its
+            rows are copied where `early_stopping` or weights of 0 leave some out.
         y : array-like, shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like, shape (n_samples,), or None
             Multiplies each row's loss. Rows of weight 0 are left out.
@@ -57,6 +60,9 @@ class MLP(Estimator, ABC):
             Called after each epoch of `network_`, once the estimator's records are up to date. With rows to validate on
             there are "val_loss" and others to monitor. Where `EarlyStopping` puts its best epoch back, it has the last
             word.
+        parallel : `cydrop.distributed.DataParallel` or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them.
 
         Returns
         -------
@@ -65,13 +71,14 @@ class MLP(Estimator, ABC):
         Raises
         ------
         ValueError, TypeError
-            For unusable parameters or data, including y_val with unknown labels, and for validation rows or callbacks
-            with "lbfgs", which has no epochs; the estimator is left as it was.
+            For unusable parameters or data, including y_val with unknown labels, and for validation rows,
+            callbacks or parallel with "lbfgs", which has no epochs; the estimator is left as it was.
         DivergedError
             When the loss stops being finite; the weights are those of the last finished epoch ("lbfgs": the first).
         """
         return train(
-            self._task(), X, y, sample_weight, incremental=False, held_out=(X_val, y_val), listeners=callbacks
+            self._task(), X, y, sample_weight, incremental=False, held_out=(X_val, y_val), listeners=callbacks,
+            parallel=parallel,
         )  # fmt: skip
 
     def predict_mc(

@@ -13,7 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 
-from cydrop import callbacks, layers
+from cydrop import callbacks, distributed, layers
+from cydrop.distributed import DataParallel
 from cydrop.network import Network
 from cydrop.sklearn import _parameters
 from cydrop.sklearn._data import Data, checked_rows, checked_weights, merged
@@ -41,21 +42,25 @@ def train(
     classes: ArrayLike | None = None,
     held_out: tuple[Any, Any] = (None, None),
     listeners: Any = (),
+    parallel: DataParallel | None = None,
 ) -> Any:
     """`fit`, or where `incremental` `partial_fit`, of the task's estimator, which is returned. Warnings name the caller
     of the function that calls this one."""
     estimator = task.estimator
+    team = distributed.team_of(distributed.checked_for_estimator(parallel))
     before = estimator.__dict__.copy()
-    try:
-        watching = callbacks.checked(() if listeners is None else listeners)
-        run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching)
-    except BaseException:  # what is refused leaves the estimator as it was
-        estimator.__dict__.clear()
-        estimator.__dict__.update(before)
-        raise
-    del before  # the network of an earlier fit need not stay in memory while this one trains
-    run()
-    return estimator
+    with team.session():
+        try:
+            with team.together():
+                watching = callbacks.checked(() if listeners is None else listeners)
+                run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching, parallel)
+        except BaseException:  # what is refused leaves the estimator as it was
+            estimator.__dict__.clear()
+            estimator.__dict__.update(before)
+            raise
+        del before  # the network of an earlier fit need not stay in memory while this one trains
+        run()
+        return estimator
 
 
 def _ready(
@@ -67,6 +72,7 @@ def _ready(
     classes: ArrayLike | None,
     held_out: tuple[Any, Any],
     listeners: list[callbacks.Callback],
+    parallel: DataParallel | None,
 ) -> Callable[[], None]:
     """Checks everything and sets up a network; then what is left to do: the training."""
     estimator = task.estimator
@@ -80,8 +86,8 @@ def _ready(
     if not len(data.X):
         raise ValueError("sample_weight and class_weight leave no row: one of the two is 0 for each of them")
     validation = _given_validation(task, *held_out)
-    if estimator.solver == "lbfgs" and (validation is not None or listeners):
-        raise ValueError("solver='lbfgs' has no epochs: X_val, y_val and callbacks are for 'adam' and 'sgd'")
+    if estimator.solver == "lbfgs" and (validation is not None or listeners or parallel is not None):
+        raise ValueError("solver='lbfgs' has no epochs: X_val, y_val, callbacks and parallel are for 'adam' and 'sgd'")
     if len(data.X) <= settings.batch_size and not incremental:
         data = merged(data)
     rng = check_random_state(estimator.random_state)
@@ -95,7 +101,7 @@ def _ready(
     _begin_records(estimator, validated=validation is not None)
     set_optimizer(estimator, settings, data, keep_moments=incremental and not fresh)
     watch = Watch(estimator, task, settings, data, validation, incremental, fresh)
-    return lambda: _fit_epochs(estimator, settings, data, watch, listeners)
+    return lambda: _fit_epochs(estimator, settings, data, watch, listeners, parallel)
 
 
 def _given_validation(task: Task, X_val: Any, y_val: Any) -> Data | None:
@@ -183,7 +189,12 @@ def _begin_records(estimator: Estimator, validated: bool) -> None:
 
 
 def _fit_epochs(
-    estimator: Estimator, settings: Settings, data: Data, watch: Watch, listeners: list[callbacks.Callback]
+    estimator: Estimator,
+    settings: Settings,
+    data: Data,
+    watch: Watch,
+    listeners: list[callbacks.Callback],
+    parallel: DataParallel | None,
 ) -> None:
     held, factor = watch.validation, watch.task.loss()[1]
     weight = data.scaled_weight(factor)
@@ -192,11 +203,13 @@ def _fit_epochs(
             data.X, data.target,
             epochs=1 if watch.incremental else settings.max_iter,
             batch_size=min(settings.batch_size, len(data.X)),
-            shuffle=estimator.shuffle and len(data.X) > settings.batch_size,
+            # "rows", wherever they lie: joblib hands large arrays to other processes as memory-mapped files
+            shuffle="rows" if estimator.shuffle and len(data.X) > settings.batch_size else False,
             sample_weight=None if (weight == 1.0).all() else weight,
             validation_data=None if held is None else (held.X, held.target, held.scaled_weight(factor)),
             callbacks=[watch, *listeners],
             verbose=int(bool(estimator.verbose)),
+            parallel=parallel,
         )  # fmt: skip
     except KeyboardInterrupt:
         warnings.warn("Training interrupted by user.", stacklevel=5)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop._base.naming import named_after_class
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Dropout
 from cydrop.monte_carlo import MonteCarlo
@@ -46,6 +47,8 @@ class RealMLP(BaseEstimator, ABC):
         sample_weight: ArrayLike | None = None,
         X_val: Any = None,
         y_val: Any = None,
+        *,
+        parallel: DataParallel | None = None,
         **kwargs: Any,
     ) -> Any:
         """Trains from the start.
@@ -59,6 +62,9 @@ class RealMLP(BaseEstimator, ABC):
             Multiplies each row's loss, and its part in the validation. Rows of weight 0 are left out.
         X_val, y_val : as X and y, or None
             Rows that choose the best epoch, instead of a share of X.
+        parallel : `cydrop.distributed.DataParallel` or None
+            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
+            them.
 
         Returns
         -------
@@ -76,7 +82,7 @@ class RealMLP(BaseEstimator, ABC):
             raise TypeError(
                 f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}{HINTS.get(name, '')}"
             )
-        fit(self, self.task, X, y, sample_weight, X_val, y_val)
+        fit(self, self.task, X, y, sample_weight, X_val, y_val, parallel)
         return self
 
     def predict_mc(

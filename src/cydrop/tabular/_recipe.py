@@ -22,6 +22,7 @@ from cydrop._run.core import core_of
 from cydrop._run.prediction import evaluate
 from cydrop._run.rows import checked_rows
 from cydrop.callbacks import Callback, EarlyStopping
+from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Dense, Dropout, Embedding, Layer, NumericEmbedding, Parametric, Scale
 from cydrop.losses import MSE, CrossEntropy, Loss
@@ -215,6 +216,7 @@ def train_member(
     seed: int,
     metric: str,
     callbacks: Sequence[Callback] = (),
+    parallel: DataParallel | None = None,
 ) -> Member:
     """Trains one network, and puts its best epoch back; of equally good ones the latest.
 
@@ -230,6 +232,7 @@ def train_member(
     metric : "error" or "log_loss"
         What the epoch is chosen by.
     callbacks : sequence of Callback
+    parallel : DataParallel or None
 
     Returns
     -------
@@ -243,6 +246,6 @@ def train_member(
     best = EarlyStopping("val_error", patience=None, mode="min", ties="last")
     history = net.fit(
         table.rows, y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
-        sample_weight=sample_weight, callbacks=[held_out, best, *callbacks], verbose=0,
+        sample_weight=sample_weight, callbacks=[held_out, best, *callbacks], verbose=0, parallel=parallel,
     )  # fmt: skip
     return Member(net, history, best.best_epoch)

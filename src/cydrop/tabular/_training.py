@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
+from cydrop import distributed
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop.callbacks import Callback, ProgressBar
+from cydrop.distributed import DataParallel
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.network import Network
@@ -89,11 +91,15 @@ class Rows:
         return result
 
 
-def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+def fit(
+    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
+    parallel: DataParallel | None,
+) -> None:  # fmt: skip
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
-        _fit(estimator, task, X, y, sample_weight, X_val, y_val)
+        with distributed.team_of(distributed.checked_for_estimator(parallel)).session():
+            _fit(estimator, task, X, y, sample_weight, X_val, y_val, parallel)
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -102,8 +108,13 @@ def fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: An
         raise
 
 
-def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+def _fit(
+    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
+    parallel: DataParallel | None,
+) -> None:  # fmt: skip
     settings = checked(estimator, task)
+    if distributed.team_of(parallel).size > 1:
+        settings = replace(settings, n_threads=1)  # ranks make the members one after another, all the same one
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
     schema, table = learned(columns, estimator.categorical_features)
@@ -124,8 +135,9 @@ def _fit(estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: A
         parts.append(part)
         for _ in range(settings.n_ensemble):
             seed = int(rng.randint(2**31 - 1))
+            own = _alone(estimator, settings, task, len(splits))
             label = f"network {len(jobs) + 1} of {total}" if total > 1 else ""
-            jobs.append(_job(part, train, valid, seed, _alone(estimator, settings, task, len(splits)), label))
+            jobs.append(_job(part, train, valid, seed, own, label, parallel))
     for number, member in enumerate(_all(jobs, settings.n_threads)):
         member.network.n_threads = estimator.n_threads
         part = parts[number // settings.n_ensemble]
@@ -145,7 +157,9 @@ def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Sett
     return replace(settings, recipe=recipe)
 
 
-def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, label: str) -> Job:
+def _job(
+    part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, label: str, parallel: DataParallel | None
+) -> Job:
     """The training of a member. Its rows are prepared when it begins: those of other folds take no memory."""
 
     def run(stop: Event) -> Member:
@@ -156,7 +170,7 @@ def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, la
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, callbacks,
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, callbacks, parallel,
         )  # fmt: skip
 
     return run

@@ -1,0 +1,40 @@
+"""What is imported only where MPI is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cydrop.distributed._ranks import Ranks, guard
+from cydrop.distributed._trainer import RankTrainer
+
+
+def checked(comm: Any, shards: int) -> Any:
+    """The argument `comm`."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise ImportError(
+            f"training on several processes needs mpi4py and an MPI: pip install 'cydrop[mpi]' mpich ({error})"
+        ) from error
+    guard(MPI)
+    if isinstance(comm, str) and comm == "world":
+        comm = MPI.COMM_WORLD
+    if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+        raise TypeError(
+            f'comm must be a communicator of mpi4py, as mpi4py.MPI.COMM_WORLD, "world" or None, got {comm!r} '
+            f"({type(comm).__name__})"
+        )
+    size = comm.Get_size()
+    if size & (size - 1) or size > shards:
+        raise ValueError(f"comm has {size} ranks; with shards={shards} they must be a power of two, at most {shards}")
+    return comm
+
+
+def ranks(comm: Any, partitioned: bool) -> Ranks:
+    """The ranks of a communicator."""
+    return Ranks(comm, partitioned)
+
+
+def trainer(comm: Any, partitioned: bool, shards: int) -> RankTrainer:
+    """Trains with them."""
+    return RankTrainer(Ranks(comm, partitioned), shards)
