@@ -215,8 +215,8 @@ def train_member(
     weight_valid: NDArray[Any] | None,
     seed: int,
     metric: str,
-    callbacks: Sequence[Callback] = (),
     parallel: DataParallel | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Member:
     """Trains one network, and puts its best epoch back; of equally good ones the latest.
 
@@ -231,8 +231,8 @@ def train_member(
     seed : int
     metric : "error" or "log_loss"
         What the epoch is chosen by.
-    callbacks : sequence of Callback
     parallel : DataParallel or None
+    callbacks : sequence of Callback
 
     Returns
     -------

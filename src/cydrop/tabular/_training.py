@@ -170,7 +170,7 @@ def _job(
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, callbacks, parallel,
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, parallel, callbacks,
         )  # fmt: skip
 
     return run
