@@ -106,7 +106,8 @@ cdef class Engine:
         lower_segments(learner, plan.segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
-        self.numbers = [numpy.array(op.numbers or (), dtype=numpy.int64) for op in plan.ops]
+        none = numpy.empty(0, dtype=numpy.int64)     # one for all: there may be thousands of operations
+        self.numbers = [numpy.array(op.numbers, dtype=numpy.int64) if op.numbers else none for op in plan.ops]
         for i in range(p.n_ops):
             given = plan.ops[i]
             family, variants = kind_of(FAMILIES, given.kind)
@@ -137,8 +138,7 @@ cdef class Engine:
         as lower_optimizer takes them. `owner` is kept as `in_force`."""
         cdef Learner* learner = &self.learner
         cdef int i
-        self.in_force = owner
-        self.updates = updates
+        self.in_force, self.updates = owner, updates
         self.moment1, self.moment2 = moment1, moment2
         learner.moment1, learner.moment2 = first_of(moment1), first_of(moment2)
         for i in range(self.program.n_ops):

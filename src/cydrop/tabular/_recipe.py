@@ -219,8 +219,8 @@ def train_member(
     weight_valid: NDArray[Any] | None,
     seed: int,
     metric: str,
-    callbacks: Sequence[Callback] = (),
     parallel: DataParallel | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[Network, History]:
     """Trains one network.
 
@@ -235,8 +235,8 @@ def train_member(
     seed : int
     metric : "error" or "log_loss"
         What the epoch is chosen by.
-    callbacks : sequence of Callback
     parallel : DataParallel or None
+    callbacks : sequence of Callback
 
     Returns
     -------

@@ -158,7 +158,7 @@ def _job(part: Part, train: Rows, valid: Rows, seed: int, settings: Settings, pa
         prepared = [part.preprocessor.transform(rows.table) for rows in (train, valid)]
         return train_member(
             settings.recipe, prepared[0], targets[0], train.scaled_weight(),
-            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, [_Stop(stop)], parallel,
+            prepared[1], targets[1], valid.scaled_weight(), seed, settings.metric, parallel, [_Stop(stop)],
         )  # fmt: skip
 
     return run
