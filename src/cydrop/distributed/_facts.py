@@ -46,7 +46,7 @@ def of_job(core: Core, job: Job, shards: int, partitioned: bool) -> Facts:
         "drop_last": job.drop_last,
         "number of features": job.data.X.shape[1],
     }
-    found |= {f"tensor {name} of the network": checksum(array) for name, array in model.tensors().items()}
+    found |= {f"tensor {name} of the network": sums(array) for name, array in model.tensors().items()}
     found |= _of_rows("", job.data, partitioned)
     found["validation data"] = "given" if job.validation is not None else "not given"
     if job.validation is not None:
@@ -63,8 +63,8 @@ def of_prediction(core: Core, X: Floats, partitioned: bool) -> Facts:
         | {
             "kind of data": "partitioned" if partitioned else "replicated",
             "number of features": X.shape[1],
-            "parameters": checksum(model.parameters),
-            "running statistics": checksum(model.buffers),
+            "parameters": sums(model.parameters),
+            "running statistics": sums(model.buffers),
         }
     )
     return found if partitioned else found | _of_inputs("", X)
