@@ -24,14 +24,14 @@ def communicator():
     return MPI.COMM_WORLD
 
 
-def make_network() -> cd.Network:
+def make_network(classes: int) -> cd.Network:
     return cd.Network(
         [
             cd.Dense(512, activation="relu"),
             cd.Dropout(0.3),
             cd.Dense(512, activation="relu"),
             cd.Dropout(0.3),
-            cd.Dense(10),
+            cd.Dense(classes),
         ],
         optimizer=cd.Adam(cd.schedules.FlatCos(1e-3)),
         seed=0,
@@ -41,7 +41,7 @@ def make_network() -> cd.Network:
 def fingerprint(net: cd.Network) -> str:
     """SHA-256 of the parameters' bytes."""
     digest = hashlib.sha256()
-    for value in net.parameters.values():
+    for value in net.parameters().values():
         digest.update(value.tobytes())
     return digest.hexdigest()
 
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     comm = communicator()
     X, y, X_test, y_test = cd.datasets.load_idx(options.folder)
-    net = make_network()
+    net = make_network(int(y.max()) + 1)
     callbacks = [cd.callbacks.Checkpoint(options.save)] if options.save else []
     net.fit(
         X,
@@ -67,7 +67,8 @@ def main() -> None:
         verbose=1,
     )
     if comm is None or comm.rank == 0:
-        print(f"{1 if comm is None else comm.size} processes: {fingerprint(net)}")
+        ranks = 1 if comm is None else comm.size
+        print(f"{ranks} process{'es' * (ranks > 1)}: {fingerprint(net)}")
 
 
 if __name__ == "__main__":

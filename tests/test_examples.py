@@ -58,20 +58,6 @@ def hide_matplotlib(folder):
     return {"PYTHONPATH": str(hidden)}
 
 
-@pytest.fixture
-def images(tmp_path, rng):
-    """A folder of IDX files with random images of three classes."""
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for split, count in (("train", 120), ("t10k", 40)):
-        labels = np.arange(count) % 3
-        pixels = rng.integers(0, 100, size=(count, 6, 5)) + 70 * labels[:, None, None]
-        for kind, array in (("images-idx3", pixels), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">i4").tobytes()
-            (folder / f"{split}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
-    return folder
-
-
 # digits.py -----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import cydrop as cd
 
 HERE = Path(__file__).parent
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
@@ -27,21 +30,24 @@ pytestmark = [
 ]
 
 
-def command(ranks, folder, case, *arguments, module=()):
-    """What starts a case; and its environment."""
+def command(ranks, *program):
+    """What starts a program on so many ranks; and its environment."""
     about = subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True).stdout
     options, environment = [], {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if "Open MPI" in about or "prterun" in about:
         options = ["--oversubscribe", "--bind-to", "none"]
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    program = [sys.executable, *module, HERE / "mpi_cases.py", folder, case, *arguments]
-    return [str(word) for word in (MPIEXEC, *options, "-n", ranks, *program)], environment
+    return [str(word) for word in (MPIEXEC, *options, "-n", ranks, sys.executable, *program)], environment
+
+
+def command_of_case(ranks, folder, case, *arguments, module=()):
+    return command(ranks, *module, HERE / "mpi_cases.py", folder, case, *arguments)
 
 
 def run(ranks, case, *arguments, module=(), seconds=120):
     """(what each rank's case returned, None for one that did not end well; the exit code; all output; seconds)"""
     with tempfile.TemporaryDirectory() as folder:
-        words, environment = command(ranks, folder, case, *arguments, module=module)
+        words, environment = command_of_case(ranks, folder, case, *arguments, module=module)
         start = time.perf_counter()
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds)
         taken = time.perf_counter() - start
@@ -105,6 +111,22 @@ def test_estimators_train_on_ranks():
         assert found[:2] == [one, other]
         for text in found[2]:
             assert text.startswith("ValueError" if rank == 1 else "RankError: rank 1 raised ValueError")
+
+
+def test_the_example_has_one_hash_alone_and_on_two_ranks(tmp_path, images):
+    example = HERE.parent / "examples" / "mpi_fashion.py"
+    options = [images, "--epochs", 2, "--save", tmp_path / "best.safetensors"]
+    words, environment = command(2, "-m", "mpi4py", example, *options)
+    hashes = []
+    for ranks, program in ((1, [sys.executable, example, *options]), (2, words)):
+        done = subprocess.run(list(map(str, program)), env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        *epochs, last = done.stdout.strip().splitlines()
+        assert [line.split()[:2] for line in epochs] == [["epoch", "1/2"], ["epoch", "2/2"]], "of rank 0 alone"
+        assert last.startswith(f"{ranks} process")
+        hashes.append(last.split()[-1])
+        assert cd.load(tmp_path / "best.safetensors").predict(np.zeros((1, 30), dtype=np.float32)).shape == (1, 3)
+    assert hashes[0] == hashes[1]
 
 
 # Faults -----------------------------------------------------------------------------------------------------
@@ -235,7 +257,7 @@ def kill_trainings(folder, kills, epochs=40, seed=0):
     path = Path(folder) / "net-0"
     while killed < kills:
         ranks = rng.choice([4, 4, 2, 1, 8])
-        words, environment = command(ranks, folder, "resumed", path, epochs)
+        words, environment = command_of_case(ranks, folder, "resumed", path, epochs)
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.2, 3.0))
         victims = [pid for pid in children(process.pid) if b"mpi_cases" in command_line(pid)]
