@@ -244,9 +244,11 @@ def draw(results: Results, path: Path) -> None:
     middle = math.sqrt(seconds.min() * seconds.max())
     for method, x, y in zip(results.methods, seconds, relative, strict=True):
         ours, right = method.startswith("cydrop"), x > middle  # names are written inwards
+        above = any(1 / 3 < x / x2 < 3 and 0 < y - y2 < 0.06 for x2, y2 in zip(seconds, relative, strict=True))
         axes.scatter(x, y, s=60, color="#c8553d" if ours else "#4a6a8a", zorder=3)
-        axes.annotate(method, (x, y), (-6 if right else 6, 5), textcoords="offset points", fontsize=10,
-                      ha="right" if right else "left", fontweight="bold" if ours else "normal")  # fmt: skip
+        axes.annotate(method, (x, y), (-6 if right else 6, 6 if above else -12), textcoords="offset points",
+                      fontsize=10, ha="right" if right else "left",
+                      fontweight="bold" if ours else "normal")  # fmt: skip
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.1)
     axes.grid(alpha=0.3)
