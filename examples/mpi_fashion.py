@@ -1,4 +1,4 @@
-"""Fashion-MNIST on several processes, or several machines: the same network to the last bit, however many there are.
+"""Fashion-MNIST on several processes, or several machines: the same network to the last bit.
 
     python mpi_fashion.py FOLDER                                        # one process
     mpiexec -n 2 python -m mpi4py mpi_fashion.py FOLDER                 # two, on this machine

@@ -154,6 +154,35 @@ def estimators():
     return first, second, refused
 
 
+def estimators_apart():
+    """What estimators say that are not the same on all ranks, or are given what is not."""
+    from cydrop.sklearn import MLPClassifier
+    from cydrop.tabular import RealMLPClassifier, RealMLPRegressor
+
+    X, y = rows(120)
+    parallel = DataParallel(WORLD)
+    small = {"hidden_layer_sizes": (8,), "max_iter": 2, "random_state": 0}
+    names = np.array(["a", "b", "c"])
+    cases = {
+        "members": lambda: RealMLPClassifier(**small, n_ensemble=1 + RANK).fit(X, y, parallel=parallel),
+        "held out": lambda: RealMLPClassifier(**small).fit(
+            X, y, X_val=X[:20], y_val=np.roll(y[:20], RANK), parallel=parallel
+        ),
+        "classes": lambda: MLPClassifier((8,), max_iter=2, random_state=0).fit(X, names[y + RANK], parallel=parallel),
+        "classes of tables": lambda: RealMLPClassifier(**small).fit(X, names[y + RANK], parallel=parallel),
+        "scaled": lambda: RealMLPRegressor(**small).fit(X, X[:, 0] * (1 + RANK), parallel=parallel),
+        "rows": lambda: RealMLPRegressor(**small).fit(X[: 120 - RANK], X[: 120 - RANK, 0], parallel=parallel),
+        "batch": lambda: trained(parallel=DataParallel(WORLD, data="partitioned"), batch_size=1),
+    }
+    found = {}
+    for name, call in cases.items():
+        try:
+            call()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
 def faults():
     """What all ranks raise when the third of them is at fault; and whether they can go on."""
     found = {}

@@ -129,6 +129,21 @@ def test_the_example_has_one_hash_alone_and_on_two_ranks(tmp_path, images):
     assert hashes[0] == hashes[1]
 
 
+def test_estimators_that_differ_between_ranks_are_told():
+    pytest.importorskip("sklearn")
+    wanted = {
+        "members": "parameter n_ensemble of the estimator: it is 1 on rank 0, 2 on rank 1",
+        "held out": "y_val: rank 1 differs from rank 0",
+        "classes": "classes in y: it is ['a', 'b'] on rank 0, ['b', 'c'] on rank 1",
+        "classes of tables": "classes in y: it is ['a', 'b'] on rank 0, ['b', 'c'] on rank 1",
+        "scaled": "y: rank 1 differs from rank 0",
+        "rows": "number of rows of X: it is 120 on rank 0, 119 on rank 1",
+    }
+    for found in results(2, "estimators_apart"):
+        assert found.pop("batch").startswith("ValueError: batch_size=1 has no rows for some of the 2 ranks")
+        assert found == {name: f"ValueError: all ranks must have the same {text}" for name, text in wanted.items()}
+
+
 # Faults -----------------------------------------------------------------------------------------------------
 
 FAULTS = {  # what the rank at fault raises; what the others do
@@ -187,7 +202,7 @@ def test_ranks_that_make_different_calls_are_told():
     assert first[0] == "ValueError: all ranks must have the same method: it is evaluate on rank 0, predict on rank 1"
     assert first[1] == "ValueError: all ranks must have the same method: it is predict on rank 0, fit on rank 1"
     assert first[2] == "ValueError: all ranks must have the same samples: it is 10 on rank 0, 11 on rank 1"
-    assert first[3].startswith("ValueError: comm has 2 ranks; with shards=1 they must be a power of two, at most 1")
+    assert first[3].startswith("ValueError: comm has 2 ranks; with shards=1 start one process, or give shards=2")
     assert first[4].startswith("TypeError: comm must be a communicator of mpi4py")
     assert first[5].startswith("TypeError: parallel must be a cydrop.distributed.DataParallel or None")
 

@@ -235,16 +235,17 @@ def _sampled(
         moments = checks.choice("drop_connect", drop_connect, {"masks": False, "moments": True})
         wish = None if rate is None else checks.rate("rate", rate)
         rows = core.inputs(X, team.part(X))
-        model = core.built_for(rows.shape[1])
+        core.built_for(rows.shape[1])
+    team.prepare(core)
+    with team.together():
+        model = core.made("samples")  # this one to the end, whatever another thread sets
         rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
-    team.prepare(core)
     facts = {**facts, "samples": samples, "drop_connect": drop_connect, "rates": rates.tolist()}
     team.check_prediction(core, rows, facts)
     source = team.of_first(source)
     if team.partitioned:  # rows of another rank have masks of their own
         source = seeding.child(source, team.rank)
-    model = core.made("samples")
     return model, _blocks(model, rows, samples, source, moments, rates, team), rows
 
 

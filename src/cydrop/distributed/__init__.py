@@ -7,6 +7,8 @@ from cydrop.distributed._data_parallel import checked_for_estimator as checked_f
 from cydrop.distributed._data_parallel import team_of as team_of
 from cydrop.distributed._data_parallel import trainer_of as trainer_of
 from cydrop.distributed._errors import RankError
+from cydrop.distributed._facts import checksum as checksum
+from cydrop.distributed._facts import facts_of_estimator as facts_of_estimator
 
 __all__ = ["DataParallel", "RankError"]
 

@@ -19,6 +19,7 @@ from cydrop._run.training import Job
 from cydrop._version import __version__
 
 SAMPLED = 256  # rows that are compared one by one
+SILENT = {"n_threads", "verbose", "warm_start"}  # parameters of estimators that are each rank's own
 CHUNK = 1 << 24  # bytes that are read at a time
 
 Facts = dict[str, Any]
@@ -68,6 +69,16 @@ def of_prediction(core: Core, X: Floats, partitioned: bool) -> Facts:
         }
     )
     return found if partitioned else found | _of_inputs("", X)
+
+
+def facts_of_estimator(estimator: Any) -> Facts:
+    """Of an estimator that checked its labels: its class, its parameters but for those that change no result, and its
+    classes."""
+    given = {name: value for name, value in estimator.get_params(deep=False).items() if name not in SILENT}
+    found: Facts = {"class": type(estimator).__name__}
+    found |= {f"parameter {name} of the estimator": described(value) for name, value in sorted(given.items())}
+    classes = getattr(estimator, "classes_", None)
+    return found | {"classes in y": None if classes is None else repr(np.asarray(classes).tolist())}
 
 
 def of_network(core: Core) -> Facts:

@@ -41,7 +41,8 @@ def warn_if_many(counts: Sequence[int], sets: Sequence[frozenset[int]]) -> None:
     if sum(counts) > there:
         warnings.warn(
             f"{len(counts)} ranks of this machine have {sum(counts)} threads together, on {there} "
-            f"processor{'s' if there > 1 else ''}: they wait for each other; start fewer ranks, or give n_threads=",
+            f"processor{'s' if there > 1 else ''}: they wait for each other; start fewer ranks"
+            f"{', or give fewer n_threads' if sum(counts) > len(counts) else ''}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -50,6 +50,11 @@ class RankTrainer(Trainer):
         there = len(job.data.X)
         total = sum(self.ranks.of_all(there)) if self.ranks.partitioned else there
         self._total, self._batch_size = total, min(job.batch_size, total)
+        if self.ranks.partitioned and self._batch_size < self.ranks.size:
+            raise ValueError(
+                f"batch_size={self._batch_size} has no rows for some of the {self.ranks.size} ranks, whose rows would "
+                "never be trained on; with data='partitioned' give at least one row for each rank"
+            )
         self._rows = total - total % self._batch_size if job.drop_last else total
         self._batches = -(-self._rows // self._batch_size)
 

@@ -58,6 +58,8 @@ def train(
             estimator.__dict__.clear()
             estimator.__dict__.update(before)
             raise
+        if team.size > 1:
+            team.check_same(distributed.facts_of_estimator(estimator))
         del before  # the network of an earlier fit need not stay in memory while this one trains
         run()
         return estimator

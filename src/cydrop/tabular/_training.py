@@ -122,6 +122,9 @@ def _fit(
         warn_of_categories(schema, table)
     rows, factors = _rows(estimator, task, table, y, sample_weight)
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
+    team = distributed.team_of(parallel)
+    if team.size > 1:
+        team.check_same(_facts(estimator, schema, rows, held))
     if len(rows) <= settings.recipe.batch_size:
         rows = rows.merged()
     rng = _random_state(estimator.random_state)
@@ -145,6 +148,20 @@ def _fit(
         part.histories.append(member.history)
         part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
+
+
+def _facts(estimator: Any, schema: Schema, rows: Rows, held: Rows | None) -> dict[str, Any]:
+    """What must be the same on all ranks."""
+    found = distributed.facts_of_estimator(estimator) | {"columns of X": repr(schema)}
+    for name, some in (("", rows), ("_val", held)):
+        found[f"number of rows of X{name}"] = None if some is None else len(some)
+        if some is not None:
+            values = repr([list(column.values) for column in some.table.categories])
+            found[f"categories in X{name}"] = distributed.checksum(np.frombuffer(values.encode(), dtype=np.uint8))
+            found[f"rows of X{name}"] = distributed.checksum(some.table.keys())
+            found[f"y{name}"] = distributed.checksum(some.y)
+            found[f"weights of the rows of X{name}"] = distributed.checksum(some.weight)
+    return found
 
 
 def _alone(estimator: Any, settings: Settings, task: str, n_splits: int) -> Settings:
