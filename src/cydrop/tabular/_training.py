@@ -23,6 +23,7 @@ from sklearn.utils.validation import validate_data
 from cydrop import distributed
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
+from cydrop._run.team import Team
 from cydrop.callbacks import Callback, ProgressBar
 from cydrop.distributed import DataParallel
 from cydrop.errors import DivergedError
@@ -98,8 +99,9 @@ def fit(
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
-        with distributed.team_of(distributed.checked_for_estimator(parallel)).session():
-            _fit(estimator, task, X, y, sample_weight, X_val, y_val, parallel)
+        team = distributed.team_of(distributed.checked_for_estimator(parallel))
+        with team.session():
+            _fit(estimator, task, X, y, sample_weight, X_val, y_val, parallel, team)
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -110,10 +112,10 @@ def fit(
 
 def _fit(
     estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
-    parallel: DataParallel | None,
+    parallel: DataParallel | None, team: Team,
 ) -> None:  # fmt: skip
     settings = checked(estimator, task)
-    if distributed.team_of(parallel).size > 1:
+    if team.size > 1:
         settings = replace(settings, n_threads=1)  # ranks make the members one after another, all the same one
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
@@ -122,7 +124,6 @@ def _fit(
         warn_of_categories(schema, table)
     rows, factors = _rows(estimator, task, table, y, sample_weight)
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
-    team = distributed.team_of(parallel)
     if team.size > 1:
         team.check_same(_facts(estimator, schema, rows, held))
     if len(rows) <= settings.recipe.batch_size:
