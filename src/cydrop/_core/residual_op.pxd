@@ -20,6 +20,7 @@ from cydrop._core.dropout cimport BLOCK, bits_at, mask_words, place_in_block
 from cydrop._core.map_op cimport through_epilogue
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, take, take_matrix
 from cydrop._core.serial cimport SERIAL_COPY
+from cydrop._core.shards cimport add_floats
 
 cdef extern from "fma.h" nogil:
     float fma32(float a, float b, float c)
@@ -51,18 +52,12 @@ cdef inline void fork_forward(const Op* op, Bound* b, const Step* step) noexcept
         memcpy(b.y.data + r * b.y.row, b.x.data + r * b.x.row, op.n_out * sizeof(float))
 
 
-cdef inline void add_row(float* to, const float* x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        to[j] = to[j] + x[j]
-
-
 cdef inline void fork_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
     cdef Py_ssize_t r
     for r in prange(step.rows, num_threads=threads_of_rows(op, step), schedule="static"):
-        add_row(upstream.dz.data + r * upstream.dz.row, b.aside.data + r * b.aside.row, op.n_out)
+        add_floats(upstream.dz.data + r * upstream.dz.row, b.aside.data + r * b.aside.row, op.n_out)
     through_epilogue(below, upstream, op.n_in, step)
 
 

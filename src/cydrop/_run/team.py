@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
-Totals = NDArray[np.float64]
 
 
 class Team:
