@@ -164,11 +164,12 @@ cdef class Training:
     def go_on_from(self, state):
         """Stands where another of the same rows and epochs stood, whose network this one's is now."""
         cdef Trainee* t = &self.t
+        cdef float[::1] parameters = state["best_parameters"], buffers = state["best_buffers"]
         t.epoch, t.waited, t.ended = state["epoch"], state["waited"], state["ended"]
         t.best_score, t.best_epoch = state["best_score"], state["best_epoch"]
         self.record[: t.epoch] = state["record"]
-        self.best_parameters[:] = state["best_parameters"]
-        self.best_buffers[:] = state["best_buffers"]
+        self.best_parameters[:] = parameters
+        self.best_buffers[:] = buffers
 
     def finish(self):
         """Ends training, within an epoch or after one: the best epoch is put back, if it is kept."""
@@ -180,7 +181,8 @@ cdef class Training:
 
 
 def train(list trainings, int n_threads, double seconds):
-    """Trains those that have something to do, each on one thread, until none has or the time is over."""
+    """Trains those that have something to do, each on one thread, until none has or the time is over: at least a step of
+    the first ones."""
     cdef Trainee** list_of = <Trainee**>calloc(max(len(trainings), 1), sizeof(Trainee*))
     cdef Desk* desks = <Desk*>calloc(n_threads, sizeof(Desk))
     cdef Py_ssize_t n = len(trainings), floats = 0, i
@@ -209,7 +211,7 @@ def train(list trainings, int n_threads, double seconds):
         with nogil:
             control = exact_floats(n_threads)
             for i in prange(n, num_threads=n_threads, schedule="dynamic"):
-                if not pauses(list_of[i]) and passing_seconds() < deadline:
+                if not pauses(list_of[i]) and (i < n_threads or passing_seconds() < deadline):
                     sit_down(&desks[threadid()], list_of[i], &memory[threadid(), 0], floats - 16)
                     train_until(list_of[i], &desks[threadid()], deadline)
             restore_floats(control)

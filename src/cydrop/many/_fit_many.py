@@ -55,7 +55,8 @@ def fit_many(
     networks : sequence of Network
         Each of them once. What they have learned before is where they begin.
     X, y
-        As for `Network.fit`; y for the losses of all networks.
+        As for `Network.fit`; y for the losses of all networks. Rows of a memory-mapped file are shuffled as those in
+        memory are: `fit(shuffle="rows")`.
     rows : sequence of index arrays, an index array, or None
         The rows of X that each network trains on, as numbers (a row may come several times: a bootstrap sample) or as a
         mask; an entry for each network, None for all rows. An array of numbers is for all networks. None: all rows, or
