@@ -10,6 +10,7 @@ from cydrop._core.arena cimport first_of
 from cydrop._core.batch cimport data_of
 from cydrop._core.engine cimport Engine
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.judging cimport ROOT_MEAN_SQUARE, SHARE_WRONG
 from cydrop._core.operation cimport Bound
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
@@ -23,9 +24,10 @@ from cydrop._core.memory import aligned
 
 # What a record holds of each epoch, and what the score may be, by the numbers in trainee.pxd.
 RECORD = (
-    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "score",
+    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "verdict",
+    "score",
 )
-SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae")
+SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae", "verdict")
 ENDINGS = ("goes on", "out of patience", "diverged")
 
 
@@ -51,6 +53,12 @@ cdef class Training:
         Operations whose outputs are multiplied in prediction, and by what.
     counts : bool
         Whether the loss counts hits.
+    judged_option : float
+        The option of the loss by which held-out rows are judged.
+    verdict : int
+        Place in losses.VERDICTS of what is wanted besides, -1: nothing.
+    low, high : float32
+        What predictions are clamped to for it, or empty.
     score : int
         Place in SCORES.
     last_tie : bool
@@ -70,8 +78,9 @@ cdef class Training:
         self, Engine engine, rows, held, const int64_t[::1] chosen, const int64_t[::1] held_chosen,
         Py_ssize_t epoch_rows, Py_ssize_t batch_size, const double[::1] learning_rates, const double[::1] decays,
         const double[:, ::1] rates, const uint64_t[::1] root, unsigned long long branch,
-        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts, int score,
-        bint last_tie, Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
+        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts,
+        float judged_option, int verdict, const float[::1] low, const float[::1] high, int score, bint last_tie,
+        Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
     ):
         cdef Trainee* t = &self.t
         cdef Py_ssize_t batches
@@ -110,7 +119,18 @@ cdef class Training:
         if t.n_kept:
             t.kept_ops, t.keep = &kept_ops[0], &keep[0]
         t.counts, t.score, t.last_tie, t.patience, t.best_score = counts, score, last_tie, patience, INFINITY
-        self.kept = [rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order]
+        t.judged, t.judged.option, t.verdict = t.program.loss, judged_option, verdict
+        if (verdict == SHARE_WRONG and t.held.labels == NULL) or (
+            verdict == ROOT_MEAN_SQUARE and t.held.target_columns != t.program.outputs
+        ):
+            raise ValueError(f"no verdict of kind {verdict} on such rows")
+        if low.shape[0] not in (0, t.program.outputs) or high.shape[0] != low.shape[0]:
+            raise ValueError(f"a range of {low.shape[0]} and {high.shape[0]} for {t.program.outputs} outputs")
+        if low.shape[0]:
+            t.low, t.high = &low[0], &high[0]
+        self.kept = [
+            rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order, low, high,
+        ]
         self.best_parameters = aligned(t.learner.n if keeps_best else 0)
         self.best_buffers = aligned(t.n_buffers if keeps_best else 0)
         t.best.parameters, t.best.buffers = first_of(self.best_parameters), first_of(self.best_buffers)
@@ -181,8 +201,8 @@ cdef class Training:
 
 
 def train(list trainings, int n_threads, double seconds):
-    """Trains those that have something to do, each on one thread, until none has or the time is over: at least a step of
-    the first ones."""
+    """Trains those that have something to do, each on one thread, until none has or the time is over: at least a step
+    of the first ones."""
     cdef Trainee** list_of = <Trainee**>calloc(max(len(trainings), 1), sizeof(Trainee*))
     cdef Desk* desks = <Desk*>calloc(n_threads, sizeof(Desk))
     cdef Py_ssize_t n = len(trainings), floats = 0, i

@@ -12,7 +12,8 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.arena cimport finite_part
 from cydrop._core.batch cimport Batch, Data, fetch, load
-from cydrop._core.losses cimport Errors, LossSum, add_errors, loss_pass
+from cydrop._core.judging cimport Errors, Verdict, add_errors, add_verdict, verdict_of
+from cydrop._core.losses cimport Loss, LossSum, loss_pass
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.operation cimport Bound, Layout, take, take_matrix
 from cydrop._core.pace cimport passing_seconds
@@ -38,8 +39,9 @@ cdef enum:                      # what is kept of every epoch
     HELD_TARGETS = 5            # that count, where numbers are predicted
     HELD_SQUARES = 6
     HELD_MAGNITUDES = 7
-    SCORE = 8                   # less is better
-    COLUMNS = 9
+    HELD_VERDICT = 8
+    SCORE = 9                   # less is better
+    COLUMNS = 10
 
 cdef enum:                      # what the score is
     BY_LOSS = 0
@@ -47,6 +49,7 @@ cdef enum:                      # what the score is
     BY_HITS = 2
     BY_RMSE = 3
     BY_MAE = 4
+    BY_VERDICT = 5
 
 cdef enum:
     HELD_PIECE = 252            # rows that are predicted at a time, as wherever cydrop predicts
@@ -83,7 +86,11 @@ cdef struct Trainee:
     const int32_t* kept_ops     # vanilla dropout: operations whose outputs are multiplied in prediction
     const float* keep           # by this
     int n_kept
-    bint counts                 # whether the loss counts hits, else errors are measured
+    Loss judged                 # by which the held-out loss is taken
+    bint counts                 # whether it counts hits, else errors are measured
+    int verdict                 # of which kind, -1: none is wanted
+    const float* low            # predictions are clamped to this range for it, NULL: they are not
+    const float* high
     int score                   # what it is
     bint last_tie               # of equal scores the last epoch is the best one, not the first
     Py_ssize_t patience         # epochs without a better score, 0: never out of it
@@ -282,6 +289,8 @@ cdef inline double score_of(const Trainee* t, const double* record) noexcept nog
         return sqrt(record[HELD_SQUARES] / record[HELD_TARGETS])
     if t.score == BY_MAE:
         return record[HELD_MAGNITUDES] / record[HELD_TARGETS]
+    if t.score == BY_VERDICT:
+        return record[HELD_VERDICT]
     return record[LOSS_OF_ROWS] / <double>t.epoch_rows
 
 
@@ -294,13 +303,15 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
     cdef Py_ssize_t first = 0, rows, r, correct = 0
     cdef double total = 0.0
     cdef Errors errors
+    cdef Verdict verdict
     cdef Matrix x
     memset(&errors, 0, sizeof(Errors))
+    memset(&verdict, 0, sizeof(Verdict))
     while first < t.n_held:
         rows = min(held_piece(t), t.n_held - first)
         load(held, batch, first, rows, 1, 0, NULL, 1, &x)
         predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, False, 1)
-        loss_pass(p.loss, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
+        loss_pass(t.judged, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
                   batch.targets, weights, held.each, rows, NULL, 0, desk.row_loss, desk.row_correct, 1)
         for r in range(rows):
             total += desk.row_loss[r]
@@ -308,7 +319,12 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
         if not t.counts:
             add_errors(desk.outputs, p.outputs, rows, batch.targets, held.target_columns,
                        weights if held.each else NULL, &errors)
+        if t.verdict >= 0:
+            add_verdict(t.verdict, desk.outputs, p.outputs, rows, p.outputs, batch.labels, batch.targets, weights,
+                        t.low, t.high, &verdict)
         first += rows
     record[HELD_LOSS], record[HELD_CORRECT] = total / <double>t.n_held, <double>correct
     record[HELD_TARGETS], record[HELD_SQUARES] = errors.targets, errors.squares
     record[HELD_MAGNITUDES] = errors.magnitudes
+    if t.verdict >= 0:
+        record[HELD_VERDICT] = verdict_of(t.verdict, &verdict)
