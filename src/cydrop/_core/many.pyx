@@ -15,7 +15,8 @@ from cydrop._core.operation cimport Bound
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
 from cydrop._core.trainee cimport (
-    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, pauses, put_back, sit_down, train_until,
+    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, orders_of, pauses, put_back, sit_down,
+    train_until,
 )
 
 import numpy
@@ -106,9 +107,9 @@ cdef class Training:
         t.learning_rates, t.decays = &learning_rates[0], &decays[0]
         t.rates, t.scheduled = &rates[0, 0] if rates.shape[1] else NULL, learning_rates.shape[0] > 1
         t.root, t.n_root, t.branch, t.epochs_before = &root[0], <int>root.shape[0], branch, epochs_before
-        if 2 * (t.n_root + 2) > MOST_WORDS:
+        if 2 * (t.n_root + 3) > MOST_WORDS:
             raise ValueError(f"a root of {t.n_root} words")
-        order = numpy.empty(t.n_rows, dtype=numpy.int64)
+        order = numpy.empty(orders_of(&t.program) * t.n_rows, dtype=numpy.int64)
         t.data.order = &order[0]
         self.record = record = numpy.full((epochs, COLUMNS), numpy.nan)
         t.record, t.limit = &record[0, 0], epochs

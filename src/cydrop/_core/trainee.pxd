@@ -15,11 +15,12 @@ from cydrop._core.batch cimport Batch, Data, fetch, load
 from cydrop._core.judging cimport Errors, Verdict, add_errors, add_verdict, verdict_of
 from cydrop._core.losses cimport Loss, LossSum, loss_pass
 from cydrop._core.matrix cimport Matrix
+from cydrop._core.members cimport members_batch
 from cydrop._core.operation cimport Bound, Layout, take, take_matrix
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.prediction cimport predict_piece
 from cydrop._core.program cimport Program
-from cydrop._core.room cimport Room, lay_out
+from cydrop._core.room cimport Room, lay_out, rows_of_room
 from cydrop._core.seed_sequence cimport words_of_branch
 from cydrop._core.shards cimport Part, part_of
 from cydrop._core.training cimport Learner, copies_of, forward_batch, update_batch
@@ -120,6 +121,11 @@ cdef struct Desk:               # what a thread works with
     int32_t* row_correct
 
 
+cdef inline int orders_of(const Program* p) noexcept nogil:
+    """How many orders of its rows an epoch has."""
+    return p.members if p.own_orders else 1
+
+
 cdef inline bint pauses(const Trainee* t) noexcept nogil:
     """Whether there is nothing to do at the moment."""
     return t.ended != GOES_ON or t.epoch >= t.limit
@@ -134,7 +140,7 @@ cdef inline Py_ssize_t desk_floats(Desk* desk, const Trainee* t, float* memory) 
     rates are there, and zero."""
     cdef const Program* p = &t.program
     cdef Layout layout
-    cdef Py_ssize_t rows = held_piece(t)
+    cdef Py_ssize_t rows = held_piece(t), batch
     memset(&layout, 0, sizeof(Layout))
     memset(&desk.training, 0, sizeof(Room))
     memset(&desk.predicting, 0, sizeof(Room))
@@ -143,11 +149,12 @@ cdef inline Py_ssize_t desk_floats(Desk* desk, const Trainee* t, float* memory) 
     desk.training.rates, desk.predicting.rates = desk.rates, desk.rates + p.n_rates + 1
     desk.training.n_ops = desk.predicting.n_ops = p.n_ops
     desk.training.lanes = desk.predicting.lanes = desk.training.threads = desk.predicting.threads = 1
-    desk.training.capacity = layout.capacity = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    batch = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    desk.training.capacity = layout.capacity = batch if memory == NULL else rows_of_room(p, batch)
     layout.training = layout.draws = True
     lay_out(&desk.training, p, &layout)
     if rows > 0:
-        desk.predicting.capacity = layout.capacity = rows
+        desk.predicting.capacity = layout.capacity = rows if memory == NULL else rows_of_room(p, rows)
         layout.training = layout.draws = False
         lay_out(&desk.predicting, p, &layout)
         desk.outputs = take(&layout, rows * p.outputs)
@@ -193,16 +200,19 @@ cdef inline void train_until(Trainee* t, Desk* desk, double deadline) noexcept n
 
 cdef inline void begin_epoch(Trainee* t) noexcept nogil:
     """The order of its rows, and what a divergence goes back to."""
-    cdef uint64_t[2] path
+    cdef uint64_t[3] path
     cdef uint64_t[2 * LANES] words
     cdef Generator generator
     cdef int64_t* order = <int64_t*>t.data.order
+    cdef int orders = orders_of(&t.program), m
     cdef Py_ssize_t i
     path[0], path[1] = t.branch, t.epochs_before + <uint64_t>t.epoch
-    words_of_branch(t.root, t.n_root, path, 2, words, 2 * LANES)
-    seed_lanes(&generator, words)
-    permute(&generator, order, t.n_rows)
-    for i in range(t.epoch_rows if t.rows != NULL else 0):
+    for m in range(orders):                 # one after another; of the last there may be more than is wanted
+        path[2] = m
+        words_of_branch(t.root, t.n_root, path, 3 if t.program.own_orders else 2, words, 2 * LANES)
+        seed_lanes(&generator, words)
+        permute(&generator, order + m * t.epoch_rows, t.n_rows)
+    for i in range(orders * t.epoch_rows if t.rows != NULL else 0):
         order[i] = t.rows[order[i]]
     keep_weights(t, &t.before)
     t.loss, t.correct, t.seconds = 0.0, 0, 0.0
@@ -237,8 +247,12 @@ cdef inline void step(Trainee* t, Room* room, double now) noexcept nogil:
     cdef Py_ssize_t first = t.batch * t.batch_size, rows = min(t.batch_size, t.epoch_rows - first)
     cdef Py_ssize_t rate = t.epoch * ((t.epoch_rows + t.batch_size - 1) // t.batch_size) + t.batch if t.scheduled else 0
     cdef Part part = part_of(rows, 0, 0, 0)
-    cdef LossSum one = forward_batch(&t.program, room, &t.data, first, &part, t.rates + rate * t.program.n_rates,
-                                     t.draws[0], now)
+    cdef const double* rates = t.rates + rate * t.program.n_rates
+    cdef LossSum one
+    if t.program.members > 0:
+        one = members_batch(&t.program, room, &t.data, t.epoch_rows, first, rows, rates, t.draws[0], now)
+    else:
+        one = forward_batch(&t.program, room, &t.data, first, &part, rates, t.draws[0], now)
     t.draws[0] += 1
     if not isfinite(one.loss):
         diverge(t)
@@ -310,7 +324,7 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
     while first < t.n_held:
         rows = min(held_piece(t), t.n_held - first)
         load(held, batch, first, rows, 1, 0, NULL, 1, &x)
-        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, False, 1)
+        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, p.outputs, False, 1)
         loss_pass(t.judged, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
                   batch.targets, weights, held.each, rows, NULL, 0, desk.row_loss, desk.row_correct, 1)
         for r in range(rows):

@@ -26,6 +26,7 @@ from cydrop._run.rates import Rates
 from cydrop._run.rows import NO_FLOATS, Rows
 from cydrop.errors import DivergedError
 from cydrop.losses import Loss
+from cydrop.xorshift import Xorshift
 
 MONITORS = many.SCORES[:-1]  # the last is for a `Judge`
 
@@ -198,7 +199,7 @@ class OneOfMany:
         core, job = self.core, self.job
         record = dict(zip(many.RECORD, self.training.record[epoch].tolist(), strict=True))
         metrics = {"loss": record["loss"] / job.epoch_rows}
-        metrics |= job.data.hit_rate(int(record["correct"]), job.rows)
+        metrics |= job.data.hit_rate(*self._hits(epoch, record["correct"]))
         step = (epoch + 1) * job.batches - 1 if len(self._rates.learning) > 1 else 0
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(self._rates.learning[step])
@@ -217,6 +218,21 @@ class OneOfMany:
                 found = job.held.loss.metrics_of(np.array(sums))
             metrics |= {f"val_{name}": value for name, value in {"loss": record["val_loss"], **found}.items()}
         return metrics
+
+    def _hits(self, epoch: int, correct: float) -> tuple[float, NDArray[np.int64]]:
+        """What was right in an epoch, and in which rows."""
+        job, plan = self.job, self._model.plan
+        if plan.members and not plan.own_orders:
+            correct = correct / plan.members  # each row was counted once for each member
+        rows = job.rows if len(job.rows) else np.arange(job.n_rows)
+        if job.epoch_rows == job.n_rows or job.data.counted is None:
+            return correct, np.tile(rows[: job.epoch_rows], plan.orders)
+        orders = []  # of which some rows were left out: it counts which
+        for member in range(plan.orders):
+            path = (member,) if plan.own_orders else ()
+            seed = seeding.branch(self.core.root, seeding.SHUFFLE, self._epochs_before + epoch, *path)
+            orders.append(rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]])
+        return correct, np.concatenate(orders)
 
     def finish(self) -> None:
         """Ends training, wherever it stands: the history is whole, and the best epoch is put back."""
