@@ -44,6 +44,7 @@ class Loss(Declaration, ABC):
     code: ClassVar[int]  # its number in the kernels
     binary: ClassVar[bool] = False  # whether every output is the probability that its target is 1
     has_density: ClassVar[bool] = True  # whether predictions say how likely y is, without a precision of the noise
+    predictions: ClassVar[str] = "values"  # what `Network.predict` gives: these, or "probabilities"
     torch_links: ClassVar[tuple[str, ...]] = ()  # the modules of PyTorch that are its link
     sklearn_name: ClassVar[str | None] = None  # what scikit-learn's regressors call it
     sklearn_factor: ClassVar[float] = 1.0  # scikit-learn's loss of one output over this one
@@ -159,6 +160,25 @@ class Loss(Declaration, ABC):
         """
         return mean, variance
 
+    def noise(self, mean: Doubles) -> Doubles | None:
+        """The variance of y that the samples predict, on average. None: they predict none.
+
+        Parameters
+        ----------
+        mean : ndarray, shape (n, units)
+            Of the samples.
+        """
+        return None
+
+    def inverse_link(self, p: Doubles) -> Doubles:
+        """Raw outputs whose link gives these predictions.
+
+        Parameters
+        ----------
+        p : ndarray, shape (n, units)
+        """
+        return p
+
     def entropy(self, p: Doubles) -> Doubles | None:
         """Entropy of predictions in nats, of each row or, where they are `binary`, of each element. None: they are no
         probabilities.
@@ -186,19 +206,16 @@ class Loss(Declaration, ABC):
     # In other programs ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        """Adds the link to an ONNX graph.
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        """Adds the link to an ONNX graph; the name of what it gives, which is what `Network.predict` returns.
 
         Parameters
         ----------
         graph : the graph that cydrop.onnx writes
         z : str
             Name of the raw outputs.
-
-        Returns
-        -------
-        list
-            The outputs of the graph: what `Network.predict` returns.
+        output : str or None
+            The name to give; None: any.
         """
 
     def is_link(self, module: Any) -> bool:
@@ -235,6 +252,7 @@ class CrossEntropy(Loss):
 
     name = "cross_entropy"
     code = kind_of(KINDS, name)
+    predictions = "probabilities"
     torch_links = ("Softmax", "LogSoftmax")
     option_names = ("label_smoothing", "r_drop")
     label_smoothing: float
@@ -282,8 +300,11 @@ class CrossEntropy(Loss):
             return _log(p[:, np.arange(len(y)), y])
         return np.asarray((y * _log(p)).sum(axis=2))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Softmax", z, axis=1, output="probabilities"), graph.n_outputs)]
+    def inverse_link(self, p: Doubles) -> Doubles:
+        return _log(p)
+
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Softmax", z, axis=1, output=output))
 
     def is_link(self, module: Any) -> bool:
         return super().is_link(module) and module.dim in (None, 1, -1)
@@ -298,6 +319,7 @@ class BinaryCrossEntropy(Loss):
     name = "binary_cross_entropy"
     code = kind_of(KINDS, name)
     binary = True
+    predictions = "probabilities"
     torch_links = ("Sigmoid",)
 
     def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
@@ -315,8 +337,11 @@ class BinaryCrossEntropy(Loss):
         y = y.astype(np.float64)
         return np.asarray((y * _log(p) + (1.0 - y) * _log(1.0 - p)).sum(axis=2))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Sigmoid", z, output="probabilities"), graph.n_outputs)]
+    def inverse_link(self, p: Doubles) -> Doubles:
+        return _log(p) - _log(1.0 - p)
+
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Sigmoid", z, output=output))
 
 
 class _Regression(Loss):
@@ -343,8 +368,8 @@ class _Regression(Loss):
             raise ValueError(f"with {self.name} y has a density only where the precision of its noise is given")
         return _normal_log_density(p, y, np.full(p.shape, precision))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Identity", z, output="values"), graph.n_outputs)]
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Identity", z, output=output))
 
 
 class MSE(_Regression):
@@ -411,14 +436,21 @@ class GaussianNLL(_Regression):
         half = mean.shape[1] // 2  # in all: the variance of the means, plus the mean of the variances
         return mean[:, :half], variance[:, :half] + mean[:, half:]
 
+    def noise(self, mean: Doubles) -> Doubles:
+        return mean[:, mean.shape[1] // 2 :]
+
+    def inverse_link(self, p: Doubles) -> Doubles:
+        half = p.shape[1] // 2
+        return np.concatenate([p[:, :half], _log(p[:, half:])], axis=1)
+
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         half = p.shape[2] // 2
         return _normal_log_density(p[:, :, :half], y, 1.0 / np.maximum(p[:, :, half:], SMALLEST))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
         means, logs = graph.split(z, "means", "log_variances")
         variances = graph.add("Min", graph.add("Exp", logs), graph.constant("largest", np.finfo(np.float32).max))
-        return [graph.output(graph.add("Concat", means, variances, axis=1, output="values"), graph.n_outputs)]
+        return str(graph.add("Concat", means, variances, axis=1, output=output))
 
 
 def _plogp(p: Doubles) -> Doubles:

@@ -167,8 +167,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
             value = graph.add("Cast", value, to=kinds.FLOAT)
         value = graph.network(network, value)
         graph.place = "link"
-        outputs = network.loss.to_onnx(graph, value) if last is network else graph.answer(last, value)
-
+        outputs = [graph.prediction(network, value)] if last is network else graph.answer(last, value)
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
         graph.initializers.append(onnx.numpy_helper.from_array(np.array(False), "training_mode"))
@@ -356,6 +355,10 @@ class _Graph:
         return self.add("RandomNormalLike", like, mean=mean, scale=deviation)
 
     # The end --------------------------------------------------------------------------------------------------
+
+    def prediction(self, net: Network, z: str) -> Any:
+        """From raw outputs to what `Network.predict` returns."""
+        return self.output(net.loss.to_onnx(self, z, net.loss.predictions), self.n_outputs)
 
     def answer(self, estimator: Any, z: str) -> list[Any]:
         """From raw outputs to what the estimator's `predict` and `predict_proba` return."""
