@@ -20,6 +20,7 @@ ORDER = [
     "__main__", "__init__",
     "tabular",
     "sklearn", "onnx", "exchange",
+    "ensemble",
     "network",
     "distributed",
     "callbacks", "plot", "monte_carlo", "saving", "layers",
