@@ -27,7 +27,7 @@ CORE = "src/cydrop/_core"
 SHARED = "cydrop._core._shared"  # Cython's own support code, once instead of once a module
 ONCE = ["cpu"]  # needed before an instruction set is chosen
 PLUMBING = ["_shared", *ONCE]  # no loops over numbers: -O3 only makes them larger
-KERNELS = ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers", "engine"]
+KERNELS = ["xorshift", "dropout", "noise", "activations", "dense", "norms", "losses", "optimizers", "engine", "many"]
 
 X86_TARGETS = {
     "avx2": ["-mavx2", "-mfma", "-mbmi", "-mbmi2", "-mpopcnt"],
@@ -94,7 +94,7 @@ class BuildCore(build_ext):
             return []
         if module in PLUMBING:
             return ["-O2"]
-        if module == "engine":  # it calls kernels: let the compiler decide what is worth a copy at every call
+        if module in ("engine", "many"):  # they call kernels: the compiler decides what is worth a copy at every call
             return ["-DCYTHON_INLINE="]
         return []
 

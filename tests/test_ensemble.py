@@ -277,7 +277,7 @@ def test_each_member_leaves_out_a_fold_which_the_others_never_share(kind):
     for member, history in enumerate(histories):
         held = by[member]
         found = ensemble.networks[member].evaluate(X[held], y[held])
-        assert history.metrics["val_loss"][-1] == pytest.approx(found["loss"], rel=1e-6)
+        assert min(history.metrics["val_loss"]) == pytest.approx(found["loss"], rel=1e-6)
 
 
 def test_folds_have_their_share_of_each_class():
@@ -353,6 +353,39 @@ def test_patience_stops_members_by_the_rows_that_they_hold_out():
     for member, history in enumerate(histories):
         held = (p[member] == oof).all(axis=1)
         assert np.mean((oof[held] - y[held]) ** 2) == pytest.approx(min(history.metrics["val_loss"]), rel=1e-5)
+
+
+def test_without_restore_best_members_end_as_after_their_last_epoch():
+    X, y = data("mse")
+    ensemble = cd.Ensemble(members("mse", 2, optimizer=cd.Adam(0.05)))
+    histories = ensemble.fit(X, y, folds=4, seed=0, epochs=30, restore_best=False, verbose=0)
+    oof, p = ensemble.oof_predictions, ensemble.predict_all(X)
+    for member, history in enumerate(histories):
+        held = (p[member] == oof).all(axis=1)
+        assert np.mean((oof[held] - y[held]) ** 2) == pytest.approx(history.metrics["val_loss"][-1], rel=1e-5)
+        assert history.metrics["val_loss"][-1] > min(history.metrics["val_loss"])
+
+
+def test_callbacks_hear_of_every_member():
+    X, y = data("mse")
+    heard = []
+    callback = cd.callbacks.LambdaCallback(on_epoch_end=lambda network, epoch, metrics: heard.append((network, epoch)))
+    ensemble = cd.Ensemble(members("mse", 2))
+    ensemble.fit(X, y, epochs=2, callbacks=[callback], verbose=0)
+    assert {(id(network), epoch) for network, epoch in heard} == {
+        (id(net), epoch) for net in ensemble for epoch in (1, 2)
+    }
+
+
+def test_a_member_that_diverges_leaves_the_others_alone():
+    X, y = data("mse")
+    networks = members("mse", 2)
+    networks[1].optimizer = cd.SGD(1e30)
+    ensemble = cd.Ensemble(networks)
+    histories = ensemble.fit(X, y, folds=4, seed=0, epochs=3, verbose=0)
+    assert [history.diverged is not None for history in histories] == [False, True, False, False]
+    assert [len(history) for history in histories] == [3, 0, 3, 3]
+    assert np.isfinite(ensemble.oof_predictions).all()
 
 
 def test_a_validation_split_is_held_out_by_all():

@@ -21,6 +21,7 @@ ORDER = [
     "tabular",
     "sklearn", "onnx", "exchange",
     "ensemble",
+    "many",
     "network",
     "distributed",
     "callbacks", "plot", "monte_carlo", "saving", "layers",

@@ -40,6 +40,7 @@ from cydrop.layers import (
     Softplus,
     Tanh,
 )
+from cydrop.many import fit_many
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
 from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -88,6 +89,7 @@ __all__ = [
     "datasets",
     "distributed",
     "exchange",
+    "fit_many",
     "functional",
     "load",
     "losses",

@@ -128,23 +128,14 @@ class Loss(Declaration, ABC):
             Which targets the metrics see. None: all.
         """
 
-    def metric_sums(self, p: Array, y: Array, counted: Array | None = None) -> Doubles:
-        """What `metrics_of` makes the metrics of, once it is added over all rows, for losses that count nothing.
-
-        Parameters
-        ----------
-        p, y, counted
-            As for `metrics`.
-        """
-        return np.zeros(0)
-
     def metrics_of(self, sums: Doubles) -> dict[str, float]:
         """The metrics of all rows.
 
         Parameters
         ----------
-        sums : ndarray
-            The `metric_sums` of some rows, and of the others, added.
+        sums : ndarray of float64, shape (3,)
+            Of a loss of numbers: targets that count, the sum of squared errors, the sum of their magnitudes. Other
+            losses count hits.
         """
         return {}
 
@@ -350,12 +341,9 @@ class _Regression(Loss):
     has_density = False
 
     def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
-        return self.metrics_of(self.metric_sums(p, y, counted))
-
-    def metric_sums(self, p: Array, y: Array, counted: Array | None = None) -> Doubles:
         error = p[:, : y.shape[1]].astype(np.float64) - y
         error = error if counted is None else error[counted]
-        return np.array([error.size, np.sum(error**2), np.sum(np.abs(error))])
+        return self.metrics_of(np.array([error.size, np.sum(error**2), np.sum(np.abs(error))]))
 
     def metrics_of(self, sums: Doubles) -> dict[str, float]:
         targets, squares, magnitudes = (float(total) for total in sums)

@@ -51,6 +51,7 @@ class Engine:
         rates: NDArray[np.float64],
         seconds: float,
         shards: int = 0,
+        loss: float = 0.0,
     ) -> tuple[int, float, int, bool]: ...
     def part_of_batch(
         self,

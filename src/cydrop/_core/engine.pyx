@@ -24,7 +24,7 @@ from cydrop._core.optimizers cimport SPAN
 from cydrop._core.pace cimport DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING
 from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_rows, sample_batches, use_moments
 from cydrop._core.program cimport Program
-from cydrop._core.room cimport Room, lane_of, lay_out
+from cydrop._core.room cimport lane_of, lay_out
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.shards cimport Part, add_parts, part_of
 from cydrop._core.training cimport (
@@ -66,19 +66,6 @@ cdef class Engine:
     loss_kind, loss_option, loss_pair : see losses.pxd
     n_threads : int
     """
-
-    cdef Program program
-    cdef Learner learner
-    cdef Py_ssize_t work        # multiply-adds a row, and elements that passes go over
-    cdef float[::1] parameters, gradients, moment1, moment2
-    cdef float[::1] buffers     # running statistics
-    cdef list numbers           # arrays of operations' sizes
-    cdef float[::1] parameters_before, buffers_before   # at the beginning of a pass: a divergence goes back to them
-    cdef float[::1] statistics  # sums over the shards of a batch, of the buffers' layout
-    cdef double[::1] partial_norms
-    cdef public unsigned long long draws        # training forward passes so far: the step of the next masks
-    cdef public unsigned long long updates      # optimizer updates so far
-    cdef readonly object in_force               # what set_optimizer was called for, None: it never was
 
     def __cinit__(self, plan, *args, **kwargs):
         self.program.ops = <Op*>calloc(max(len(plan.ops), 1), sizeof(Op))
@@ -198,8 +185,9 @@ cdef class Engine:
         const double[:, ::1] rates,         # IN, dropout rates: a row per batch, or one row for all
         double seconds,                     # comes back after the batch in which they are over
         int shards=0,                       # into which each batch is cut, 0: none; the workspace has room for them
+        double loss=0.0,                    # the sum so far: added row by row, wherever stretches end
     ):
-        """Trains from batch `first_batch` on: (next batch, sum of the rows' losses, correct, diverged).
+        """Trains from batch `first_batch` on: (next batch, sum of the rows' losses so far, correct, diverged).
 
         Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
         """
@@ -212,7 +200,7 @@ cdef class Engine:
         with nogil:
             control = exact_floats(self.pool_for(part.rows))
             done = train_batches(&self.program, &ws.room, &self.learner, &data, n, batch_size, first_batch,
-                                 learning_rates, decays, rates, seconds, shards, &self.draws, &self.updates)
+                                 learning_rates, decays, rates, seconds, shards, loss, &self.draws, &self.updates)
             if done.diverged:
                 self.replace_state(self.parameters_before, self.buffers_before, False)
             restore_floats(control)
@@ -401,14 +389,6 @@ cdef class Engine:
 cdef class Workspace:
     """The memory of one run of an engine: batches of up to `capacity` rows, for training, for predictions, or (masked)
     for predictions with dropout; in training with memory for up to `shards` shards."""
-
-    cdef Room room
-    cdef Engine engine
-    cdef readonly Py_ssize_t capacity
-    cdef readonly bint training
-    cdef readonly bint masked
-    cdef readonly int shards    # into how many a batch may be cut
-    cdef object memory
 
     @property
     def first_row(self):

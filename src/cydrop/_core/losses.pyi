@@ -15,6 +15,12 @@ def loss(
     row_correct: NDArray[np.int32],
     n_threads: int,
 ) -> tuple[float, int]: ...
+def errors(
+    z: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    sums: NDArray[np.float64],
+) -> None: ...
 def link(kind: int, z: NDArray[np.float32], n_threads: int) -> None: ...
 def pair_loss(
     option: float,

@@ -346,6 +346,41 @@ def pair_loss(
     return total.loss / <double>rows
 
 
+cdef void add_errors(
+    const float* z, Py_ssize_t z_row, Py_ssize_t rows, const float* targets, Py_ssize_t columns, const float* weights,
+    Errors* sums
+) noexcept nogil:
+    """Adds the errors of rows, in order; `weights`: one a target, of which those above 0 count, or NULL: all do."""
+    cdef Py_ssize_t r, j
+    cdef double d
+    for r in range(rows):
+        for j in range(columns):
+            if weights != NULL and not weights[r * columns + j] > 0:
+                continue
+            d = <double>z[r * z_row + j] - <double>targets[r * columns + j]
+            sums.targets += 1.0
+            sums.squares += d * d
+            sums.magnitudes += d if d >= 0 else -d
+
+
+def errors(
+    const float[:, ::1] z,          # IN, raw outputs, of which the first columns are the predicted numbers
+    const float[:, ::1] targets,    # IN
+    const float[::1] weights,       # IN, one a target, row by row, or empty
+    double[::1] sums,               # INOUT, targets, sum of squared errors, sum of their magnitudes
+):
+    """Adds the errors of some rows, in order, to those of the rows before."""
+    cdef Errors found
+    cdef uint64_t control
+    found.targets, found.squares, found.magnitudes = sums[0], sums[1], sums[2]
+    with nogil:
+        control = exact_floats(1)
+        add_errors(&z[0, 0], z.shape[1], z.shape[0], &targets[0, 0], targets.shape[1],
+                   &weights[0] if weights.shape[0] else NULL, &found)
+        restore_floats(control)
+    sums[0], sums[1], sums[2] = found.targets, found.squares, found.magnitudes
+
+
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
     cdef Py_ssize_t j
     cdef float variance

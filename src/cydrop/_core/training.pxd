@@ -331,16 +331,16 @@ cdef struct Stretch:            # of batches, one after another
 cdef inline Stretch train_batches(
     const Program* p, Room* room, Learner* learner, const Data* data, Py_ssize_t n, Py_ssize_t batch_size,
     Py_ssize_t first_batch, const double[::1] learning_rates, const double[::1] decays, const double[:, ::1] rates,
-    double seconds, int shards, unsigned long long* draws, unsigned long long* updates
+    double seconds, int shards, double loss, unsigned long long* draws, unsigned long long* updates
 ) noexcept nogil:
-    """From a batch of the n rows on, until the batch in which the seconds are over."""
+    """From a batch of the n rows on, until the batch in which the seconds are over. `loss`: the sum so far."""
     cdef Stretch done
     cdef Py_ssize_t batches = (n + batch_size - 1) // batch_size, first, rows
     cdef LossSum one
     cdef Part part
     cdef double begun, now = passing_seconds()
     cdef double deadline = now + seconds
-    done.batch, done.loss, done.correct, done.diverged = first_batch, 0.0, 0, False
+    done.batch, done.loss, done.correct, done.diverged = first_batch, loss, 0, False
     while done.batch < batches:
         begun = now
         room.threads = threads_now(&room.pace, p.n_threads, now)

@@ -22,52 +22,23 @@ cdef class Xorshift:
     """Sixteen lanes of xorshift128+; `words` are 32 uint64: s0 of every lane, then s1 of every lane."""
 
     def __cinit__(self, const uint64_t[::1] words):
-        cdef int lane
         if words.shape[0] != 2 * LANES:
             raise ValueError(f"words must hold {2 * LANES} numbers, got {words.shape[0]}")
-        self.write_state(words, 0)
-        for lane in range(LANES):
-            if words[lane] == 0 and words[LANES + lane] == 0:
-                set_word(&self.lanes, LANES + lane, 1)      # all zero is the fixed point of xorshift
-
-    cdef uint64_t next_word(self) noexcept nogil:
-        cdef uint64_t[LANES] ignored
-        cdef uint64_t word
-        word = get_word(&self.lanes, self.position) + get_word(&self.lanes, LANES + self.position)
-        self.position += 1
-        if self.position == LANES:
-            self.position = 0
-            draw(&self.lanes, ignored)
-        return word
-
-    cdef void fill_words(self, uint64_t* out, Py_ssize_t n) noexcept nogil:
-        cdef Py_ssize_t i = 0
-        while i < n and self.position != 0:
-            out[i] = self.next_word()
-            i += 1
-        while n - i >= LANES:
-            draw(&self.lanes, out + i)
-            i += LANES
-        while i < n:
-            out[i] = self.next_word()
-            i += 1
+        seed_lanes(&self.generator, &words[0])
 
     def read_state(self, uint64_t[::1] words):
         """Writes s0 of every lane, then s1 of every lane; returns the position within the present draw."""
         cdef int word
         for word in range(2 * LANES):
-            words[word] = get_word(&self.lanes, word)
-        return self.position
+            words[word] = get_word(&self.generator.lanes, word)
+        return self.generator.position
 
     def write_state(self, const uint64_t[::1] words, int position):
-        cdef int word
-        for word in range(2 * LANES):
-            set_word(&self.lanes, word, words[word])
-        self.position = position
+        set_state(&self.generator, &words[0], position)
 
     def random_raw(self, uint64_t[::1] out):
         with nogil:
-            self.fill_words(&out[0] if out.shape[0] else NULL, out.shape[0])
+            fill_words(&self.generator, &out[0] if out.shape[0] else NULL, out.shape[0])
 
     def random(self, float[::1] out):
         """out = (word >> 40) * 2^-24"""
@@ -76,7 +47,7 @@ cdef class Xorshift:
         with nogil:
             for i in range(0, n, 256):
                 some = min(<Py_ssize_t>256, n - i)
-                self.fill_words(words, some)
+                fill_words(&self.generator, words, some)
                 for j in range(some):
                     out[i + j] = <float><int32_t>(words[j] >> 40) * <float>5.9604644775390625e-8
 
@@ -87,7 +58,7 @@ cdef class Xorshift:
         with nogil:
             for i in range(0, n, 256):
                 some = min(<Py_ssize_t>256, n - i)
-                self.fill_words(words, some)
+                fill_words(&self.generator, words, some)
                 for j in range(some):
                     out[i + j] = (words[j] >> 32) < threshold
 
@@ -97,30 +68,12 @@ cdef class Xorshift:
         with nogil:
             for i in range(out.shape[0]):
                 out[i] = <float>normal_quantile(
-                    (<double>(self.next_word() >> 12) + 0.5) * 2.220446049250313e-16)
+                    (<double>(next_word(&self.generator) >> 12) + 0.5) * 2.220446049250313e-16)
 
     def permutation(self, int64_t[::1] out):
-        """The numbers 0..n-1, shuffled (Durstenfeld 1964), each swap drawn without bias (Lemire 2019)."""
-        cdef Py_ssize_t i, j, n = out.shape[0]
-        cdef int64_t swap
+        """The numbers 0..n-1 in random order."""
         with nogil:
-            for i in range(n):
-                out[i] = i
-            for i in range(n - 1, 0, -1):
-                j = <Py_ssize_t>self.below(<uint64_t>(i + 1))
-                swap = out[i]
-                out[i] = out[j]
-                out[j] = swap
-
-    cdef uint64_t below(self, uint64_t bound) noexcept nogil:
-        """Uniform on 0..bound-1, bound < 2^32."""
-        cdef uint64_t product = (self.next_word() >> 32) * bound
-        cdef uint64_t refuse
-        if (product & <uint64_t>0xFFFFFFFF) < bound:
-            refuse = ((<uint64_t>1 << 32) - bound) % bound
-            while (product & <uint64_t>0xFFFFFFFF) < refuse:
-                product = (self.next_word() >> 32) * bound
-        return product >> 32
+            permute(&self.generator, &out[0] if out.shape[0] else NULL, out.shape[0])
 
     def jump(self):
         """Advances every lane by 2^64 draws."""
@@ -133,10 +86,10 @@ cdef class Xorshift:
             for bit in range(64):
                 if (JUMP[word] >> bit) & 1:
                     for i in range(2 * LANES):
-                        total[i] ^= get_word(&self.lanes, i)
-                draw(&self.lanes, ignored)
+                        total[i] ^= get_word(&self.generator.lanes, i)
+                draw(&self.generator.lanes, ignored)
         for i in range(2 * LANES):
-            set_word(&self.lanes, i, total[i])
+            set_word(&self.generator.lanes, i, total[i])
 
 
 def mixed(uint64_t z):

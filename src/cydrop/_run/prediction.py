@@ -10,7 +10,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import losses
 from cydrop._run.chunks import Ahead
 from cydrop._run.model import Model
-from cydrop._run.rows import Rows
+from cydrop._run.rows import NO_FLOATS, Rows
 from cydrop._run.team import ALONE, Team
 
 STRETCH_SECONDS = 0.05  # the engine comes back this often, so that Ctrl-C is answered
@@ -82,8 +82,8 @@ def _evaluate(model: Model, data: Rows, n_threads: int, team: Team) -> dict[str,
 def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads: int) -> dict[str, float]:
     """The loss and the metrics of raw outputs of so many units; of many rows piece by piece."""
     rows, step = len(data.X), max(1, EVALUATED // units)
-    counts = bool(data.hit_rate(0))  # else the metrics take the predictions
-    total, hits, sums = np.zeros(1), 0, np.zeros(1)
+    counts = bool(data.hit_rate(0))  # else the metrics are of errors
+    total, hits, sums = np.zeros(1), 0, np.zeros(3)
     for start in range(0, rows, step):
         part = data if step >= rows else data.part(slice(start, start + step))
         z = raw(part.X)
@@ -91,7 +91,6 @@ def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads
         total = np.cumsum(np.concatenate([total, row_losses]))[-1:]  # one after another, as if in one piece
         hits += some
         if not counts:
-            losses.link(data.loss.code, z, n_threads)
-            sums = sums + data.loss.metric_sums(z, part.y, part.counted)
+            losses.errors(z, part.targets, part.weights if part.each else NO_FLOATS, sums)
     metrics = data.hit_rate(hits) if counts else data.loss.metrics_of(sums)
     return {"loss": float(total[0]) / rows} | metrics

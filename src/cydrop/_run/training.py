@@ -127,16 +127,15 @@ class Trainer:
         try:
             while batch < data.batches_of(rows):
                 ahead.reached(batch * data.batch_size)
-                batch, loss, hits, diverged = engine.train(
-                    workspace, data.X, data.labels, data.targets, data.weights, order,
-                    data.batch_size, batch, rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS, shards,
+                batch, total, hits, diverged = engine.train(
+                    workspace, data.X, data.labels, data.targets, data.weights, order, data.batch_size, batch,
+                    rates.learning, rates.decay, rates.drawing, STRETCH_SECONDS, shards, total,
                 )  # fmt: skip
                 if diverged:
                     raise DivergedError(epoch, batch + 1)
                 last = min(data.batch_size, rows - (batch - 1) * data.batch_size)
                 in_force = rates.drawing[min(batch, len(rates.drawing)) - 1]
                 core.passes.remember(model, last * model.loss.copies, (), list(in_force))
-                total += loss
                 correct += hits
         except BaseException:  # an interrupt: was the last update a good one?
             engine.end_pass()

@@ -15,8 +15,8 @@ from cydrop._base.arrays import Floats
 from cydrop._run.core import core_of
 from cydrop._run.prediction import evaluated
 from cydrop.ensemble import _members, _sampling, _training
-from cydrop.ensemble._fit_many import fit_many
 from cydrop.history import History
+from cydrop.many import fit_many
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network, of_core
 
@@ -105,15 +105,19 @@ class Ensemble:
         epochs: int = 10,
         batch_size: int = 128,
         patience: int | None = None,
+        restore_best: bool = True,
         sample_weight: ArrayLike | None = None,
         n_threads: int | None = None,
+        executor: Any = None,
+        callbacks: Any = (),
         verbose: int | None = None,
     ) -> list[History]:
-        """Trains all members: on all rows, on bootstrap samples (Breiman 1996), or each without a fold.
+        """Trains all members at once (`cydrop.fit_many`): on all rows, on bootstrap samples (Breiman 1996), or each
+        without a fold. Each ends with the bits that `Network.fit` would give on its rows.
 
         Rows that a member does not train on are its validation rows. Afterwards `oof_predictions` has what the members
-        make of rows that they have not seen: an honest estimate of how good they are, each for itself, on the rows
-        that train. With `patience` it is a little too good, since those rows decided when to stop.
+        make of rows that they did not train on, which tells how good they are. It is a little too good where those rows
+        chose the epoch, with `restore_best`.
 
         Parameters
         ----------
@@ -133,22 +137,23 @@ class Ensemble:
         epochs : int >= 1
         batch_size : int >= 1
         patience : int >= 1 or None
-            A member stops after so many epochs without a lower loss of its validation rows, and goes back to its best
-            epoch. None: all take all epochs.
-        n_threads : int or None
-            None takes that of each network.
-        verbose : int or None
-            As for `Network.fit`.
+            A member stops after so many epochs without a lower loss of its validation rows. None: all take all epochs.
+        restore_best : bool
+            Whether each member goes back to the epoch with the lowest loss of its validation rows, where it has any.
+        n_threads, executor, callbacks, verbose
+            As for `fit_many`.
 
         Returns
         -------
         list of History
-            One for each member, also kept as its `history`.
+            One for each member, also kept as its `history`. A member that diverges is told there, as `fit_many` does.
 
         Raises
         ------
         ValueError, TypeError
             For unusable arguments, before anything is changed.
+        RuntimeError, KeyboardInterrupt
+            As for `fit_many`.
         """
         first = core_of(self._networks[0])
         bootstrap = checks.flag("bootstrap", bootstrap)
@@ -176,8 +181,8 @@ class Ensemble:
         self.oof_predictions = None
         histories = fit_many(
             self._networks, rows, data.y, rows=shares.rows, validation_rows=shares.held, epochs=epochs,
-            batch_size=batch_size, patience=patience, restore_best=patience is not None, sample_weight=sample_weight,
-            n_threads=n_threads, verbose=verbose,
+            batch_size=batch_size, patience=patience, restore_best=restore_best, sample_weight=sample_weight,
+            n_threads=n_threads, executor=executor, callbacks=callbacks, verbose=verbose,
         )  # fmt: skip
         self.oof_predictions = _training.out_of_fold(self._networks, data, shares, data.loss)
         return histories

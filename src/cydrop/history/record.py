@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from cydrop.errors import DivergedError
 from cydrop.history.direction import best_epoch, lower_is_better
 
 __all__ = ["History"]
@@ -24,6 +25,8 @@ class History:
         scheduled layer (`"2.rate"`, `"0.std"`, `"1.drop_connect"`, by its place in the list; its last value in the
         epoch), `seconds` of training, validation not included; and what callbacks put into their `metrics`. A metric
         that begins late is NaN before.
+    diverged : DivergedError or None
+        Where a network diverged that `fit_many` trained; `fit` raises the error instead. Files do not keep it.
 
     Examples
     --------
@@ -36,6 +39,8 @@ class History:
 
     `pandas.DataFrame(history.metrics)` is a table with a row per epoch.
     """
+
+    diverged: DivergedError | None = None
 
     def __init__(self, metrics: dict[str, list[float]] | None = None) -> None:
         self.metrics: dict[str, list[float]] = {} if metrics is None else metrics
@@ -121,7 +126,8 @@ class History:
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.metrics.items() if values)
-        return f"History({len(self)} epoch{'' if len(self) == 1 else 's'}{'; last: ' + last if last else ''})"
+        ended = "" if self.diverged is None else f"; diverged in epoch {self.diverged.epoch}"
+        return f"History({len(self)} epoch{'' if len(self) == 1 else 's'}{'; last: ' + last if last else ''}{ended})"
 
     def plot(self, ax: Any = None, *, metric: str = "loss") -> Any:
         """Draws a metric over the epochs: in training, in training with dropout off, and in validation.

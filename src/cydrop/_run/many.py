@@ -1,0 +1,253 @@
+"""Many networks at once: one thread a network, and no Python between two networks or two epochs of one.
+
+    OneOfMany        a core with its rows, and where its training stands           _core.many.Training
+    train            stretch, stretch, ... until every network is where it should pause
+    train_halving    the best third (half, ...) of the networks goes on to three times (twice, ...) the epochs, ...
+
+What comes out of each is what `fit` alone gives, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop._base import seeding
+from cydrop._core import many
+from cydrop._run.core import Core
+from cydrop._run.prediction import STRETCH_SECONDS
+from cydrop._run.rates import Rates
+from cydrop._run.rows import Rows
+from cydrop.errors import DivergedError
+
+MONITORS = many.SCORES
+
+
+@dataclass(eq=False, frozen=True, repr=False)
+class ManyJob:
+    """What is asked for of one network, checked.
+
+    Attributes
+    ----------
+    data, held : Rows, Rows or None
+        What the rows are taken from; all networks may have the same.
+    rows, held_rows : ndarray of int64
+        Which of them, empty: all.
+    monitor : str
+        One of MONITORS: by what an epoch is the best, and a network better than another.
+    ties : "first" or "last"
+        Which of equally good epochs is the best one.
+    """
+
+    data: Rows
+    held: Rows | None
+    rows: NDArray[np.int64]
+    held_rows: NDArray[np.int64]
+    epochs: int
+    batch_size: int
+    patience: int | None = None
+    restore_best: bool = True
+    monitor: str = "val_loss"
+    ties: str = "first"
+    drop_last: bool = False
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.rows) or len(self.data.X)
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows that an epoch trains on."""
+        size = min(self.batch_size, self.n_rows)
+        return self.n_rows - self.n_rows % size if self.drop_last else self.n_rows
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch."""
+        return -(-self.epoch_rows // min(self.batch_size, self.n_rows))
+
+
+class OneOfMany:
+    """One network that is trained beside others.
+
+    Parameters
+    ----------
+    core : Core
+        Built; its turn is this thread's.
+    job : ManyJob
+
+    Attributes
+    ----------
+    goal : int
+        Epochs after which it pauses.
+    by_epochs : bool
+        Whether it pauses after each, so that somebody can be told.
+    stopped : bool
+        Whether somebody has ended its training.
+    """
+
+    def __init__(self, core: Core, job: ManyJob) -> None:
+        self.core, self.job = core, job
+        self._epochs_before, self._told = core.epochs, 0
+        self._diverged: DivergedError | None = None
+        self.goal, self.by_epochs, self.stopped = job.epochs, False, False
+        self.training = self._begun()
+
+    def _begun(self) -> many.Training:
+        """The training of the core as it is now."""
+        core, job = self.core, self.job
+        self._model = model = core.made("fit_many")
+        steps = range(job.epochs * job.batches) if core.rates_change() else range(1)
+        self._rates: Rates = core.rates([step / (job.epochs * job.batches) for step in steps])
+        self._in_force = core.optimizer
+        keep = [(draw.op, 1.0 - draw.layer.rate_at(1.0)) for draw in model.plan.vanilla_draws]
+        return many.Training(
+            model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
+            job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self._rates,
+            np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self._epochs_before,
+            np.array([op for op, _ in keep], dtype=np.int32), np.array([share for _, share in keep], dtype=np.float32),
+            bool(job.data.hit_rate(0)), MONITORS.index(job.monitor), job.ties == "last", job.patience or 0,
+            job.restore_best, job.epochs,
+        )  # fmt: skip
+
+    def renew_if_changed(self) -> None:
+        """Goes on with another optimizer, rates or loss, where there are any."""
+        if self.core.model is not self._model or self.core.optimizer is not self._in_force:
+            before = self.training
+            self.training = self._begun()
+            self.training.go_on_from(before.state())
+
+    def busy(self) -> bool:
+        """Whether there is something to do, for which it is made ready."""
+        training = self.training
+        training.limit = min(self.goal, training.epoch + 1) if self.by_epochs else self.goal
+        return not (self.stopped or training.pauses)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended for good, as far as it can know."""
+        return self.stopped or self.training.ended != "goes on" or self.training.epoch == self.job.epochs
+
+    @property
+    def diverged(self) -> DivergedError | None:
+        """Where it diverged, if it did."""
+        if self._diverged is None and self.training.ended == "diverged":
+            batch = min(self.training.batch + 1, self.job.batches)
+            self._diverged = DivergedError(self._epochs_before + self.training.epoch + 1, batch)
+        return self._diverged
+
+    @property
+    def score(self) -> float:
+        """The best so far, or, where the best epoch is not put back, the last; less is better."""
+        if self.job.restore_best:
+            return self.training.best[0]
+        done = self.training.epoch
+        last = float(self.training.record[done - 1, many.RECORD.index("score")]) if done else np.inf
+        return last if last == last else np.inf
+
+    def tell(self) -> list[dict[str, float]]:
+        """Puts the epochs that have ended since into the history, and returns their metrics."""
+        found = []
+        while self._told < self.training.epoch:
+            metrics = self._metrics(self._told)
+            self.core.finish_epoch(metrics)
+            self._told += 1
+            found.append(metrics)
+        return found
+
+    def _metrics(self, epoch: int) -> dict[str, float]:
+        """Of an epoch, counted from 0, as `fit` has them."""
+        core, job = self.core, self.job
+        record = dict(zip(many.RECORD, self.training.record[epoch].tolist(), strict=True))
+        metrics = {"loss": record["loss"] / job.epoch_rows}
+        metrics |= job.data.hit_rate(int(record["correct"]), job.rows)
+        step = (epoch + 1) * job.batches - 1 if len(self._rates.learning) > 1 else 0
+        if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
+            metrics["learning_rate"] = float(self._rates.learning[step])
+        if callable(core.optimizer.weight_decay):
+            metrics["weight_decay"] = float(self._rates.decay[step])
+        for draw, rate in zip(self._model.plan.draws, self._rates.drawing[step], strict=True):
+            if callable(draw.layer.rate_value):
+                metrics[f"{draw.place}.{draw.layer.rate_name}"] = float(rate)
+        metrics["seconds"] = record["seconds"]
+        if job.held is not None:
+            found = job.held.hit_rate(int(record["val_correct"]), job.held_rows)
+            if not found:
+                sums = [record[name] for name in ("val_targets", "val_squares", "val_magnitudes")]
+                found = job.held.loss.metrics_of(np.array(sums))
+            metrics |= {f"val_{name}": value for name, value in {"loss": record["val_loss"], **found}.items()}
+        return metrics
+
+    def finish(self) -> None:
+        """Ends training, wherever it stands: the history is whole, and the best epoch is put back."""
+        self.training.finish()
+        self.tell()
+        self.core.history.diverged = self.diverged
+        step = self.training.epoch * self.job.batches + self.training.batch - 1
+        if step < 0:
+            return
+        rates = self._rates.drawing[step if len(self._rates.drawing) > 1 else 0]
+        size = min(self.job.batch_size, self.job.n_rows)
+        batch = step % self.job.batches
+        last = min(size, self.job.epoch_rows - batch * size)
+        self.core.passes.remember(self._model, last * self._model.loss.copies, (), list(rates))
+
+
+def _arrays(rows: Rows) -> tuple[Any, ...]:
+    return rows.X, rows.labels, rows.targets, rows.weights
+
+
+Tell = Callable[[Sequence[OneOfMany]], None]  # what becomes of the networks, after every stretch
+
+
+def train(members: Sequence[OneOfMany], n_threads: int, tell: Tell) -> None:
+    """Trains networks until all of them pause; `tell` may let some go on."""
+    while busy := [member for member in members if member.busy()]:
+        many.train([member.training for member in busy], n_threads, STRETCH_SECONDS)
+        tell(busy)
+
+
+def train_halving(members: Sequence[OneOfMany], eta: int, n_threads: int, tell: Tell) -> list[int]:
+    """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the members went on to the end.
+
+    Of n members n / eta^k, rounded down, and at least one, go on after the k-th rung; the rungs are at E / eta^s, ...,
+    E / eta, E epochs, rounded up. Equally good ones go on in their order.
+    """
+    most = max(member.job.epochs for member in members)
+    left = list(range(len(members)))
+    for rung, survivors in rungs(len(members), most, eta):
+        for place in left:
+            members[place].goal = rung
+        train([members[place] for place in left], n_threads, tell)
+        left = sorted(sorted(left, key=lambda place: (members[place].score, place))[:survivors])
+    return left
+
+
+def rungs(count: int, epochs: int, eta: int) -> list[tuple[int, int]]:
+    """(epochs, how many go on after them) for each rung; after the last one all that are there."""
+    steps = 0
+    while eta ** (steps + 1) <= count and eta ** (steps + 1) <= epochs:
+        steps += 1
+    found = []
+    for step in range(steps + 1):
+        share = eta ** (steps - step)
+        found.append((-(-epochs // share), max(1, count // eta ** (step + 1)) if step < steps else count))
+    return found
+
+
+def finish_all(members: Sequence[OneOfMany]) -> None:
+    """Every network is whole, even if Ctrl-C comes once more meanwhile."""
+    left, interrupt = list(members), None
+    while left:
+        try:
+            while left:
+                left[-1].finish()
+                left.pop()
+        except KeyboardInterrupt as again:
+            interrupt = again
+    if interrupt is not None:
+        raise interrupt

@@ -1,0 +1,262 @@
+"""`fit_many`: checks what it is given, and hands it to what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cydrop._base import checks, threads
+from cydrop._core import cpu
+from cydrop._run.core import Core, core_of
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, finish_all, train, train_halving
+from cydrop._run.rows import Rows, checked_rows
+from cydrop.callbacks import Callback, Notifier, checked
+from cydrop.history import History
+from cydrop.many._arguments import checked_networks, one_each, others, row_numbers
+from cydrop.many._progress import Progress, progress_for
+from cydrop.network import Network
+
+__all__ = ["fit_many"]
+
+
+def fit_many(
+    networks: Sequence[Network],
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    rows: Any = None,
+    validation_rows: Any = None,
+    epochs: int | Sequence[int] = 10,
+    batch_size: int | Sequence[int] = 128,
+    patience: int | Sequence[int | None] | None = None,
+    restore_best: bool = True,
+    halving: int | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+    executor: Any = None,
+    callbacks: Any = (),
+    verbose: int | None = None,
+    monitor: str | None = None,
+    ties: str = "first",
+) -> list[History]:
+    """Trains many networks at once, one thread a network; each ends with the bits that `fit` alone would give.
+
+    Any mix of networks will do: other widths, depths, layers, rates, optimizers, losses of the same kind of target. The
+    threads walk through the list without Python between two networks or two epochs, and share X and y, of which no
+    network has a copy. The order of networks and the number of threads change no bits, nor does what becomes of others.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        Each of them once. What they have learned before is where they begin.
+    X, y
+        As for `Network.fit`; y for the losses of all networks. Rows of a memory-mapped file are shuffled as those in
+        memory are: `fit(shuffle="rows")`.
+    rows : sequence of index arrays, an index array, or None
+        The rows of X that each network trains on, as numbers (a row may come several times: a bootstrap sample) or as a
+        mask; an entry for each network, None for all rows. An array of numbers is for all networks. None: all rows, or
+        all that are not among the `validation_rows`.
+    validation_rows : sequence of index arrays, an index array, or None
+        The rows of X by which each network is judged after every epoch.
+    epochs, batch_size : int >= 1, or a sequence with one for each network
+    patience : int >= 1 or None, or a sequence with one for each network
+        Epochs without a better score after which a network has finished (Prechelt 1998). None: it never is.
+    restore_best : bool
+        Whether each network ends as after its best epoch, where there are `validation_rows`. A network that diverges or
+        is interrupted does too.
+    halving : int >= 2 or None
+        Successive halving by epochs (Jamieson and Talwalkar 2016): with 3 the best third of the networks goes on to
+        three times the epochs, the best third of those again, and so on, until those that are left have trained for all
+        `epochs`. Of n networks and E epochs, all train for about E / n epochs (rounded up), or for one where there are
+        more networks than epochs. The others stay as they are then.
+    sample_weight : array-like or None
+        As for `fit`, of the rows of X; a network's validation rows are weighted by it as well.
+    n_threads : int or None
+        Threads for all networks together; None takes what the machine grants. The networks' own numbers stay.
+    executor : concurrent.futures.Executor or None
+        Where the networks are trained, instead of in this process: a process pool,
+        `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X and y are sent to each worker once.
+    callbacks : sequence of callbacks, or callable
+        Told of every network, in this thread. A callback that keeps something of one network (`EarlyStopping`,
+        `Checkpoint`, ...) must not serve several: give a function that is called with each network and returns its own
+        callbacks.
+    verbose : int or None
+        0 is silent, 1 prints how many networks are done and the best score so far (a tqdm bar where tqdm is installed
+        and a terminal is attached), None is 1 where a terminal is attached.
+    monitor : "val_loss", "val_accuracy", "val_rmse", "val_mae", "loss", or None
+        The score: which epoch is the best, and which network is. None is "val_loss", and "loss" without
+        `validation_rows`. Where the networks have losses that cannot be compared, choose another.
+    ties : "first" or "last"
+        Which of equally good epochs is the best one.
+
+    Returns
+    -------
+    list of History
+        One a network, of all its epochs. `History.diverged` is the `DivergedError` of a network whose loss or
+        parameters stopped being finite: it is as after its last finished epoch, or its best one, and the others went
+        on. With `halving` the longest histories are those of the networks that went on to the end.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For unusable arguments, before anything is changed.
+    RuntimeError
+        While another thread trains, changes or saves one of the networks.
+    KeyboardInterrupt
+        After Ctrl-C, which is answered between two steps. Every network is as after its last step, or its best epoch,
+        and can be used; its history has the epochs that it finished.
+
+    Examples
+    --------
+    >>> import cydrop as cd
+    >>> X, y, X_test, y_test = cd.datasets.load_optdigits()
+    >>> networks = [
+    ...     cd.Network([cd.Dense(32, activation="relu"), cd.Dropout(rate), cd.Dense(10)], seed=0)
+    ...     for rate in (0.0, 0.2, 0.4)
+    ... ]
+    >>> held_out = range(0, len(X), 5)
+    >>> histories = cd.fit_many(networks, X, y, validation_rows=held_out, epochs=3, verbose=0)
+    >>> [len(history) for history in histories]
+    [3, 3, 3]
+    """
+    found = checked_networks(networks)
+    checks.flag("restore_best", restore_best)
+    checks.one_of("ties", ties, ("first", "last"))
+    eta = None if halving is None else checks.integer("halving", halving, 2)
+    count = threads.resolve(n_threads)
+    counts = one_each("epochs", epochs, len(found), lambda name, value: checks.integer(name, value, 1))
+    sizes = one_each("batch_size", batch_size, len(found), lambda name, value: checks.integer(name, value, 1))
+    waits = one_each(
+        "patience", patience, len(found),
+        lambda name, value: None if value is None else checks.integer(name, value, 1),
+    )  # fmt: skip
+    told = _callbacks_for(callbacks)
+    if not found:
+        return []
+    with ExitStack() as turns:
+        cores = [core_of(network) for network in found]
+        for core in cores:
+            turns.enter_context(core.turn)
+        data = Shared(cores, X, y, sample_weight)
+        chosen = row_numbers("rows", rows, len(found), data.n)
+        held = row_numbers("validation_rows", validation_rows, len(found), data.n)
+        score = _monitor(monitor, held, waits, cores)
+        jobs = []
+        for place, core in enumerate(cores):
+            own = chosen[place]
+            if rows is None and len(held[place]):
+                own = others(held[place], data.n)
+                if not len(own):
+                    raise ValueError("validation_rows are all rows of X: none is left to train on; give rows= too")
+            some = data.of(core)
+            judged = some if len(held[place]) else None
+            keeps = restore_best and (judged is not None or monitor is not None)
+            job = ManyJob(
+                some, judged, own, held[place], counts[place], sizes[place], waits[place], keeps, score, ties
+            )  # fmt: skip
+            core.check_rates()
+            core.check_batches(replace(some, batch_size=min(job.batch_size, job.n_rows)))
+            jobs.append(job)
+        for core in cores:
+            core.built_for(data.X.shape[1])
+        members = [OneOfMany(core, job) for core, job in zip(cores, jobs, strict=True)]
+        _train(found, members, eta, count, told, progress_for(verbose, len(found), score))
+    return [network.history for network in found]
+
+
+class Shared:
+    """X and y for networks that may have different losses: checked once for each kind of loss and number of units."""
+
+    def __init__(self, cores: Sequence[Core], X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        self.X = cores[0].inputs(X)
+        self.n = len(self.X)
+        self._y, self._weight = y, sample_weight
+        self._known: dict[tuple[Any, ...], Rows] = {}
+
+    def of(self, core: Core) -> Rows:
+        """The rows for a network."""
+        core.inputs(self.X)
+        units = core.plan_for(self.X.shape[1]).n_outputs
+        key = type(core.loss), units
+        if key not in self._known:
+            self._known[key] = checked_rows(core.loss, units, self.X, self._y, self._weight, self.n)
+        same = self._known[key]
+        return replace(same, loss=core.loss)
+
+
+def _monitor(
+    monitor: Any, held: Sequence[NDArray[np.int64]], patience: Sequence[int | None], cores: Sequence[Core]
+) -> str:
+    """By what an epoch is the best."""
+    judged, given = all(len(rows) for rows in held), monitor is not None
+    if not given:
+        monitor = "val_loss" if judged else "loss"
+    checks.one_of("monitor", monitor, MONITORS)
+    if not judged and monitor != "loss":
+        raise ValueError(f"monitor={monitor!r} needs validation_rows, for every network")
+    if not judged and any(patience) and not given:
+        raise ValueError("patience needs validation_rows; for that of the training loss give monitor='loss'")
+    for place, core in enumerate(cores):
+        counts = core.loss.hit_rate(0, 1, 1)
+        missing = monitor == "val_accuracy" if not counts else monitor in ("val_rmse", "val_mae")
+        if missing:
+            raise ValueError(f"monitor={monitor!r}: there is none with the loss {core.loss.name} of networks[{place}]")
+    return str(monitor)
+
+
+def _callbacks_for(given: Any) -> Callable[[Network], list[Callback]]:
+    """The callbacks of a network."""
+    if callable(given) and not isinstance(given, Callback):
+        return lambda network: checked(given(network))
+    same = checked(given)
+    return lambda network: same
+
+
+def _train(
+    networks: Sequence[Network], members: Sequence[OneOfMany], eta: int | None, n_threads: int,
+    callbacks_for: Callable[[Network], list[Callback]], progress: Progress,
+) -> None:  # fmt: skip
+    """All stretches, with what is told in between; at the end, whatever happened, every network is whole."""
+    notifiers: dict[OneOfMany, tuple[Network, Notifier]] = {}
+
+    def tell(going: Sequence[OneOfMany]) -> None:
+        for member in going:
+            if member in notifiers:
+                _tell_callbacks(member, *notifiers[member])
+        progress.show(members)
+
+    try:
+        with ExitStack() as open_ones:
+            try:
+                for network, member in zip(networks, members, strict=True):
+                    network.stop_training, network.training_rows = False, member.job.n_rows
+                    own = callbacks_for(network)
+                    member.by_epochs = bool(own)
+                    if own:
+                        notifier = open_ones.enter_context(Notifier(own, network, member.job.epochs))
+                        notifiers[member] = network, notifier
+                        member.stopped = network.stop_training
+                        member.renew_if_changed()
+                if eta is None:
+                    train(members, n_threads, tell)
+                else:
+                    train_halving(members, eta, n_threads, tell)
+            finally:
+                finish_all(members)
+    finally:
+        progress.close(members)
+        if n_threads > 1:
+            cpu.rest_threads()
+
+
+def _tell_callbacks(member: OneOfMany, network: Network, notifier: Notifier) -> None:
+    """Of the epoch that has ended, if one has."""
+    for metrics in member.tell():
+        notifier.epoch_ended(member.core.epochs, metrics)
+        member.stopped = network.stop_training
+        member.renew_if_changed()
