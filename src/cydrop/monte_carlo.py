@@ -33,6 +33,7 @@ __all__ = [  # noqa: RUF022 (in the order of this file)
     "MonteCarlo",
     "quantile_levels",
     "of_entropies",
+    "mixture",
     "Tally",
     "LogLikelihood",
     "predict_mc",
@@ -130,6 +131,15 @@ def of_entropies(total: NDArray[Any], average: NDArray[Any]) -> dict[str, NDArra
     }  # fmt: skip
 
 
+def mixture(loss: losses.Loss, mean: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What `predict` gives, of a mixture of predictions with this mean and variance: the mean; where the predictions
+    are means and variances, the mean and the variance of the mixture."""
+    if loss.noise(mean) is None:
+        return mean
+    center, variance = loss.moments(mean, spread)
+    return np.concatenate([center, np.minimum(variance, np.finfo(np.float32).max)], axis=1)
+
+
 class Tally:
     """Mean, spread and, if wanted, entropies of predictions of shape (n, units), in float64 (Welford 1962)."""
 
@@ -175,11 +185,8 @@ class Tally:
         )
 
     def prediction(self) -> NDArray[np.float64]:
-        """What `predict` gives, of the mixture of what was tallied: the mean; where it is of means and variances, the
-        mean and the variance of the mixture."""
-        if self.loss.noise(self.mean) is None:
-            return self.mean
-        return np.concatenate(self.loss.moments(self.mean, self.squares / self.count), axis=1)
+        """What `predict` gives, of the mixture of what was tallied."""
+        return mixture(self.loss, self.mean, self.squares / self.count)
 
 
 class LogLikelihood:

@@ -215,7 +215,7 @@ class Ensemble:
         rows = _members.inputs(self._networks, X)
         size = None if batch_size is None else checks.integer("batch_size", batch_size, 1)
         found = _members.models(self._networks, rows.shape[1])
-        return _members.single(_members.mean(found, rows, self.n_threads, size).prediction())
+        return _members.mean(found, rows, self.n_threads, size).prediction().astype(np.float32)
 
     def predict_all(self, X: ArrayLike, *, batch_size: int | None = None) -> Floats:
         """What each member predicts, dropout off.
@@ -312,7 +312,7 @@ class Ensemble:
 
         def raw(rows: Floats) -> Floats:
             prediction = _members.mean(found, rows, self.n_threads).prediction()
-            return _members.single(data.loss.inverse_link(prediction))
+            return data.loss.inverse_link(prediction).astype(np.float32)
 
         return evaluated(raw, found[0].plan.n_outputs, data, self.n_threads)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from cydrop._base.arrays import Floats
@@ -15,8 +14,6 @@ from cydrop._run.prediction import predict
 from cydrop.losses import Loss
 from cydrop.monte_carlo import Tally
 from cydrop.network import Network
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def checked(networks: Any) -> tuple[Network, ...]:
@@ -93,8 +90,3 @@ def mean(found: Sequence[Model], rows: Floats, n_threads: int, batch_size: int |
     for number, model in enumerate(found):
         tally.add(number, 0, predict(model, rows, True, batch_size)[None])
     return tally
-
-
-def single(prediction: np.ndarray[Any, Any]) -> Floats:
-    """In float32; variances are at most its largest number."""
-    return np.asarray(np.minimum(prediction, LARGEST), dtype=np.float32)

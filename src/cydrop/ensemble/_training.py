@@ -12,8 +12,8 @@ from cydrop import xorshift
 from cydrop._base import seeding
 from cydrop._base.arrays import Floats
 from cydrop._run.rows import Rows
-from cydrop.ensemble._members import single
 from cydrop.losses import Loss
+from cydrop.monte_carlo import mixture
 from cydrop.network import Network
 
 Index = NDArray[np.int64]
@@ -70,20 +70,13 @@ def out_of_fold(members: Sequence[Network], data: Rows, shares: Shares, loss: Lo
     """The mixture, for each row, of the members that did not train on it; NaN where there is none."""
     if shares.held is None:
         return None
-    mean: NDArray[np.float64] | None = None
-    for member, held in zip(members, shares.held, strict=True):
-        prediction = member.predict(data.X[held]).astype(np.float64)
-        if mean is None:
-            mean = np.zeros((len(data.X), prediction.shape[1]))
-            squares, counts = np.zeros_like(mean), np.zeros((len(data.X), 1))
-        counts[held] += 1.0
-        change = prediction - mean[held]  # Welford (1962)
-        mean[held] += change / counts[held]
-        squares[held] += change * (prediction - mean[held])
-    assert mean is not None
-    with np.errstate(invalid="ignore"):
-        spread = squares / counts  # NaN where there is none
-    seen = np.where(counts > 0, mean, np.nan)
-    if loss.noise(seen) is None:
-        return single(seen)
-    return single(np.concatenate(loss.moments(seen, spread), axis=1))
+    units = members[0].predict(data.X[:1]).shape[1]
+    mean, squares, counts = np.zeros((len(data.X), units)), np.zeros((len(data.X), units)), np.zeros((len(data.X), 1))
+    with np.errstate(invalid="ignore", over="ignore"):  # of rows that no one left out, and of members near divergence
+        for member, held in zip(members, shares.held, strict=True):
+            prediction = member.predict(data.X[held]).astype(np.float64)
+            counts[held] += 1.0
+            change = prediction - mean[held]  # Welford (1962)
+            mean[held] += change / counts[held]
+            squares[held] += change * (prediction - mean[held])
+        return mixture(loss, np.where(counts > 0, mean, np.nan), squares / counts).astype(np.float32)
