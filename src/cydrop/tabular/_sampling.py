@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop.layers import Dropout
-from cydrop.monte_carlo import MonteCarlo, quantile_levels
+from cydrop.monte_carlo import MonteCarlo, of_entropies, quantile_levels
 from cydrop.network import Network
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._training import Part
@@ -78,19 +78,18 @@ def _summary(drawn: Doubles, levels: Doubles | None, keep: bool, classes: bool) 
     spread small."""
     mean = drawn.mean(axis=0)
     unit = max(1.0, float(np.abs(mean).max()) / 1e100)  # squares stay finite
+    std = unit * np.sqrt((((drawn - mean) / unit) ** 2).mean(axis=0))
     result: dict[str, Any] = {
         "mean": mean,
-        "std": unit * np.sqrt((((drawn - mean) / unit) ** 2).mean(axis=0)),
-        "entropy": None,
-        "mutual_information": None,
+        "std": std,
         "quantiles": None if levels is None else np.quantile(drawn, levels, axis=0),
         "samples": drawn if keep else None,
     }
     if classes:
-        result["entropy"] = _entropy(mean)
-        average = np.mean([_entropy(sample) for sample in drawn], axis=0)
-        result["mutual_information"] = np.maximum(result["entropy"] - average, 0.0)
-    return result
+        return result | of_entropies(_entropy(mean), np.mean([_entropy(sample) for sample in drawn], axis=0))
+    with np.errstate(over="ignore"):  # of targets beyond 1e154 the square is infinite
+        variance = std**2
+    return result | {"total": variance, "epistemic": variance}
 
 
 def _entropy(p: Doubles) -> Doubles:
