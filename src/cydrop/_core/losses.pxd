@@ -22,3 +22,6 @@ cdef LossSum pair_pass(
     int32_t* row_correct, int n_threads) noexcept nogil
 cdef LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil
+# what members predict together: z has `z_member` floats from one to the next, its rows are `units` apart; it is lost
+cdef void mix_rows(
+    int kind, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out) noexcept nogil

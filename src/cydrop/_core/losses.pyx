@@ -22,6 +22,7 @@ from cydrop._core.cross_entropy cimport (
 )
 from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, sigmoid32
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.mixture cimport mean_of_gaussians, mean_of_members, mean_of_sigmoid, mean_of_softmax
 from cydrop._core.r_drop cimport pair_row
 from cydrop._core.serial cimport SERIAL_PASS
 from cydrop._core.tally cimport SPAN, entropy_rows, tally_span
@@ -370,6 +371,22 @@ cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ss
     while r < rows:
         link_row(kind, z + r * z_row, units)
         r += 1
+
+
+cdef void mix_rows(
+    int kind, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out
+) noexcept nogil:
+    """What members predict together, as raw outputs; theirs are lost."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        if kind == CROSS_ENTROPY:
+            mean_of_softmax(z + r * units, z_member, members, units, out + r * units)
+        elif kind == BINARY_CROSS_ENTROPY:
+            mean_of_sigmoid(z + r * units, z_member, members, units, out + r * units)
+        elif kind == GAUSSIAN_NLL:
+            mean_of_gaussians(z + r * units, z_member, members, units, out + r * units)
+        else:
+            mean_of_members(z + r * units, z_member, members, units, out + r * units)
 
 
 def link(int kind, float[:, ::1] z, int n_threads):

@@ -74,7 +74,7 @@ class Rows:
         """Which targets the metrics see, of the shape of the targets: those whose own weight is not 0. None: all."""
         return self.weights.reshape(self.targets.shape) > 0 if self.each else None
 
-    def hit_rate(self, hits: int, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
+    def hit_rate(self, hits: float, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
         """The accuracy of classifiers: the share that was hit of the rows in this order (empty: of all), or, for binary
         targets, of these."""
         rows, counted = len(order) or len(self.X), self.counted
