@@ -211,7 +211,9 @@ def _taken_apart(net: Any) -> tuple[Any, Any]:
     if estimators is not None and isinstance(last, estimators.MLPClassifier | estimators.MLPRegressor):
         sys.modules["sklearn.utils.validation"].check_is_fitted(last, "network_")
         return steps, last
-    if tables is not None and isinstance(last, tables.RealMLPClassifier | tables.RealMLPRegressor):
+    if tables is not None and isinstance(
+        last, tables.RealMLPClassifier | tables.RealMLPRegressor | tables.TabMClassifier | tables.TabMRegressor
+    ):
         sys.modules["sklearn.utils.validation"].check_is_fitted(last, "parts_")
         return steps, last
     if not isinstance(last, Network | Ensemble) or last is not net:

@@ -94,7 +94,8 @@ class TableEstimator(BaseEstimator, ABC):
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
-        Each network makes an equal share of the samples, so that the spread contains how much the networks differ.
+        Each network makes an equal share of the samples, so that the spread contains how much the networks differ. A
+        sample of TabM is the prediction of one of its members, each in turn: how much they differ is in the spread too.
 
         Parameters
         ----------
@@ -107,9 +108,9 @@ class TableEstimator(BaseEstimator, ABC):
         quantiles : array-like of numbers in [0, 1], or None
             Which quantiles of the samples `.quantiles` holds.
         rate : float in [0, 1] or None
-            Probability of dropping. None takes `dropout`, the rate of the first half of training (at its end the rate
-            has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no dropout:
-            only networks differ.
+            Probability of dropping. None takes `dropout`, in RealMLP the rate of the first half of training (at its end
+            the rate has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no
+            dropout: only networks differ, and the members of TabM.
 
         Returns
         -------
