@@ -56,7 +56,7 @@ cdef inline void load(
 ) noexcept nogil:
     """Rows start..start+rows of the order; x becomes the batch's memory, or the rows where they lie. Two copies: every
     row twice, the second ones after the first; where there are shards (Step has their bounds), within each."""
-    cdef Py_ssize_t r, first
+    cdef Py_ssize_t first
     cdef int s
     cdef const int64_t* places = data.order + start if data.order != NULL else NULL
     if places == NULL and copies == 1:
@@ -71,6 +71,13 @@ cdef inline void load(
                 first = bounds[s] // copies
                 load_x(data, places + first if places != NULL else NULL, start + first,
                        bounds[s + 1] // copies - first, copies, threads, from_row(x[0], bounds[s]))
+    load_targets(data, batch, start, rows)
+
+
+cdef inline void load_targets(const Data* data, Batch* batch, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
+    """What rows start..start+rows of the order are trained towards, and their weights."""
+    cdef const int64_t* places = data.order + start if data.order != NULL else NULL
+    cdef Py_ssize_t r
     if data.labels != NULL:
         for r in range(rows):
             batch.labels[r] = data.labels[places[r] if places != NULL else start + r]
