@@ -12,7 +12,7 @@ from cydrop._core.engine cimport Engine
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.operation cimport Bound, Op
 from cydrop._core.pace cimport passing_seconds
-from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
+from cydrop._core.seed_sequence cimport MOST_WORDS
 from cydrop._core.pack cimport LEAST_PACK, PACK, Pack, PackedOp, fits_in_pack, held_floats, pack_floats, train_pack
 from cydrop._core.trainee cimport (
     COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, pauses, put_back, sit_down, train_until,
@@ -302,11 +302,3 @@ def train(list trainings, int n_threads, double seconds):
         free(lanes)
         free(works)
         free(members)
-
-
-def branch_words(const uint64_t[::1] root, const uint64_t[::1] path, uint64_t[::1] out):
-    """numpy.random.SeedSequence(root, spawn_key=path).generate_state(len(out), uint64), for tests."""
-    if 2 * (root.shape[0] + path.shape[0]) > MOST_WORDS:
-        raise ValueError(f"{root.shape[0] + path.shape[0]} numbers, at most {MOST_WORDS // 2} have room")
-    words_of_branch(&root[0] if root.shape[0] else NULL, <int>root.shape[0], &path[0] if path.shape[0] else NULL,
-                    <int>path.shape[0], &out[0], <int>out.shape[0])

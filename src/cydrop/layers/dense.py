@@ -14,7 +14,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import dense as products
 from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
-from cydrop._run.plan import Plan
+from cydrop._run.plan import Drawn, Initial, Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
 from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
@@ -198,7 +198,7 @@ class Dense(RandomLayer):
                 point += share * z[row, np.arange(self.units)]
             arrays["bias"][...] = 0.0 - point * scale
 
-    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
+    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: Any) -> Floats:
         name, shape = BIAS_INITIALIZATIONS[init]
         if shape == "zeros":
             return np.zeros(size, dtype=np.float32)
@@ -221,18 +221,26 @@ class Dense(RandomLayer):
         gain = 1.0 / math.sqrt(fan_in) if self.parametrization == "ntk" else 1.0
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
+            "weight", (fan_in, self.units), self._initial("weight", fan_in), (seeding.WEIGHTS, number),
             (learning_rate, gain, decay),
         )  # fmt: skip
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                "bias", (self.units,), self._initial("bias", fan_in), (seeding.BIASES, number),
                 self.factors("bias"),
             )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:
             op.connect = plan.draw(self, "weights")
+
+    def _initial(self, word: str, fan_in: int) -> Initial:
+        """How a parameter begins; a class may have an `initial_weight` or `initial_bias` of its own."""
+        if word == "weight" and type(self).initial_weight is Dense.initial_weight:
+            return Drawn(partial(self._drawn, self.weight_init, (fan_in, self.units), fan_in))
+        if word == "bias" and type(self).initial_bias is Dense.initial_bias:
+            return Drawn(partial(self._drawn, self.bias_init, (self.units,), fan_in))
+        return partial(self.initial_weight if word == "weight" else self.initial_bias, fan_in)
 
     def config(self) -> dict[str, Any]:
         options = super().config()
