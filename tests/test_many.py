@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cydrop as cd
-from cydrop._core.many import branch_words
+from cydrop._core.xorshift import branch_words
 from cydrop._run import many
 from cydrop._run.core import core_of
 from cydrop.callbacks import EarlyStopping, LambdaCallback, ReduceLROnPlateau

@@ -27,6 +27,11 @@ from cydrop._core.xorshift cimport StreamKey
 cdef enum:
     MOST_PARTS = 4
 
+cdef enum:                      # what a family is across the lanes (pack.pxd)
+    NO_LANES = 0                # nothing: its networks are trained one by one
+    DENSE_LANES = 1             # y = drop(f(x W + b))
+    MAP_LANES = 2               # y = drop(f(x))
+
 cdef struct Op
 cdef struct Bound
 cdef struct Step
@@ -84,6 +89,7 @@ cdef struct Doors:
     bint has_epilogue           # an activation and dropout, the last things that it does
     bint gathers                # and it can do without the units that a shared mask drops
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
+    int lanes
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
 

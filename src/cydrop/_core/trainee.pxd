@@ -140,40 +140,64 @@ cdef inline Py_ssize_t desk_floats(Desk* desk, const Trainee* t, float* memory) 
     rates are there, and zero."""
     cdef const Program* p = &t.program
     cdef Layout layout
-    cdef Py_ssize_t rows = held_piece(t), batch
+    cdef Py_ssize_t rows
     memset(&layout, 0, sizeof(Layout))
-    memset(&desk.training, 0, sizeof(Room))
-    memset(&desk.predicting, 0, sizeof(Room))
     layout.memory = memory
-    desk.training.bound, desk.predicting.bound = desk.bound, desk.bound + p.n_ops
-    desk.training.rates, desk.predicting.rates = desk.rates, desk.rates + p.n_rates + 1
-    desk.training.n_ops = desk.predicting.n_ops = p.n_ops
-    desk.training.lanes = desk.predicting.lanes = desk.training.threads = desk.predicting.threads = 1
-    batch = copies_of(p) * min(t.batch_size, t.epoch_rows)
-    desk.training.capacity = layout.capacity = batch if memory == NULL else rows_of_room(p, batch)
+    lay_out_held(desk, t, &layout)
+    memset(&desk.training, 0, sizeof(Room))
+    desk.training.bound, desk.training.rates = desk.bound, desk.rates
+    desk.training.n_ops, desk.training.lanes, desk.training.threads = p.n_ops, 1, 1
+    rows = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    desk.training.capacity = layout.capacity = rows if memory == NULL else rows_of_room(p, rows)
     layout.training = layout.draws = True
     lay_out(&desk.training, p, &layout)
-    if rows > 0:
-        desk.predicting.capacity = layout.capacity = rows if memory == NULL else rows_of_room(p, rows)
-        layout.training = layout.draws = False
-        lay_out(&desk.predicting, p, &layout)
-        desk.outputs = take(&layout, rows * p.outputs)
-        desk.held.x = take_matrix(&layout, t.held.columns)
-        desk.held.labels = <int32_t*>take(&layout, rows)
-        desk.held.targets = take(&layout, rows * p.outputs)
-        desk.held.weights = take(&layout, rows * p.outputs)
-        desk.row_loss = <double*>take(&layout, 2 * rows)
-        desk.row_correct = <int32_t*>take(&layout, rows)
     return layout.used
+
+
+cdef inline void lay_out_held(Desk* desk, const Trainee* t, Layout* layout) noexcept nogil:
+    """The part of a desk for the held-out rows, where there are any."""
+    cdef const Program* p = &t.program
+    cdef Py_ssize_t rows = held_piece(t)
+    memset(&desk.predicting, 0, sizeof(Room))
+    if rows == 0:
+        return
+    desk.predicting.bound, desk.predicting.rates = desk.bound + p.n_ops, desk.rates + p.n_rates + 1
+    desk.predicting.n_ops, desk.predicting.lanes, desk.predicting.threads = p.n_ops, 1, 1
+    desk.predicting.capacity = layout.capacity = rows if layout.memory == NULL else rows_of_room(p, rows)
+    layout.training = layout.draws = False
+    lay_out(&desk.predicting, p, layout)
+    desk.outputs = take(layout, rows * p.outputs)
+    desk.held.x = take_matrix(layout, t.held.columns)
+    desk.held.labels = <int32_t*>take(layout, rows)
+    desk.held.targets = take(layout, rows * p.outputs)
+    desk.held.weights = take(layout, rows * p.outputs)
+    desk.row_loss = <double*>take(layout, 2 * rows)
+    desk.row_correct = <int32_t*>take(layout, rows)
 
 
 cdef inline void sit_down(Desk* desk, const Trainee* t, float* memory, Py_ssize_t floats) noexcept nogil:
     """Makes the desk ready for a network, whoever had it before."""
-    cdef int i
     memset(desk.bound, 0, 2 * t.program.n_ops * sizeof(Bound))
     memset(desk.rates, 0, 2 * (t.program.n_rates + 1) * sizeof(double))
     memset(memory, 0, floats * sizeof(float))
     desk_floats(desk, t, memory)
+    scale_kept(desk, t)
+
+
+cdef inline void sit_down_to_judge(Desk* desk, const Trainee* t, float* memory) noexcept nogil:
+    """The same for somebody who only looks at the held-out rows."""
+    cdef Layout layout
+    memset(desk.bound + t.program.n_ops, 0, t.program.n_ops * sizeof(Bound))
+    memset(desk.rates + t.program.n_rates + 1, 0, (t.program.n_rates + 1) * sizeof(double))
+    memset(&layout, 0, sizeof(Layout))
+    layout.memory = memory
+    lay_out_held(desk, t, &layout)
+    scale_kept(desk, t)
+
+
+cdef inline void scale_kept(Desk* desk, const Trainee* t) noexcept nogil:
+    """Vanilla dropout, in prediction."""
+    cdef int i
     for i in range(t.n_kept if t.n_held > 0 else 0):
         desk.predicting.bound[t.kept_ops[i]].epilogue.scale = t.keep[i]
 
@@ -243,9 +267,16 @@ cdef inline void diverge(Trainee* t) noexcept nogil:
     t.updates[0] = 0
 
 
+cdef inline Py_ssize_t place_of_rates(const Trainee* t) noexcept nogil:
+    """Of the next step, among those of all epochs."""
+    if not t.scheduled:
+        return 0
+    return t.epoch * ((t.epoch_rows + t.batch_size - 1) // t.batch_size) + t.batch
+
+
 cdef inline void step(Trainee* t, Room* room, double now) noexcept nogil:
     cdef Py_ssize_t first = t.batch * t.batch_size, rows = min(t.batch_size, t.epoch_rows - first)
-    cdef Py_ssize_t rate = t.epoch * ((t.epoch_rows + t.batch_size - 1) // t.batch_size) + t.batch if t.scheduled else 0
+    cdef Py_ssize_t rate = place_of_rates(t)
     cdef Part part = part_of(rows, 0, 0, 0)
     cdef const double* rates = t.rates + rate * t.program.n_rates
     cdef LossSum one

@@ -186,58 +186,70 @@ class OneOfMany:
 
     def tell(self) -> list[dict[str, float]]:
         """Puts the epochs that have ended since into the history, and returns their metrics."""
-        found = []
-        while self._told < self.training.epoch:
-            metrics = self._metrics(self._told)
-            self.core.finish_epoch(metrics)
-            self._told += 1
-            found.append(metrics)
-        return found
+        columns = self._write()
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _metrics(self, epoch: int) -> dict[str, float]:
-        """Of an epoch, counted from 0, as `fit` has them."""
+    def _write(self) -> dict[str, list[float]]:
+        """Puts the epochs that have ended since into the history: their metrics, a list each."""
+        told, done = self._told, self.training.epoch
+        if told == done:
+            return {}
+        columns = self._metrics(told, done)
+        self.core.finish_epochs(done - told, columns)
+        self._told = done
+        return columns
+
+    def _metrics(self, first: int, stop: int) -> dict[str, list[float]]:
+        """Of some epochs, counted from 0, as `fit` has them."""
         core, job = self.core, self.job
-        record = dict(zip(many.RECORD, self.training.record[epoch].tolist(), strict=True))
-        metrics = {"loss": record["loss"] / job.epoch_rows}
-        metrics |= job.data.hit_rate(*self._hits(epoch, record["correct"]))
-        step = (epoch + 1) * job.batches - 1 if len(self._rates.learning) > 1 else 0
+        record = dict(zip(many.RECORD, self.training.record[first:stop].T.tolist(), strict=True))
+        metrics = {"loss": [total / job.epoch_rows for total in record["loss"]]}
+        metrics |= self._hit_rates(first, record["correct"])
+        last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
+        rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self._rates]
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
-            metrics["learning_rate"] = float(self._rates.learning[step])
+            metrics["learning_rate"] = rates[0].tolist()
         if callable(core.optimizer.weight_decay):
-            metrics["weight_decay"] = float(self._rates.decay[step])
-        for draw, rate in zip(self._model.plan.draws, self._rates.drawing[step], strict=True):
+            metrics["weight_decay"] = rates[1].tolist()
+        for draw, column in zip(self._model.plan.draws, rates[2].T, strict=True):
             if callable(draw.layer.rate_value):
-                metrics[f"{draw.place}.{draw.layer.rate_name}"] = float(rate)
+                metrics[f"{draw.place}.{draw.layer.rate_name}"] = column.tolist()
         metrics["seconds"] = record["seconds"]
         if job.judge is not None:
             metrics[job.judge.name] = record["score"]
         elif job.held is not None:
-            found = job.held.hit_rate(int(record["val_correct"]), job.held_rows)
+            metrics["val_loss"] = record["val_loss"]
+            found = job.held.hit_rates(record["val_correct"], job.held_rows)
             if not found:
-                sums = [record[name] for name in ("val_targets", "val_squares", "val_magnitudes")]
-                found = job.held.loss.metrics_of(np.array(sums))
-            metrics |= {f"val_{name}": value for name, value in {"loss": record["val_loss"], **found}.items()}
+                sums = zip(*(record[name] for name in ("val_targets", "val_squares", "val_magnitudes")), strict=True)
+                each = [job.held.loss.metrics_of(np.array(of_epoch)) for of_epoch in sums]
+                found = {name: [of_epoch[name] for of_epoch in each] for name in each[0]}
+            metrics |= {f"val_{name}": column for name, column in found.items()}
         return metrics
 
-    def _hits(self, epoch: int, correct: float) -> tuple[float, NDArray[np.int64]]:
-        """What was right in an epoch, and in which rows."""
+    def _hit_rates(self, first: int, correct: list[float]) -> dict[str, list[float]]:
+        """The accuracies of epochs, from the first of them on."""
         job, plan = self.job, self._model.plan
         if plan.members and not plan.own_orders:
-            correct = correct / plan.members  # each row was counted once for each member
+            correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
+        if plan.orders == 1 and job.epoch_rows == job.n_rows:
+            return job.data.hit_rates(correct, job.rows)
         rows = job.rows if len(job.rows) else np.arange(job.n_rows)
         if job.epoch_rows == job.n_rows or job.data.counted is None:
-            return correct, np.tile(rows[: job.epoch_rows], plan.orders)
-        orders = []  # of which some rows were left out: it counts which
-        for member in range(plan.orders):
-            path = (member,) if plan.own_orders else ()
-            seed = seeding.branch(self.core.root, seeding.SHUFFLE, self._epochs_before + epoch, *path)
-            orders.append(rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]])
-        return correct, np.concatenate(orders)
+            return job.data.hit_rates(correct, np.tile(rows[: job.epoch_rows], plan.orders))
+        found: dict[str, list[float]] = {}
+        for epoch, hits in enumerate(correct, self._epochs_before + first):  # some rows were left out: it counts which
+            paths = [(member,) for member in range(plan.orders)] if plan.own_orders else [()]
+            seeds = [seeding.branch(self.core.root, seeding.SHUFFLE, epoch, *path) for path in paths]
+            orders = [rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]] for seed in seeds]
+            for name, rate in job.data.hit_rate(hits, np.concatenate(orders)).items():
+                found.setdefault(name, []).append(rate)
+        return found
 
     def finish(self) -> None:
         """Ends training, wherever it stands: the history is whole, and the best epoch is put back."""
         self.training.finish()
-        self.tell()
+        self._write()
         self.core.history.diverged = self.diverged
         step = self.training.epoch * self.job.batches + self.training.batch - 1
         if step < 0:

@@ -28,7 +28,7 @@ ALIGNMENT = 16  # floats: every parameter begins on a cache line
 MANY = 2**24  # columns: enough for any layer
 
 Shape: TypeAlias = tuple[int, ...]
-Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
+Initial: TypeAlias = "float | Drawn | Callable[[np.random.SeedSequence], Floats]"  # a text: some come later
 Factors: TypeAlias = tuple[float, float, float]  # learning rate, gain, weight decay
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
@@ -114,6 +114,13 @@ class Op:
 
 
 @dataclass(eq=False, repr=False, slots=True)
+class Drawn:
+    """An initial value that needs no more of its seed than `Xorshift` takes of it."""
+
+    draw: Callable[[seeding.Branch], Floats]
+
+
+@dataclass(eq=False, repr=False, slots=True)
 class Parameter:
     """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
 
@@ -134,8 +141,11 @@ class Parameter:
 
     def fill(self, view: Floats, root: tuple[int, ...]) -> None:
         """Writes the initial value."""
-        if callable(self.initial):
-            view[...] = self.initial(seeding.branch(root, *self.branch))
+        branch = seeding.Branch(root, self.branch)
+        if isinstance(self.initial, Drawn):
+            view[...] = self.initial.draw(branch)
+        elif callable(self.initial):
+            view[...] = self.initial(branch.sequence())
         else:
             view[...] = self.initial
 
@@ -353,11 +363,9 @@ class Plan:
 
     def seed(self, root: tuple[int, ...]) -> Plan:
         """Gives the draws the keys of their masks: of the network's seed, or of a layer's own."""
-        shared = seeding.branch(root, seeding.MASKS)
+        shared = seeding.Branch(root, (seeding.MASKS,))
         for draw in self.draws:
-            source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
-            key = seeding.words_of(source, 2)
-            draw.source.seed = int(key[0]), int(key[1])
+            draw.source.seed = seeding.key(shared if draw.layer.seed is None else draw.layer.seed)
         return self
 
 

@@ -14,7 +14,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import dense as products
 from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
-from cydrop._run.plan import Factors, Op, Plan
+from cydrop._run.plan import Drawn, Factors, Initial, Op, Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
 from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
@@ -204,7 +204,7 @@ class Dense(RandomLayer):
                 point += share * z[row, np.arange(self.units)]
             arrays["bias"][...] = 0.0 - point * scale
 
-    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
+    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: Any) -> Floats:
         name, shape = BIAS_INITIALIZATIONS[init]
         if shape == "zeros":
             return np.zeros(size, dtype=np.float32)
@@ -250,7 +250,7 @@ class Dense(RandomLayer):
         (fan_in,), number = plan.shape, self.number(plan)
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
+            "weight", (fan_in, self.units), self._initial("weight", fan_in), (seeding.WEIGHTS, number),
             self.weight_factors(fan_in),
         )  # fmt: skip
         return op
@@ -260,13 +260,21 @@ class Dense(RandomLayer):
         op = self.lower_product(plan)
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                "bias", (self.units,), self._initial("bias", fan_in), (seeding.BIASES, number),
                 self.factors("bias"),
             )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:
             op.connect = plan.draw(self, "weights")
+
+    def _initial(self, word: str, fan_in: int) -> Initial:
+        """How a parameter begins; a class may have an `initial_weight` or `initial_bias` of its own."""
+        if word == "weight" and type(self).initial_weight is Dense.initial_weight:
+            return Drawn(partial(self._drawn, self.weight_init, (fan_in, self.units), fan_in))
+        if word == "bias" and type(self).initial_bias is Dense.initial_bias:
+            return Drawn(partial(self._drawn, self.bias_init, (self.units,), fan_in))
+        return partial(self.initial_weight if word == "weight" else self.initial_bias, fan_in)
 
     def config(self) -> dict[str, Any]:
         options = super().config()
