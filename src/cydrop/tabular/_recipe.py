@@ -61,6 +61,7 @@ class Recipe(ABC):
 
     drop_last: ClassVar[bool]  # whether rows that do not fill a last batch sit out the epoch
     ties: ClassVar[str]  # which of several equally good epochs is kept
+    rungs: ClassVar[tuple[float, ...]]  # shares of training after which a search compares
 
     @property
     def loss(self) -> Loss:
