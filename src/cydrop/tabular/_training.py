@@ -148,8 +148,8 @@ def _fit(
 def gathered(
     estimator: Any, X: Any, y: Any, sample_weight: Any, stacklevel: int
 ) -> tuple[Schema, Rows, Doubles]:  # fmt: skip
-    """What the columns are, checked rows, and the weight of each class. Sets what the estimator knows of its columns and
-    targets. `stacklevel`: how many calls away the user is, for warnings."""
+    """What the columns are, checked rows, and the weight of each class. Sets what the estimator knows of its columns
+    and targets. `stacklevel`: how many calls away the user is, for warnings."""
     columns = columns_of(X)
     validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
     schema, table = learned(columns, estimator.categorical_features)
