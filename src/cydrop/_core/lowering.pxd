@@ -117,7 +117,7 @@ cdef inline void lower_members(Program* p, plan) noexcept:
     for i in range(p.n_ops):
         p.ops[i].members = p.members if i >= p.inside else 0
         p.one_by_one = p.one_by_one or (p.ops[i].members > 0 and p.ops[i].shared)
-    mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters)
+    mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters, p.one_by_one)
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:
