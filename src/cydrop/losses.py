@@ -100,13 +100,13 @@ class Loss(Declaration, ABC):
 
     # How well predictions meet y --------------------------------------------------------------------------------
 
-    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+    def hit_rate(self, hits: float, rows: int, targets: int) -> dict[str, float]:
         """The metric that the compiled loss counts in passing, if it does.
 
         Parameters
         ----------
-        hits : int
-            What it counted.
+        hits : float
+            What it counted, of many members the mean of theirs.
         rows : int
         targets : int
             Those that the metrics see.
@@ -192,6 +192,23 @@ class Loss(Declaration, ABC):
             The outputs of the graph: what `Network.predict` returns.
         """
 
+    def mix_onnx(self, graph: Any, z: str) -> str:
+        """Adds to an ONNX graph what many networks predict together.
+
+        Parameters
+        ----------
+        graph : the graph that cydrop.onnx writes
+        z : str
+            Name of their raw outputs, (members, n, units).
+
+        Returns
+        -------
+        str
+            Name of the raw outputs, (n, units), whose link is the mean of theirs after it.
+        """
+        mean: str = graph.add("ReduceMean", z, axes=[0], keepdims=0)
+        return mean
+
     def is_link(self, module: Any) -> bool:
         """Whether a module of PyTorch at the end of a network is the link.
 
@@ -258,7 +275,7 @@ class CrossEntropy(Loss):
     def checked(self, name: str, y: Any, rows: int, units: int) -> Array:
         return checks.labels_or_probabilities(name, y, rows, units)
 
-    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+    def hit_rate(self, hits: float, rows: int, targets: int) -> dict[str, float]:
         return {"accuracy": hits / rows}
 
     def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
@@ -276,6 +293,10 @@ class CrossEntropy(Loss):
     def to_onnx(self, graph: Any, z: str) -> list[Any]:
         return [graph.output(graph.add("Softmax", z, axis=1, output="probabilities"), graph.n_outputs)]
 
+    def mix_onnx(self, graph: Any, z: str) -> str:
+        y: str = graph.add("Log", super().mix_onnx(graph, graph.add("Softmax", z, axis=-1)))
+        return y
+
     def is_link(self, module: Any) -> bool:
         return super().is_link(module) and module.dim in (None, 1, -1)
 
@@ -291,7 +312,7 @@ class BinaryCrossEntropy(Loss):
     binary = True
     torch_links = ("Sigmoid",)
 
-    def hit_rate(self, hits: int, rows: int, targets: int) -> dict[str, float]:
+    def hit_rate(self, hits: float, rows: int, targets: int) -> dict[str, float]:
         return {"accuracy": hits / targets if targets else math.nan}
 
     def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
@@ -308,6 +329,12 @@ class BinaryCrossEntropy(Loss):
 
     def to_onnx(self, graph: Any, z: str) -> list[Any]:
         return [graph.output(graph.add("Sigmoid", z, output="probabilities"), graph.n_outputs)]
+
+    def mix_onnx(self, graph: Any, z: str) -> str:
+        p, q = (super(BinaryCrossEntropy, self).mix_onnx(graph, graph.add("Sigmoid", some))
+                for some in (z, graph.add("Neg", z)))  # fmt: skip
+        y: str = graph.add("Sub", graph.add("Log", p), graph.add("Log", q))
+        return y
 
 
 class _Regression(Loss):
@@ -407,6 +434,15 @@ class GaussianNLL(_Regression):
         means, logs = graph.split(z, "means", "log_variances")
         variances = graph.add("Min", graph.add("Exp", logs), graph.constant("largest", np.finfo(np.float32).max))
         return [graph.output(graph.add("Concat", means, variances, axis=1, output="values"), graph.n_outputs)]
+
+    def mix_onnx(self, graph: Any, z: str) -> str:
+        mean = super().mix_onnx(graph, z)
+        apart = graph.add("Sub", z, mean)
+        spread, _ = graph.split(super().mix_onnx(graph, graph.add("Mul", apart, apart)), "spread", "unused")
+        _, variances = graph.split(super().mix_onnx(graph, graph.add("Exp", z)), "unused", "variances")
+        means, _ = graph.split(mean, "means", "unused")
+        y: str = graph.add("Concat", means, graph.add("Log", graph.add("Add", spread, variances)), axis=1)
+        return y
 
 
 def _plogp(p: Doubles) -> Doubles:

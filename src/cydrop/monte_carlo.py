@@ -239,7 +239,9 @@ def _sampled(
     team.prepare(core)
     with team.together():
         model = core.made("samples")  # this one to the end, whatever another thread sets
-        rates = _sampling_rates(wish, core.optimizer, [draw.layer for draw in model.plan.draws])
+        rates = _sampling_rates(
+            wish, core.optimizer, [draw.layer for draw in model.plan.draws], bool(model.plan.members)
+        )
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
     facts = {**facts, "samples": samples, "drop_connect": drop_connect, "rates": rates.tolist()}
     team.check_prediction(core, rows, facts)
@@ -249,7 +251,9 @@ def _sampled(
     return model, _blocks(model, rows, samples, source, moments, rates, team), rows
 
 
-def _sampling_rates(rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws]) -> NDArray[np.float64]:
+def _sampling_rates(
+    rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws], members: bool
+) -> NDArray[np.float64]:  # fmt: skip
     """The rates of Monte Carlo samples, shape (1, layers that draw)."""
     rates = rates_at([1.0], optimizer, drawing).drawing
     if rate is not None:
@@ -261,7 +265,7 @@ def _sampling_rates(rate: float | None, optimizer: Optimizer, drawing: Sequence[
                 "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "
                 "middle; give rate= for others"
             )
-    if not rates.any():
+    if not rates.any() and not members:  # whose samples differ without dropout
         what = "all rates are 0" if drawing else "no layer drops or adds noise"
         drops = any(layer.rate_name == "rate" for layer in drawing)
         _warn(

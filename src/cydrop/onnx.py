@@ -298,6 +298,9 @@ class _Graph:
         for place, layer in enumerate(layers or net.layers):
             self.place, self.shape = str(place), model.plan.shapes[place]
             x = layer.to_onnx(self, x)
+        if model.plan.members:
+            self.place = "together"
+            x = net.loss.mix_onnx(self, x)
         self.prefix = ""
         return x
 

@@ -157,7 +157,7 @@ cdef inline void gradient_of(
     to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
     to.n_in, to.n_out = op.n_in, op.n_out
     to.full_row, to.full_row_floats = step.full_row, step.full_row_floats
-    to.shards, to.bounds = step.shards, step.bounds
+    to.shards, to.bounds, to.resume = step.shards, step.bounds, step.resume
 
 
 cdef inline Doors dense_doors() noexcept:

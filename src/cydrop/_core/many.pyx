@@ -10,12 +10,14 @@ from cydrop._core.arena cimport first_of
 from cydrop._core.batch cimport data_of
 from cydrop._core.engine cimport Engine
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.judging cimport ROOT_MEAN_SQUARE, SHARE_WRONG
 from cydrop._core.operation cimport Bound, Op
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.seed_sequence cimport MOST_WORDS
 from cydrop._core.pack cimport LEAST_PACK, PACK, Pack, PackedOp, fits_in_pack, held_floats, pack_floats, train_pack
 from cydrop._core.trainee cimport (
-    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, pauses, put_back, sit_down, train_until,
+    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, orders_of, pauses, put_back, sit_down,
+    train_until,
 )
 
 import numpy
@@ -24,9 +26,10 @@ from cydrop._core.memory import aligned
 
 # What a record holds of each epoch, and what the score may be, by the numbers in trainee.pxd.
 RECORD = (
-    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "score",
+    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "verdict",
+    "score",
 )
-SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae")
+SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae", "verdict")
 ENDINGS = ("goes on", "out of patience", "diverged")
 
 
@@ -71,6 +74,12 @@ cdef class Training:
         Operations whose outputs are multiplied in prediction, and by what.
     counts : bool
         Whether the loss counts hits.
+    judged_option : float
+        The option of the loss by which held-out rows are judged.
+    verdict : int
+        Place in losses.VERDICTS of what is wanted besides, -1: nothing.
+    low, high : float32
+        What predictions are clamped to for it, or empty.
     score : int
         Place in SCORES.
     last_tie : bool
@@ -91,8 +100,9 @@ cdef class Training:
         self, Engine engine, rows, held, const int64_t[::1] chosen, const int64_t[::1] held_chosen,
         Py_ssize_t epoch_rows, Py_ssize_t batch_size, const double[::1] learning_rates, const double[::1] decays,
         const double[:, ::1] rates, const uint64_t[::1] root, unsigned long long branch,
-        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts, int score,
-        bint last_tie, Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
+        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts,
+        float judged_option, int verdict, const float[::1] low, const float[::1] high, int score, bint last_tie,
+        Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
     ):
         cdef Trainee* t = &self.t
         cdef Py_ssize_t batches
@@ -118,9 +128,9 @@ cdef class Training:
         t.learning_rates, t.decays = &learning_rates[0], &decays[0]
         t.rates, t.scheduled = &rates[0, 0] if rates.shape[1] else NULL, learning_rates.shape[0] > 1
         t.root, t.n_root, t.branch, t.epochs_before = &root[0], <int>root.shape[0], branch, epochs_before
-        if 2 * (t.n_root + 2) > MOST_WORDS:
+        if 2 * (t.n_root + 3) > MOST_WORDS:
             raise ValueError(f"a root of {t.n_root} words")
-        order = numpy.empty(t.n_rows, dtype=numpy.int64)
+        order = numpy.empty(orders_of(&t.program) * t.n_rows, dtype=numpy.int64)
         t.data.order = &order[0]
         self.record = record = numpy.full((epochs, COLUMNS), numpy.nan)
         t.record, t.limit = &record[0, 0], epochs
@@ -131,7 +141,18 @@ cdef class Training:
         if t.n_kept:
             t.kept_ops, t.keep = &kept_ops[0], &keep[0]
         t.counts, t.score, t.last_tie, t.patience, t.best_score = counts, score, last_tie, patience, INFINITY
-        self.kept = [rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order]
+        t.judged, t.judged.option, t.verdict = t.program.loss, judged_option, verdict
+        if (verdict == SHARE_WRONG and t.held.labels == NULL) or (
+            verdict == ROOT_MEAN_SQUARE and t.held.target_columns != t.program.outputs
+        ):
+            raise ValueError(f"no verdict of kind {verdict} on such rows")
+        if low.shape[0] not in (0, t.program.outputs) or high.shape[0] != low.shape[0]:
+            raise ValueError(f"a range of {low.shape[0]} and {high.shape[0]} for {t.program.outputs} outputs")
+        if low.shape[0]:
+            t.low, t.high = &low[0], &high[0]
+        self.kept = [
+            rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order, low, high,
+        ]
         self.best_parameters = aligned(t.learner.n if keeps_best else 0)
         self.best_buffers = aligned(t.n_buffers if keeps_best else 0)
         t.best.parameters, t.best.buffers = first_of(self.best_parameters), first_of(self.best_buffers)
@@ -186,11 +207,12 @@ cdef class Training:
     def go_on_from(self, state):
         """Stands where another of the same rows and epochs stood, whose network this one's is now."""
         cdef Trainee* t = &self.t
+        cdef float[::1] parameters = state["best_parameters"], buffers = state["best_buffers"]
         t.epoch, t.waited, t.ended = state["epoch"], state["waited"], state["ended"]
         t.best_score, t.best_epoch = state["best_score"], state["best_epoch"]
         self.record[: t.epoch] = state["record"]
-        self.best_parameters[:] = state["best_parameters"]
-        self.best_buffers[:] = state["best_buffers"]
+        self.best_parameters[:] = parameters
+        self.best_buffers[:] = buffers
 
     def finish(self):
         """Ends training, within an epoch or after one: the best epoch is put back, if it is kept."""
@@ -290,7 +312,7 @@ def train(list trainings, int n_threads, double seconds):
         with nogil:
             control = exact_floats(n_threads)
             for j in prange(n, num_threads=n_threads, schedule="dynamic"):
-                if passing_seconds() < deadline:
+                if j < n_threads or passing_seconds() < deadline:
                     do_work(&works[j], &desks[threadid()], &lanes[threadid()], &memory[threadid(), 0], deadline)
             restore_floats(control)
     finally:

@@ -95,7 +95,9 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
     cdef const Program* p = &t.program
     cdef const Op* op
     cdef int i
-    if not PACKS or p.loss.pair > 0 or p.lowest >= p.n_ops or t.learner.n > SMALL or t.learner.n % 16:
+    if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or t.learner.n > SMALL or (
+        t.learner.n % 16
+    ):
         return False
     for i in range(p.n_ops):
         op = &p.ops[i]
@@ -376,7 +378,7 @@ cdef inline void loss_of_member(
     cdef Trainee* t = pack.members[lane]
     cdef Batch* batch = &pack.batch
     cdef LossSum one
-    load_targets(&t.data, batch, first, rows)
+    load_targets(&t.data, batch, t.data.order + first, first, rows, 0)
     one = loss_pass(t.program.loss, pack.outputs[lane], units, rows, units,
                     batch.labels if t.data.labels != NULL else NULL, batch.targets,
                     batch.weights if t.data.weights != NULL else NULL, t.data.each, rows, pack.slopes[lane], units,

@@ -94,6 +94,14 @@ cdef class Xorshift:
             set_word(&self.generator.lanes, i, total[i])
 
 
+def normal_quantiles(double[::1] p):
+    """In place: the quantiles of the standard normal distribution at p, which are above 0 and below 1."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(p.shape[0]):
+            p[i] = normal_quantile(p[i])
+
+
 def mixed(uint64_t z):
     """SplitMix64's finaliser of a word."""
     return mix64(z)

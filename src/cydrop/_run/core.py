@@ -84,7 +84,7 @@ class Core:
     def plan_for(self, n_features: int) -> Plan:
         """The plan, that of the model where there is one."""
         plan = self.plan or self._planned_for(n_features)
-        self.loss.check_units(plan.n_outputs)
+        check_loss(self.loss, plan)
         return plan
 
     def _planned_for(self, n_features: int) -> Plan:
@@ -148,7 +148,7 @@ class Core:
             state["drawing"] = Plan.drawing(state["layers"])
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
-                state["loss"].check_units(plan.n_outputs)
+                check_loss(state["loss"], plan)
                 state["model"] = self.model.with_plan(plan, state["loss"], state["n_threads"])
             vars(self).update(state)  # one step
 
@@ -260,6 +260,8 @@ class Core:
 
     def check_batches(self, data: Rows, shards: int = 0) -> None:
         """Raises where a layer learns nothing from batches, or shards, of so few rows."""
+        if shards and self.plan_for(data.X.shape[1]).members:
+            raise ValueError("parallel= cannot train a network with Members: its batches are not cut into shards")
         rows = max(1, data.batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
             try:
@@ -270,6 +272,13 @@ class Core:
                 raise ValueError(
                     f"{data.batch_size} rows in {shards} shards, which count as batches: {error}"
                 ) from None
+
+
+def check_loss(loss: Loss, plan: Plan) -> None:
+    """Raises where a loss does not go with what a plan gives."""
+    loss.check_units(plan.n_outputs)
+    if plan.members and loss.copies > 1:
+        raise ValueError(f"{loss!r} passes each row twice, which a network with Members cannot: take r_drop=0")
 
 
 class Cored:

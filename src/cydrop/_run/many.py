@@ -17,14 +17,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._base.arrays import Floats
 from cydrop._core import many
+from cydrop._core.losses import VERDICTS
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS
 from cydrop._run.rates import Rates
-from cydrop._run.rows import Rows
+from cydrop._run.rows import NO_FLOATS, Rows
 from cydrop.errors import DivergedError
+from cydrop.losses import Loss
+from cydrop.xorshift import Xorshift
 
-MONITORS = many.SCORES
+MONITORS = many.SCORES[:-1]  # the last is for a `Judge`
+
+
+@dataclass(eq=False, frozen=True, repr=False)
+class Judge:
+    """By what held-out rows judge a network, where it is not by one of the usual metrics.
+
+    Attributes
+    ----------
+    kind : str
+        "share_wrong" or "root_mean_square" (`_core.judging`), or "loss".
+    loss : Loss or None
+        For "loss": of the kind that the network is trained with, but with other options.
+    low, high : ndarray of float32, or None
+        What predictions are clamped to for "root_mean_square", one a unit; None: they are not.
+    name : str
+        Of the metric in the history.
+    """
+
+    kind: str
+    loss: Loss | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    name: str = "val_error"
 
 
 @dataclass(eq=False, frozen=True, repr=False)
@@ -41,6 +68,8 @@ class ManyJob:
         One of MONITORS: by what an epoch is the best, and a network better than another.
     ties : "first" or "last"
         Which of equally good epochs is the best one.
+    judge : Judge or None
+        Instead of `monitor`.
     """
 
     data: Rows
@@ -54,6 +83,7 @@ class ManyJob:
     monitor: str = "val_loss"
     ties: str = "first"
     drop_last: bool = False
+    judge: Judge | None = None
 
     @property
     def n_rows(self) -> int:
@@ -104,14 +134,19 @@ class OneOfMany:
         steps = range(job.epochs * job.batches) if core.rates_change() else range(1)
         self._rates: Rates = core.rates([step / (job.epochs * job.batches) for step in steps])
         self._in_force = core.optimizer
+        judge = job.judge or Judge("loss")
+        loss = judge.loss or job.data.loss
+        monitor = job.monitor if job.judge is None else "val_loss" if judge.kind == "loss" else "verdict"
+        verdict = -1 if judge.kind == "loss" else VERDICTS.index(judge.kind)
+        clamp = (NO_FLOATS, NO_FLOATS) if judge.low is None or judge.high is None else (judge.low, judge.high)
         keep = [(draw.op, 1.0 - draw.layer.rate_at(1.0)) for draw in model.plan.vanilla_draws]
         return many.Training(
             model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
             job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self._rates,
             np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self._epochs_before,
             np.array([op for op, _ in keep], dtype=np.int32), np.array([share for _, share in keep], dtype=np.float32),
-            bool(job.data.hit_rate(0)), MONITORS.index(job.monitor), job.ties == "last", job.patience or 0,
-            job.restore_best, job.epochs,
+            bool(job.data.hit_rate(0)), loss.option, verdict, *clamp, many.SCORES.index(monitor),
+            job.ties == "last", job.patience or 0, job.restore_best, job.epochs,
         )  # fmt: skip
 
     def renew_if_changed(self) -> None:
@@ -169,7 +204,7 @@ class OneOfMany:
         core, job = self.core, self.job
         record = dict(zip(many.RECORD, self.training.record[first:stop].T.tolist(), strict=True))
         metrics = {"loss": [total / job.epoch_rows for total in record["loss"]]}
-        metrics |= job.data.hit_rates(record["correct"], job.rows)
+        metrics |= self._hit_rates(first, record["correct"])
         last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
         rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self._rates]
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
@@ -180,7 +215,9 @@ class OneOfMany:
             if callable(draw.layer.rate_value):
                 metrics[f"{draw.place}.{draw.layer.rate_name}"] = column.tolist()
         metrics["seconds"] = record["seconds"]
-        if job.held is not None:
+        if job.judge is not None:
+            metrics[job.judge.name] = record["score"]
+        elif job.held is not None:
             metrics["val_loss"] = record["val_loss"]
             found = job.held.hit_rates(record["val_correct"], job.held_rows)
             if not found:
@@ -189,6 +226,25 @@ class OneOfMany:
                 found = {name: [of_epoch[name] for of_epoch in each] for name in each[0]}
             metrics |= {f"val_{name}": column for name, column in found.items()}
         return metrics
+
+    def _hit_rates(self, first: int, correct: list[float]) -> dict[str, list[float]]:
+        """Of epochs from this one on, in which so much was right."""
+        job, plan = self.job, self._model.plan
+        if plan.members and not plan.own_orders:
+            correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
+        rows = job.rows if len(job.rows) else np.arange(job.n_rows)
+        if job.epoch_rows == job.n_rows or job.data.counted is None:
+            return job.data.hit_rates(correct, np.tile(rows[: job.epoch_rows], plan.orders))
+        found: dict[str, list[float]] = {}
+        for epoch, hits in enumerate(correct, first):
+            orders = []  # of which some rows were left out: it counts which
+            for member in range(plan.orders):
+                path = (member,) if plan.own_orders else ()
+                seed = seeding.branch(self.core.root, seeding.SHUFFLE, self._epochs_before + epoch, *path)
+                orders.append(rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]])
+            for name, rate in job.data.hit_rate(hits, np.concatenate(orders)).items():
+                found.setdefault(name, []).append(rate)
+        return found
 
     def finish(self) -> None:
         """Ends training, wherever it stands: the history is whole, and the best epoch is put back."""
@@ -219,19 +275,22 @@ def train(members: Sequence[OneOfMany], n_threads: int, tell: Tell) -> None:
         tell(busy)
 
 
-def train_halving(members: Sequence[OneOfMany], eta: int, n_threads: int, tell: Tell) -> list[int]:
-    """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the members went on to the end.
+def train_halving(
+    groups: Sequence[Sequence[OneOfMany]], ladder: Sequence[tuple[int, int]], n_threads: int, tell: Tell
+) -> list[int]:
+    """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the groups went on to the end.
 
-    Of n members n / eta^k, rounded down, and at least one, go on after the k-th rung; the rungs are at E / eta^s, ...,
-    E / eta, E epochs, rounded up. Equally good ones go on in their order.
+    A group is one network, or those of one configuration on several folds: the mean of their scores counts. `ladder`
+    has the rungs: epochs, and how many groups go on after them. Equally good ones go on in their order.
     """
-    most = max(member.job.epochs for member in members)
-    left = list(range(len(members)))
-    for rung, survivors in rungs(len(members), most, eta):
-        for place in left:
-            members[place].goal = rung
-        train([members[place] for place in left], n_threads, tell)
-        left = sorted(sorted(left, key=lambda place: (members[place].score, place))[:survivors])
+    left = list(range(len(groups)))
+    for rung, survivors in ladder:
+        going = [member for place in left for member in groups[place]]
+        for member in going:
+            member.goal = min(rung, member.job.epochs)
+        train(going, n_threads, tell)
+        scores = {place: sum(member.score for member in groups[place]) / len(groups[place]) for place in left}
+        left = sorted(sorted(left, key=lambda place: (scores[place], place))[:survivors])
     return left
 
 

@@ -32,6 +32,14 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None, 
     return out
 
 
+def predict_members(model: Model, X: Floats) -> Floats:
+    """The outputs of each member after the loss's link, (members, rows, units)."""
+    members, units = model.plan.members, model.plan.n_outputs
+    out = np.empty((len(X), members * units), dtype=np.float32)  # of more columns than units: of each member
+    _predict(model, X, out, True, None)
+    return np.ascontiguousarray(out.reshape(len(X), members, units).swapaxes(0, 1))
+
+
 def _predict(model: Model, X: Floats, out: Floats, link: bool, batch_size: int | None) -> None:
     rows = min(batch_size, len(X)) if batch_size is not None else FEW_ROWS if len(X) <= FEW_ROWS else PREDICT_ROWS
     workspace = model.borrow(rows)

@@ -75,7 +75,7 @@ class Rows:
         """Which targets the metrics see, of the shape of the targets: those whose own weight is not 0. None: all."""
         return self.weights.reshape(self.targets.shape) > 0 if self.each else None
 
-    def hit_rate(self, hits: int, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
+    def hit_rate(self, hits: float, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
         """The accuracy of classifiers: the share that was hit of the rows in this order (empty: of all), or, for binary
         targets, of these."""
         return {name: rate for name, (rate,) in self.hit_rates([hits], order).items()}
@@ -88,7 +88,7 @@ class Rows:
             targets = int((counted[order] if len(order) else counted).sum())
         found: dict[str, list[float]] = {}
         for each in hits:
-            for name, rate in self.loss.hit_rate(int(each), rows, targets).items():
+            for name, rate in self.loss.hit_rate(each, rows, targets).items():
                 found.setdefault(name, []).append(rate)
         return found
 

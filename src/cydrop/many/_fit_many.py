@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import Core, core_of
-from cydrop._run.many import MONITORS, ManyJob, OneOfMany, finish_all, train, train_halving
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, finish_all, rungs, train, train_halving
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
@@ -55,7 +55,8 @@ def fit_many(
     networks : sequence of Network
         Each of them once. What they have learned before is where they begin.
     X, y
-        As for `Network.fit`; y for the losses of all networks.
+        As for `Network.fit`; y for the losses of all networks. Rows of a memory-mapped file are shuffled as those in
+        memory are: `fit(shuffle="rows")`.
     rows : sequence of index arrays, an index array, or None
         The rows of X that each network trains on, as numbers (a row may come several times: a bootstrap sample) or as a
         mask; an entry for each network, None for all rows. An array of numbers is for all networks. None: all rows, or
@@ -244,7 +245,8 @@ def _train(
                 if eta is None:
                     train(members, n_threads, tell)
                 else:
-                    train_halving(members, eta, n_threads, tell)
+                    most = max(member.job.epochs for member in members)
+                    train_halving([[member] for member in members], rungs(len(members), most, eta), n_threads, tell)
             finally:
                 finish_all(members)
     finally:

@@ -68,7 +68,7 @@ def _values(estimator: Any, graph: Any, part: Part, z: str) -> str:
         raise ValueError("y has targets that float32 cannot hold, which is what the model would give")
     scaled = graph.add("Mul", doubles, _doubles(graph, "scale", standard.scale))
     y: str = graph.add("Add", scaled, _doubles(graph, "shift", standard.shift))
-    if not estimator.small:
+    if estimator.family.clamped(estimator):
         y = graph.add("Max", y, _doubles(graph, "low", standard.low))
         y = graph.add("Min", y, _doubles(graph, "high", standard.high))
     return y

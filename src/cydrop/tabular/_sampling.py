@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop.layers import Dropout
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.network import Network
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._training import Part
 
 PIECE = 1 << 23  # sampled values that are kept at a time
+
+
+def drops(layers: Iterable[Any]) -> bool:
+    """Whether there is dropout among the layers, or within them."""
+    return any(isinstance(layer, Dropout) or drops(getattr(layer, "layers", ())) for layer in layers)
 
 
 def predict_mc(
