@@ -91,7 +91,7 @@ cdef struct Doors:
     bint takes_kept             # it computes with kept inputs alone, since its weights are gathered
     bint passes_kept            # and gives these
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
-    int lanes
+    int lanes                   # what it is in a pack of networks
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
 
