@@ -12,7 +12,7 @@ from cydrop._run.core import core_of
 
 class PlainNetwork:
     def __init__(self, net):
-        plan = core_of(net).plan
+        self.plan = plan = core_of(net).plan
         self.ops, self.layers, self.optimizer, self.loss = plan.ops, net.layers, net.optimizer, net.loss
         self.parameters = {name: array.astype(np.float64) for name, array in net.parameters().items()}
         self.moments = {name: (np.zeros(p.shape), np.zeros(p.shape)) for name, p in self.parameters.items()}
@@ -25,6 +25,7 @@ class PlainNetwork:
         self.draws = core_of(net).model.ready().draws
         self.shared = [plan.ops[draw.op].shared for draw in plan.mask_draws]  # for each mask whether all rows share it
         self.first_row = 0  # number of the first row at hand in the whole batch
+        self.members = plan.members
         self.statistics = None  # of shards: (operation, rows, mean, variance)
 
     def rate(self, source):
@@ -42,21 +43,56 @@ class PlainNetwork:
         """Raw outputs; masks given: training."""
         x = np.asarray(x, dtype=np.float64)
         drawn = None if masks is None else iter(masks)
-        self.tape = []
+        self.tape, rows = [], x.shape[-2]
+        if self.members:  # the rows of one member after another's; three dimensions: each has its own
+            x = np.tile(x, (self.members, 1)) if x.ndim == 2 else x.reshape(-1, x.shape[2])
+            if drawn is not None:
+                drawn = iter(
+                    [self.of_rows(mask, shared, rows) for mask, shared in zip(masks, self.shared, strict=True)]
+                )
         for op in self.ops:
             x, kept = FORWARD[op.kind](self, op, x, drawn)
             self.tape.append(kept)
+        if self.members:
+            x = x.reshape(self.members, rows, -1)
+            return x if masks is not None else self.together(x)
         return x
+
+    def of_rows(self, mask, shared, rows):
+        """The mask of each row of each member."""
+        if shared:
+            return mask if mask.ndim == 1 else np.repeat(mask, rows, axis=0)
+        return mask.reshape(-1, *mask.shape[2:])
+
+    def together(self, z):
+        """The raw outputs whose link is the mean of the members' predictions."""
+        if self.loss.name == "cross_entropy":
+            p = np.exp(z - z.max(axis=2, keepdims=True))
+            return np.log((p / p.sum(axis=2, keepdims=True)).mean(axis=0))
+        if self.loss.name == "binary_cross_entropy":
+            p = (1 / (1 + np.exp(-z))).mean(axis=0)
+            return np.log(p / (1 - p))
+        if self.loss.name == "gaussian_nll":
+            mean, log_variance = np.split(z, 2, axis=2)
+            variance = np.exp(log_variance).mean(axis=0) + mean.var(axis=0)
+            return np.concatenate([mean.mean(axis=0), np.log(variance)], axis=1)
+        return z.mean(axis=0)
 
     def backward(self, dy):
         """Fills the gradients and returns d loss / d x."""
         dy = np.asarray(dy, dtype=np.float64)
+        if self.members:
+            dy = dy.reshape(-1, dy.shape[-1])
         for op, kept in zip(reversed(self.ops), reversed(self.tape), strict=True):
             dy = BACKWARD[op.kind](self, op, dy, kept)
-        return dy
+        return dy.reshape(self.members, -1, dy.shape[1]).sum(axis=0) if self.members else dy
 
     def loss_of(self, z, y, sample_weight=None):
         """(loss, gradient)"""
+        if self.members and z.ndim == 3:  # the mean of the members' losses
+            targets = y if np.shape(y)[:2] == z.shape[:2] else [y] * len(z)
+            found = [self.loss_of(own, target, sample_weight) for own, target in zip(z, targets, strict=True)]
+            return sum(loss for loss, _ in found) / len(z), np.array([grad for _, grad in found]) / len(z)
         options = {name: value for name, value in self.loss.options().items() if name != "r_drop"}  # of one pass
         function = getattr(reference, self.loss.name)
         return function(z, y, sample_weight=sample_weight, return_grad=True, **options)
@@ -81,7 +117,9 @@ class PlainNetwork:
         for op in self.ops:
             if op.max_norm > 0:
                 name = f"{op.layers[0]}.weight"
-                self.parameters[name] = reference.limit_norms(self.parameters[name], op.max_norm)
+                w = self.parameters[name]
+                limited = [reference.limit_norms(own, op.max_norm) for own in w.reshape(-1, *w.shape[-2:])]
+                self.parameters[name] = np.reshape(limited, w.shape)
 
     def train(self, x, y, masks, sample_weight=None):
         """One whole training step; returns the loss before it."""
@@ -325,6 +363,55 @@ def codes_backward(net, op, dy, kept):
     return dx
 
 
+def of_each(net, op, name, rows):
+    """A parameter of each member, for each of its rows."""
+    return np.repeat(net.array(op, name), rows // net.members, axis=0)
+
+
+def member_scale(net, op, x, drawn):
+    word = scale_word(net, op)
+    z = x * of_each(net, op, word, len(x))
+    if op.bias >= 0:
+        z = z + of_each(net, op, "bias", len(x))
+    y, kept = epilogue(net, op, z, drawn)
+    return y, (x, word, kept)
+
+
+def scale_word(net, op):
+    """Which of its layer's scales an operation multiplies by."""
+    names = {parameter.offset: parameter.name for parameter in net.plan.parameters}
+    return names[op.weight].rpartition(".")[2]
+
+
+def member_scale_backward(net, op, dy, kept):
+    x, word, epilogue_kept = kept
+    dy = epilogue_backward(net, op, dy, epilogue_kept)
+    place, by_member = op.layers[0], (net.members, -1, dy.shape[1])
+    net.gradients[f"{place}.{word}"] = (dy * x).reshape(by_member).sum(axis=1)
+    if op.bias >= 0:
+        net.gradients[f"{place}.bias"] = dy.reshape(by_member).sum(axis=1)
+    return dy * of_each(net, op, word, len(x))
+
+
+def member_dense(net, op, x, drawn):
+    x = x.reshape(net.members, -1, x.shape[1])
+    z = x @ net.array(op, "weight")
+    if op.bias >= 0:
+        z = z + net.array(op, "bias")[:, None]
+    y, kept = epilogue(net, op, z.reshape(-1, z.shape[2]), drawn)
+    return y, (x, kept)
+
+
+def member_dense_backward(net, op, dy, kept):
+    x, epilogue_kept = kept
+    dy = epilogue_backward(net, op, dy, epilogue_kept).reshape(net.members, -1, dy.shape[1])
+    place = op.layers[0]
+    net.gradients[f"{place}.weight"] = x.swapaxes(1, 2) @ dy
+    if op.bias >= 0:
+        net.gradients[f"{place}.bias"] = dy.sum(axis=1)
+    return (dy @ net.array(op, "weight").swapaxes(1, 2)).reshape(-1, x.shape[2])
+
+
 FORWARD = {
     "dense": dense,
     "map": epilogue,
@@ -335,6 +422,8 @@ FORWARD = {
     "join": join,
     "numbers": numbers,
     "codes": codes,
+    "member_scale": member_scale,
+    "member_dense": member_dense,
 }
 BACKWARD = {
     "dense": dense_backward,
@@ -346,4 +435,6 @@ BACKWARD = {
     "join": join_backward,
     "numbers": numbers_backward,
     "codes": codes_backward,
+    "member_scale": member_scale_backward,
+    "member_dense": member_dense_backward,
 }

@@ -23,6 +23,7 @@ ARGUMENTS = {  # of the layers that need some
     cd.Parametric: ["mish"],
     cd.Embedding: [[2, 3], 4],
     cd.Residual: [[cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.3)], 0.4],
+    cd.Members: [[cd.Dense(5, activation="tanh"), cd.Dropout(0.3), cd.Dense(3)], 4],
 }
 
 
@@ -37,6 +38,8 @@ SLOPES = {"leaky_relu", "elu"}  # activations that take a number
 
 def network(layer, **options):
     between = [cd.Dense(7, activation="tanh"), layer, cd.Dense(3)]
+    if isinstance(layer, cd.Members):  # the last
+        between.pop()
     return cd.Network(between, optimizer=cd.SGD(0.05), seed=1, **options).build(FEATURES)
 
 
@@ -131,8 +134,11 @@ def test_its_onnx_nodes_predict_the_same(layer, mc, rows):
     np.testing.assert_allclose(found, net.predict(X), rtol=1e-4, atol=1e-5)
 
 
-# all but BatchNorm, whose statistics are those of the rows at hand
-@pytest.mark.parametrize("layer", [layer for layer in EVERY if not isinstance(layer, cd.BatchNorm)], ids=repr)
+# all but BatchNorm, whose statistics are those of the rows at hand, and Members, whose batches have no parts
+IN_PARTS = [layer for layer in EVERY if not isinstance(layer, cd.BatchNorm | cd.Members)]
+
+
+@pytest.mark.parametrize("layer", IN_PARTS, ids=repr)
 def test_a_part_of_a_batch_sees_what_the_whole_sees(layer, rows):
     X, _ = rows
     model = core_of(network(layer)).model

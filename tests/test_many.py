@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cydrop as cd
-from cydrop._core.many import branch_words
+from cydrop._core.xorshift import branch_words
 from cydrop._run import many
 from cydrop._run.core import core_of
 from cydrop.callbacks import EarlyStopping, LambdaCallback, ReduceLROnPlateau
@@ -50,6 +50,8 @@ def classifiers(**options):
         net([cd.Dense(12, activation="selu"), cd.AlphaDropout(0.1), cd.Dense(3)], "adam", 8),
         net([cd.GaussianNoise(0.1), cd.Dense(300, activation="relu"), cd.Dropout(0.5, shared="batch"), cd.Dense(60),
              cd.Dense(3)], "adam", 9),
+        net([cd.Dense(5), cd.Members([cd.Dense(6, activation="relu"), cd.Dropout(0.2), cd.Dense(3)], 3)], "adamw", 10),
+        net([cd.Members([cd.Dense(6), cd.Dropout(0.2), cd.Dense(3)], 2, sharing="tabm", batches="shared")], "adam", 11),
     ]  # fmt: skip
 
 

@@ -8,19 +8,39 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop._core.xorshift import mixed
+from cydrop._core.xorshift import branch_words, mixed
 
 if TYPE_CHECKING:
     Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator | None
 else:
     Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
-WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES, EMBEDDINGS, FROM_DATA = range(7)  # branches of a network's root
+WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES, EMBEDDINGS, FROM_DATA, SCALES = range(8)  # branches of a network's root
+
+
+class Branch(NamedTuple):
+    """A branch of a network's root: where only its words are wanted they are there sooner than a SeedSequence is."""
+
+    root: tuple[int, ...]
+    path: tuple[int, ...]
+
+    def words(self, count: int) -> NDArray[np.uint64]:
+        return _words_of_branch(self.root, self.path, count)
+
+    def sequence(self) -> np.random.SeedSequence:
+        """For whoever wants more."""
+        return np.random.SeedSequence(list(self.root), spawn_key=self.path)
+
+
+def _words_of_branch(root: tuple[int, ...], path: tuple[int, ...], count: int) -> NDArray[np.uint64]:
+    found = np.empty(count, dtype=np.uint64)
+    branch_words(np.array(root, dtype=np.uint64), np.array(path, dtype=np.uint64), found)
+    return found
 
 
 def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -43,6 +63,10 @@ def sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
 
 def words(seed: Any, count: int, name: str = "seed") -> NDArray[np.uint64]:
     """`count` words of a seed."""
+    if isinstance(seed, Branch):
+        return seed.words(count)
+    if type(seed) is int and 0 <= seed < 2**64:
+        return _words_of_branch((seed,), (), count)
     return words_of(sequence(seed, name), count)
 
 
@@ -64,7 +88,7 @@ def as_int(seed: Any, name: str = "seed") -> int | None:
 
 def branch(root: tuple[int, ...], *path: int) -> np.random.SeedSequence:
     """The sequence of one branch: a function of the root's words and the path alone."""
-    return np.random.SeedSequence(list(root), spawn_key=path)
+    return Branch(root, path).sequence()
 
 
 def child(source: np.random.SeedSequence, number: int) -> np.random.SeedSequence:

@@ -56,7 +56,7 @@ cdef inline void load(
 ) noexcept nogil:
     """Rows start..start+rows of the order; x becomes the batch's memory, or the rows where they lie. Two copies: every
     row twice, the second ones after the first; where there are shards (Step has their bounds), within each."""
-    cdef Py_ssize_t r, first
+    cdef Py_ssize_t first
     cdef int s
     cdef const int64_t* places = data.order + start if data.order != NULL else NULL
     if places == NULL and copies == 1:
@@ -71,13 +71,36 @@ cdef inline void load(
                 first = bounds[s] // copies
                 load_x(data, places + first if places != NULL else NULL, start + first,
                        bounds[s + 1] // copies - first, copies, threads, from_row(x[0], bounds[s]))
+    load_targets(data, batch, places, start, rows, 0)
+
+
+cdef inline void load_members(
+    const Data* data, Batch* batch, Py_ssize_t start, Py_ssize_t rows, int first, int members, Py_ssize_t order_row,
+    int threads
+) noexcept nogil:
+    """Rows start..start+rows of the order for each of some members, one's after another's. `order_row`: from one
+    member's order to the next one's, 0: they have one."""
+    cdef const int64_t* places = NULL
+    cdef int m
+    for m in range(members):
+        if data.order != NULL:
+            places = data.order + (first + m) * order_row + start
+        load_x(data, places, start, rows, 1, threads, from_row(batch.x, m * rows))
+        load_targets(data, batch, places, start, rows, m * rows)
+
+
+cdef inline void load_targets(
+    const Data* data, Batch* batch, const int64_t* places, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t to
+) noexcept nogil:
+    """What belongs to the rows, from row `to` of the batch's memory on."""
+    cdef Py_ssize_t r, each = data.target_columns if data.each else 1
     if data.labels != NULL:
         for r in range(rows):
-            batch.labels[r] = data.labels[places[r] if places != NULL else start + r]
+            batch.labels[to + r] = data.labels[places[r] if places != NULL else start + r]
     else:
-        load_floats(data.targets, data.target_columns, places, start, rows, batch.targets)
+        load_floats(data.targets, data.target_columns, places, start, rows, batch.targets + to * data.target_columns)
     if data.weights != NULL:
-        load_floats(data.weights, data.target_columns if data.each else 1, places, start, rows, batch.weights)
+        load_floats(data.weights, each, places, start, rows, batch.weights + to * each)
 
 
 cdef inline void load_x(

@@ -15,7 +15,7 @@ from cydrop._core.dropout cimport mask_words, select_row
 from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, lay_out_places
 from cydrop._core.noise cimport draw_normals
 from cydrop._core.operation cimport (
-    Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix,
+    DENSE_LANES, Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix,
 )
 from cydrop._core.pace cimport BACKWARD_INPUT, BACKWARD_WEIGHT, tick
 from cydrop._core.xorshift cimport StreamKey
@@ -157,7 +157,7 @@ cdef inline void gradient_of(
     to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
     to.n_in, to.n_out = op.n_in, op.n_out
     to.full_row, to.full_row_floats = step.full_row, step.full_row_floats
-    to.shards, to.bounds = step.shards, step.bounds
+    to.shards, to.bounds, to.resume = step.shards, step.bounds, step.resume
 
 
 cdef inline Doors dense_doors() noexcept:
@@ -166,4 +166,5 @@ cdef inline Doors dense_doors() noexcept:
     doors.lay_out, doors.begin, doors.draw = dense_lay_out, dense_begin, dense_draw
     doors.forward, doors.backward = dense_op_forward, dense_op_backward
     doors.has_product = doors.has_epilogue = doors.gathers = True
+    doors.lanes = DENSE_LANES
     return doors

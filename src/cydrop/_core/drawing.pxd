@@ -37,7 +37,11 @@ cdef inline void draw_units(const Op* op, Bound* b, double rate, const Step* ste
     cdef Py_ssize_t n = op.n_out if op.shared else step.rows * op.n_out
     cdef Py_ssize_t first = 0 if op.shared or b.given else step.first_row * op.n_out
     b.quiet = rate <= 0.0 and not b.given
+    if step.members > 0 and op.shared and op.inside:    # one for each
+        first = step.first_member * op.n_out
     b.epilogue.mask_first = place_in_block(first)
+    if step.members > 0 and b.given:                    # for all of them
+        b.epilogue.mask_first = first if op.shared else step.first_row * op.n_out
     if not (b.quiet or b.given):
         draw_bits(key_of(&op.noise, step.shared_number if op.shared else step.number, step.seeds), rate, b.mask, first,
                   n, step.threads)

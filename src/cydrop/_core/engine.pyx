@@ -16,14 +16,15 @@ from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_o
 from cydrop._core.batch cimport Data, data_of
 from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
-from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.losses cimport LossSum
-from cydrop._core.lowering cimport give_moments, has_parameters, lower_op, lower_optimizer, lower_segments, source_of
+from cydrop._core.lowering cimport (
+    give_moments, has_parameters, lower_members, lower_op, lower_optimizer, lower_segments, source_of,
+)
 from cydrop._core.operation cimport Bound, Doors, Layout, Op, Source
 from cydrop._core.optimizers cimport SPAN
 from cydrop._core.pace cimport DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING
 from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_rows, sample_batches, use_moments
-from cydrop._core.program cimport Program
+from cydrop._core.program cimport rows_in_epoch
 from cydrop._core.room cimport lane_of, lay_out
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.shards cimport Part, add_parts, part_of
@@ -106,7 +107,7 @@ cdef class Engine:
             learner.limits_norms = learner.limits_norms or p.ops[i].max_norm > 0
             if has_parameters(&p.ops[i]):
                 p.lowest = min(i, p.lowest)
-        mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters)
+        lower_members(p, plan)
 
     def __dealloc__(self):
         free(self.program.ops)
@@ -191,7 +192,7 @@ cdef class Engine:
 
         Diverged: the loss of the next batch is not finite, and all is as at the beginning of the pass.
         """
-        cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
+        cdef Py_ssize_t n = rows_in_epoch(&self.program, order.shape[0], x.shape[0])
         cdef Stretch done
         cdef uint64_t control
         cdef Data data = data_of(x, labels, targets, weights, order)
@@ -398,8 +399,8 @@ cdef class Workspace:
 
     @first_row.setter
     def first_row(self, Py_ssize_t first_row):
-        if first_row < 0 or (first_row > 0 and self.engine.program.loss.pair > 0):
-            raise ValueError(f"first_row must be at least 0, and 0 with R-Drop, got {first_row}")
+        if first_row < 0 or (first_row > 0 and (self.engine.program.loss.pair > 0 or self.engine.program.members > 0)):
+            raise ValueError(f"first_row must be at least 0, and 0 with R-Drop or Members, got {first_row}")
         self.room.step.first_row = first_row
 
     def __cinit__(self, Engine engine, Py_ssize_t capacity, bint training, bint masked=False, int shards=0):
@@ -415,8 +416,7 @@ cdef class Workspace:
         cdef Layout layout
         cdef float[:] view
         self.engine = engine
-        self.capacity = self.room.capacity = capacity
-        self.training, self.masked = training, masked
+        self.capacity, self.training, self.masked = capacity, training, masked
         self.shards = self.room.shards = shards
         self.room.threads = engine.program.n_threads
         memset(&layout, 0, sizeof(Layout))

@@ -11,11 +11,6 @@ cdef struct LossSum:
     double loss                 # the sum over rows of weight * the row's mean loss
     Py_ssize_t correct          # rows (binary: elements) whose most probable class is the label
 
-cdef struct Errors:             # of predicted numbers, sums over the targets that count
-    double targets              # how many these are
-    double squares
-    double magnitudes
-
 # `batch_rows`: rows of the batch of which these may be a part, over which the mean is taken
 cdef LossSum loss_pass(
     Loss loss, const float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units,
@@ -27,6 +22,6 @@ cdef LossSum pair_pass(
     int32_t* row_correct, int n_threads) noexcept nogil
 cdef LossSum sum_of_rows(const double* row_loss, const int32_t* row_correct, Py_ssize_t rows) noexcept nogil
 cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil
-cdef void add_errors(
-    const float* z, Py_ssize_t z_row, Py_ssize_t rows, const float* targets, Py_ssize_t columns, const float* weights,
-    Errors* sums) noexcept nogil
+# what members predict together: z has `z_member` floats from one to the next, its rows are `units` apart; it is lost
+cdef void mix_rows(
+    int kind, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out) noexcept nogil

@@ -2,6 +2,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS: dict[str, int]
+VERDICTS: tuple[str, ...]
 
 def loss(
     kind: int,
@@ -21,6 +22,15 @@ def errors(
     weights: NDArray[np.float32],
     sums: NDArray[np.float64],
 ) -> None: ...
+def verdict(
+    kind: int,
+    z: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+) -> float: ...
 def link(kind: int, z: NDArray[np.float32], n_threads: int) -> None: ...
 def pair_loss(
     option: float,

@@ -22,6 +22,8 @@ from cydrop._core.cross_entropy cimport (
 )
 from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, sigmoid32
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.judging cimport Errors, Verdict, add_errors, add_verdict, verdict_of
+from cydrop._core.mixture cimport mean_of_gaussians, mean_of_members, mean_of_sigmoid, mean_of_softmax
 from cydrop._core.r_drop cimport pair_row
 from cydrop._core.serial cimport SERIAL_PASS
 from cydrop._core.tally cimport SPAN, entropy_rows, tally_span
@@ -41,6 +43,8 @@ KINDS = {
     "cross_entropy": CROSS_ENTROPY, "binary_cross_entropy": BINARY_CROSS_ENTROPY, "mse": MSE, "mae": MAE,
     "huber": HUBER, "gaussian_nll": GAUSSIAN_NLL,
 }
+
+VERDICTS = ("share_wrong", "root_mean_square")      # by their numbers in judging.pxd
 
 cdef float LARGEST = 3.4028234663852886e38
 
@@ -346,23 +350,6 @@ def pair_loss(
     return total.loss / <double>rows
 
 
-cdef void add_errors(
-    const float* z, Py_ssize_t z_row, Py_ssize_t rows, const float* targets, Py_ssize_t columns, const float* weights,
-    Errors* sums
-) noexcept nogil:
-    """Adds the errors of rows, in order; `weights`: one a target, of which those above 0 count, or NULL: all do."""
-    cdef Py_ssize_t r, j
-    cdef double d
-    for r in range(rows):
-        for j in range(columns):
-            if weights != NULL and not weights[r * columns + j] > 0:
-                continue
-            d = <double>z[r * z_row + j] - <double>targets[r * columns + j]
-            sums.targets += 1.0
-            sums.squares += d * d
-            sums.magnitudes += d if d >= 0 else -d
-
-
 def errors(
     const float[:, ::1] z,          # IN, raw outputs, of which the first columns are the predicted numbers
     const float[:, ::1] targets,    # IN
@@ -379,6 +366,28 @@ def errors(
                    &weights[0] if weights.shape[0] else NULL, &found)
         restore_floats(control)
     sums[0], sums[1], sums[2] = found.targets, found.squares, found.magnitudes
+
+
+def verdict(
+    int kind,                       # place in VERDICTS
+    const float[:, ::1] z,          # IN, raw outputs
+    const int32_t[::1] labels,      # IN, or empty
+    const float[:, ::1] targets,    # IN, or empty
+    const float[::1] weights,       # IN, one a row, or empty
+    const float[::1] low,           # IN, one a column of z, or empty
+    const float[::1] high,          # IN
+):
+    """What is wrong with predictions, in one number."""
+    cdef Verdict sums
+    cdef uint64_t control
+    sums.weight = sums.total = 0.0
+    with nogil:
+        control = exact_floats(1)
+        add_verdict(kind, &z[0, 0], z.shape[1], z.shape[0], z.shape[1], &labels[0] if labels.shape[0] else NULL,
+                    &targets[0, 0] if targets.shape[0] else NULL, &weights[0] if weights.shape[0] else NULL,
+                    &low[0] if low.shape[0] else NULL, &high[0] if low.shape[0] else NULL, &sums)
+        restore_floats(control)
+    return verdict_of(kind, &sums)
 
 
 cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
@@ -405,6 +414,22 @@ cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ss
     while r < rows:
         link_row(kind, z + r * z_row, units)
         r += 1
+
+
+cdef void mix_rows(
+    int kind, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out
+) noexcept nogil:
+    """What members predict together, as raw outputs; theirs are lost."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        if kind == CROSS_ENTROPY:
+            mean_of_softmax(z + r * units, z_member, members, units, out + r * units)
+        elif kind == BINARY_CROSS_ENTROPY:
+            mean_of_sigmoid(z + r * units, z_member, members, units, out + r * units)
+        elif kind == GAUSSIAN_NLL:
+            mean_of_gaussians(z + r * units, z_member, members, units, out + r * units)
+        else:
+            mean_of_members(z + r * units, z_member, members, units, out + r * units)
 
 
 def link(int kind, float[:, ::1] z, int n_threads):

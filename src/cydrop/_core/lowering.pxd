@@ -4,9 +4,11 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memset
 
+from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.matrix cimport MARGIN
 from cydrop._core.operation cimport MOST_PARTS, Op, Source, Tensor
 from cydrop._core.optimizers cimport Segment, Update
+from cydrop._core.program cimport Program
 from cydrop._core.training cimport Learner
 
 
@@ -106,6 +108,17 @@ cdef inline int lower_segments(Learner* learner, list segments) except -1:
         segment = &learner.segments[i]
         segment.start, segment.size, segment.learning_rate, segment.gain, segment.decay = segments[i]
     return 0
+
+
+cdef inline void lower_members(Program* p, plan) noexcept:
+    """What the plan says of members, once all operations are there; and which operations leave units out."""
+    cdef int i
+    p.members, p.inside, p.own_orders = plan.members, plan.inside, plan.own_orders
+    for i in range(p.n_ops):
+        p.ops[i].inside = p.members > 0 and i >= p.inside
+        p.one_by_one = p.one_by_one or (p.ops[i].inside and p.ops[i].shared)
+    if p.members == 0:
+        mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters)
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:

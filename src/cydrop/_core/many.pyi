@@ -30,6 +30,10 @@ class Training:
         kept_ops: NDArray[np.int32],
         keep: NDArray[np.float32],
         counts: bool,
+        judged_option: float,
+        verdict: int,
+        low: NDArray[np.float32],
+        high: NDArray[np.float32],
         score: int,
         last_tie: bool,
         patience: int,
@@ -53,4 +57,3 @@ class Training:
     def finish(self) -> None: ...
 
 def train(trainings: list[Training], n_threads: int, seconds: float) -> None: ...
-def branch_words(root: NDArray[np.uint64], path: NDArray[np.uint64], out: NDArray[np.uint64]) -> None: ...

@@ -10,11 +10,14 @@ from cydrop._core.arena cimport first_of
 from cydrop._core.batch cimport data_of
 from cydrop._core.engine cimport Engine
 from cydrop._core.float_control cimport exact_floats, restore_floats
-from cydrop._core.operation cimport Bound
+from cydrop._core.judging cimport ROOT_MEAN_SQUARE, SHARE_WRONG
+from cydrop._core.operation cimport Bound, Op
 from cydrop._core.pace cimport passing_seconds
-from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
+from cydrop._core.seed_sequence cimport MOST_WORDS
+from cydrop._core.pack cimport LEAST_PACK, PACK, Pack, PackedOp, fits_in_pack, held_floats, pack_floats, train_pack
 from cydrop._core.trainee cimport (
-    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, pauses, put_back, sit_down, train_until,
+    COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, orders_of, pauses, put_back, sit_down,
+    train_until,
 )
 
 import numpy
@@ -23,10 +26,30 @@ from cydrop._core.memory import aligned
 
 # What a record holds of each epoch, and what the score may be, by the numbers in trainee.pxd.
 RECORD = (
-    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "score",
+    "loss", "correct", "seconds", "val_loss", "val_correct", "val_targets", "val_squares", "val_magnitudes", "verdict",
+    "score",
 )
-SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae")
+SCORES = ("loss", "val_loss", "val_accuracy", "val_rmse", "val_mae", "verdict")
 ENDINGS = ("goes on", "out of patience", "diverged")
+
+
+cdef object shape_of(const Trainee* t):
+    """All that must be the same in a pack, None where a network goes in none."""
+    cdef const Op* op
+    cdef int i
+    if not fits_in_pack(t):
+        return None
+    shape = [t.batch_size, t.epoch_rows, t.data.columns, t.learner.n, t.program.outputs]
+    for i in range(t.program.n_ops):
+        op = &t.program.ops[i]
+        shape += [op.doors.lanes, op.n_in, op.n_out, op.activation, op.alpha, place_of(t, op.weight.data),
+                  place_of(t, op.bias.data)]
+    return tuple(shape)
+
+
+cdef Py_ssize_t place_of(const Trainee* t, const float* parameter) noexcept nogil:
+    """Of a parameter in its arena, -1: there is none."""
+    return parameter - t.learner.parameters if parameter != NULL else -1
 
 
 cdef class Training:
@@ -51,6 +74,12 @@ cdef class Training:
         Operations whose outputs are multiplied in prediction, and by what.
     counts : bool
         Whether the loss counts hits.
+    judged_option : float
+        The option of the loss by which held-out rows are judged.
+    verdict : int
+        Place in losses.VERDICTS of what is wanted besides, -1: nothing.
+    low, high : float32
+        What predictions are clamped to for it, or empty.
     score : int
         Place in SCORES.
     last_tie : bool
@@ -65,13 +94,15 @@ cdef class Training:
     cdef object engine, kept    # the arrays that the struct points into
     cdef float[::1] best_parameters, best_buffers
     cdef readonly object record     # (epochs, columns) float64
+    cdef readonly object shape      # equal ones may go in one pack; None: it goes in none
 
     def __init__(
         self, Engine engine, rows, held, const int64_t[::1] chosen, const int64_t[::1] held_chosen,
         Py_ssize_t epoch_rows, Py_ssize_t batch_size, const double[::1] learning_rates, const double[::1] decays,
         const double[:, ::1] rates, const uint64_t[::1] root, unsigned long long branch,
-        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts, int score,
-        bint last_tie, Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
+        unsigned long long epochs_before, const int32_t[::1] kept_ops, const float[::1] keep, bint counts,
+        float judged_option, int verdict, const float[::1] low, const float[::1] high, int score, bint last_tie,
+        Py_ssize_t patience, bint keeps_best, Py_ssize_t epochs
     ):
         cdef Trainee* t = &self.t
         cdef Py_ssize_t batches
@@ -97,9 +128,9 @@ cdef class Training:
         t.learning_rates, t.decays = &learning_rates[0], &decays[0]
         t.rates, t.scheduled = &rates[0, 0] if rates.shape[1] else NULL, learning_rates.shape[0] > 1
         t.root, t.n_root, t.branch, t.epochs_before = &root[0], <int>root.shape[0], branch, epochs_before
-        if 2 * (t.n_root + 2) > MOST_WORDS:
+        if 2 * (t.n_root + 3) > MOST_WORDS:
             raise ValueError(f"a root of {t.n_root} words")
-        order = numpy.empty(t.n_rows, dtype=numpy.int64)
+        order = numpy.empty(orders_of(&t.program) * t.n_rows, dtype=numpy.int64)
         t.data.order = &order[0]
         self.record = record = numpy.full((epochs, COLUMNS), numpy.nan)
         t.record, t.limit = &record[0, 0], epochs
@@ -110,13 +141,25 @@ cdef class Training:
         if t.n_kept:
             t.kept_ops, t.keep = &kept_ops[0], &keep[0]
         t.counts, t.score, t.last_tie, t.patience, t.best_score = counts, score, last_tie, patience, INFINITY
-        self.kept = [rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order]
+        t.judged, t.judged.option, t.verdict = t.program.loss, judged_option, verdict
+        if (verdict == SHARE_WRONG and t.held.labels == NULL) or (
+            verdict == ROOT_MEAN_SQUARE and t.held.target_columns != t.program.outputs
+        ):
+            raise ValueError(f"no verdict of kind {verdict} on such rows")
+        if low.shape[0] not in (0, t.program.outputs) or high.shape[0] != low.shape[0]:
+            raise ValueError(f"a range of {low.shape[0]} and {high.shape[0]} for {t.program.outputs} outputs")
+        if low.shape[0]:
+            t.low, t.high = &low[0], &high[0]
+        self.kept = [
+            rows, held, chosen, held_chosen, learning_rates, decays, rates, root, kept_ops, keep, order, low, high,
+        ]
         self.best_parameters = aligned(t.learner.n if keeps_best else 0)
         self.best_buffers = aligned(t.n_buffers if keeps_best else 0)
         t.best.parameters, t.best.buffers = first_of(self.best_parameters), first_of(self.best_buffers)
         before = aligned(t.learner.n), aligned(t.n_buffers)
         t.before.parameters, t.before.buffers = first_of(before[0]), first_of(before[1])
         self.kept.append(before)
+        self.shape = shape_of(t)
 
     @property
     def epoch(self):
@@ -233,52 +276,104 @@ cdef class Training:
             put_back(t, &t.best)
 
 
+cdef struct Work:               # what a thread does without another's help
+    Trainee** members           # one network, or those of a pack
+    int n
+    Py_ssize_t held_floats      # of a pack: memory for held-out rows, which comes first
+    Py_ssize_t floats           # memory in all
+
+
+cdef list packs_of(list trainings):
+    """Lists of trainings: those of a pack, or one by itself. What goes together is of one shape and at the same batch
+    of an epoch."""
+    cdef list found = [], done = []
+    cdef dict filling = {}
+    cdef Training training
+    for training in trainings:
+        if training.shape is None:
+            found.append([training])
+            continue
+        place = training.shape, training.t.batch
+        pack = filling.get(place)
+        if pack is None or len(pack) == PACK:
+            pack = filling[place] = []
+            found.append(pack)
+        pack.append(training)
+    for pack in found:
+        if len(pack) < LEAST_PACK:
+            done.extend([one] for one in pack)
+        else:
+            done.append(pack)
+    return done
+
+
+cdef void measure(Work* work, Desk* desk, Pack* pack) noexcept nogil:
+    """How much memory a work needs."""
+    cdef int i
+    work.held_floats = 0
+    if work.n == 1:
+        work.floats = desk_floats(desk, work.members[0], NULL)
+        return
+    for i in range(work.n):
+        work.held_floats = max(work.held_floats, held_floats(desk, work.members[i]))
+    work.floats = work.held_floats + pack_floats(pack, work.members[0], NULL)
+
+
+cdef void do_work(Work* work, Desk* desk, Pack* pack, float* memory, double deadline) noexcept nogil:
+    if work.n > 1:
+        train_pack(pack, work.members, work.n, desk, memory, memory + work.held_floats, deadline)
+    elif not pauses(work.members[0]):
+        sit_down(desk, work.members[0], memory, work.floats)
+        train_until(work.members[0], desk, deadline)
+
+
 def train(list trainings, int n_threads, double seconds):
-    """Trains those that have something to do, each on one thread, until none has or the time is over: at least a step
-    of the first ones."""
-    cdef Trainee** list_of = <Trainee**>calloc(max(len(trainings), 1), sizeof(Trainee*))
+    """Trains those that have something to do, a network or a pack on one thread, until none has, or those that are left
+    of packs would do better in others, or the time is over."""
+    cdef list packs = packs_of([training for training in trainings if not (<Training>training).pauses])
+    cdef Py_ssize_t n = len(packs), floats = 0, i = 0, j
+    cdef Trainee** members = <Trainee**>calloc(max(len(trainings), 1), sizeof(Trainee*))
+    cdef Work* works = <Work*>calloc(max(n, 1), sizeof(Work))
     cdef Desk* desks = <Desk*>calloc(n_threads, sizeof(Desk))
-    cdef Py_ssize_t n = len(trainings), floats = 0, i
-    cdef int most_ops = 0, most_rates = 0, thread
+    cdef Pack* lanes = <Pack*>calloc(n_threads, sizeof(Pack))
+    cdef int most_ops = 1, most_rates = 1, thread
     cdef double deadline = passing_seconds() + seconds
     cdef uint64_t control
     cdef Training training
     cdef float[:, ::1] memory
     try:
-        if list_of == NULL or desks == NULL:
+        if members == NULL or works == NULL or desks == NULL or lanes == NULL:
             raise MemoryError
-        for i in range(n):
-            training = trainings[i]
-            list_of[i] = &training.t
-            most_ops = max(most_ops, training.t.program.n_ops)
-            most_rates = max(most_rates, training.t.program.n_rates + 1)
+        for j, pack in enumerate(packs):
+            works[j].members, works[j].n = members + i, len(pack)
+            for training in pack:
+                members[i] = &training.t
+                most_ops = max(most_ops, training.t.program.n_ops)
+                most_rates = max(most_rates, training.t.program.n_rates + 1)
+                i += 1
         for thread in range(n_threads):
-            desks[thread].bound = <Bound*>calloc(max(2 * most_ops, 1), sizeof(Bound))
-            desks[thread].rates = <double*>calloc(max(2 * most_rates, 1), sizeof(double))
-            if desks[thread].bound == NULL or desks[thread].rates == NULL:
+            desks[thread].bound = <Bound*>calloc(2 * most_ops, sizeof(Bound))
+            desks[thread].rates = <double*>calloc(2 * most_rates, sizeof(double))
+            lanes[thread].ops = <PackedOp*>calloc(most_ops, sizeof(PackedOp))
+            if desks[thread].bound == NULL or desks[thread].rates == NULL or lanes[thread].ops == NULL:
                 raise MemoryError
-        for i in range(n):
-            floats = max(floats, desk_floats(&desks[0], list_of[i], NULL))
+        for j in range(n):
+            measure(&works[j], &desks[0], &lanes[0])
+            floats = max(floats, works[j].floats)
         floats = (floats + 31) // 16 * 16
         memory = aligned(n_threads * floats).reshape(n_threads, floats)
         with nogil:
             control = exact_floats(n_threads)
-            for i in prange(n, num_threads=n_threads, schedule="dynamic"):
-                if not pauses(list_of[i]) and (i < n_threads or passing_seconds() < deadline):
-                    sit_down(&desks[threadid()], list_of[i], &memory[threadid(), 0], floats - 16)
-                    train_until(list_of[i], &desks[threadid()], deadline)
+            for j in prange(n, num_threads=n_threads, schedule="dynamic"):
+                if j < n_threads or passing_seconds() < deadline:
+                    do_work(&works[j], &desks[threadid()], &lanes[threadid()], &memory[threadid(), 0], deadline)
             restore_floats(control)
     finally:
-        for thread in range(n_threads if desks != NULL else 0):
+        for thread in range(n_threads if desks != NULL and lanes != NULL else 0):
             free(desks[thread].bound)
             free(desks[thread].rates)
+            free(lanes[thread].ops)
         free(desks)
-        free(list_of)
-
-
-def branch_words(const uint64_t[::1] root, const uint64_t[::1] path, uint64_t[::1] out):
-    """numpy.random.SeedSequence(root, spawn_key=path).generate_state(len(out), uint64), for tests."""
-    if 2 * (root.shape[0] + path.shape[0]) > MOST_WORDS:
-        raise ValueError(f"{root.shape[0] + path.shape[0]} numbers, at most {MOST_WORDS // 2} have room")
-    words_of_branch(&root[0] if root.shape[0] else NULL, <int>root.shape[0], &path[0] if path.shape[0] else NULL,
-                    <int>path.shape[0], &out[0], <int>out.shape[0])
+        free(lanes)
+        free(works)
+        free(members)

@@ -16,7 +16,7 @@ from cydrop._core.matrix cimport MARGIN, Matrix
 from cydrop._core.drawing cimport draw_units, rate_of
 from cydrop._core.dropout cimport BLOCK, mask_words
 from cydrop._core.gather cimport Kept, gather, spread
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix
+from cydrop._core.operation cimport MAP_LANES, Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix
 from cydrop._core.serial cimport SERIAL_COPY
 
 
@@ -114,4 +114,5 @@ cdef inline Doors map_doors() noexcept:
     doors.lay_out, doors.begin, doors.draw = map_lay_out, map_begin, epilogue_draw
     doors.forward, doors.backward = map_forward, map_backward
     doors.has_epilogue = doors.gathers = True
+    doors.lanes = MAP_LANES
     return doors

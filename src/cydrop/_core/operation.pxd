@@ -27,6 +27,11 @@ from cydrop._core.xorshift cimport StreamKey
 cdef enum:
     MOST_PARTS = 4
 
+cdef enum:                      # what a family is across the lanes (pack.pxd)
+    NO_LANES = 0                # nothing: its networks are trained one by one
+    DENSE_LANES = 1             # y = drop(f(x W + b))
+    MAP_LANES = 2               # y = drop(f(x))
+
 cdef struct Op
 cdef struct Bound
 cdef struct Step
@@ -83,6 +88,8 @@ cdef struct Doors:
     bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
     bint gathers                # and it can do without the units that a shared mask drops
+    bint of_members             # every member of a network has parameters of its own (member_op.pxd)
+    int lanes
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
 
@@ -112,6 +119,7 @@ cdef struct Op:                 # never changes but for moments and updates
     Py_ssize_t n_numbers
     float* buffer               # what it keeps but does not train, NULL: nothing
     Py_ssize_t buffer_size
+    bint inside                 # one of those that come after a network has become many (members.pxd)
 
 
 cdef struct Bound:              # an operation and its memory in one workspace
@@ -170,6 +178,10 @@ cdef struct Step:               # what a batch brings to all operations
     float* tree                 # memory for the sums of shards of the gradients of any one operation
     float* statistics           # arena for what running statistics are made of, of the buffers' layout
     const float* buffers        # that arena
+    int members                 # of a network of many, whose rows these are, one's after another's; 0: it is one
+    int first_member            # number of the first
+    Py_ssize_t member_rows      # of each
+    bint resume                 # gradients are added to those of the members before
     Clock* clock                # NULL: nobody asks
     int slot                    # of the operation in it
 

@@ -29,7 +29,8 @@ cdef extern from "tile.h" nogil:
         float* c, Py_ssize_t c_row, int cols, int resume, const float* bias, int relu, const tile_wanted* wanted)
     void tile_of_columns(
         int rows, int shards, const Py_ssize_t* bounds, const float* a, Py_ssize_t stride, const float* panel,
-        Py_ssize_t panel_row, float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted, float* levels)
+        Py_ssize_t panel_row, float* c, Py_ssize_t c_row, int cols, int resume, const tile_wanted* wanted,
+        float* levels)
     void tile_transpose(const float* b, Py_ssize_t b_row, float* panel)
 
 cdef enum:

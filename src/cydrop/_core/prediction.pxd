@@ -6,6 +6,7 @@ from libc.string cimport memcpy
 
 from cydrop._core.dense_op cimport square_weights
 from cydrop._core.matrix cimport Matrix
+from cydrop._core.members cimport predict_members
 from cydrop._core.panels cimport TILE_ROWS
 from cydrop._core.dropout cimport select_rows
 from cydrop._core.losses cimport link_rows
@@ -42,7 +43,8 @@ cdef inline Py_ssize_t piece_of(const Program* p, const Room* room, Py_ssize_t r
 
 
 cdef inline Py_ssize_t predict_stretch(
-    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, bint link, int threads
+    const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, Py_ssize_t out_row,
+    bint link, int threads
 ) noexcept nogil:
     """Predicts the first of the rows, and returns how many.
 
@@ -52,28 +54,29 @@ cdef inline Py_ssize_t predict_stretch(
     cdef Py_ssize_t piece = piece_of(p, room, rows, threads), some = min(room.capacity, rows)
     cdef int lane
     if piece == 0:
-        predict_piece(p, room, 0, x, x_row, some, out, link, threads)
+        predict_piece(p, room, 0, x, x_row, some, out, out_row, link, threads)
         return some
     some = min(STRETCH * threads * piece, rows)
     for lane in prange(threads, num_threads=threads, schedule="static"):
-        predict_pieces(p, room, lane, threads, x, x_row, some, piece, out, link)
+        predict_pieces(p, room, lane, threads, x, x_row, some, piece, out, out_row, link)
     return some
 
 
 cdef inline void predict_pieces(
     const Program* p, Room* room, int lane, int lanes, const float* x, Py_ssize_t x_row, Py_ssize_t rows,
-    Py_ssize_t piece, float* out, bint link
+    Py_ssize_t piece, float* out, Py_ssize_t out_row, bint link
 ) noexcept nogil:
     """Every `lanes`th piece of the rows, from number `lane` on."""
     cdef Py_ssize_t row = lane * piece
     while row < rows:
-        predict_piece(p, room, lane, x + row * x_row, x_row, min(piece, rows - row), out + row * p.outputs, link, 1)
+        predict_piece(p, room, lane, x + row * x_row, x_row, min(piece, rows - row), out + row * out_row, out_row, link,
+                      1)
         row += lanes * piece
 
 
 cdef inline void predict_piece(
-    const Program* p, Room* room, int lane, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out, bint link,
-    int threads
+    const Program* p, Room* room, int lane, const float* x, Py_ssize_t x_row, Py_ssize_t rows, float* out,
+    Py_ssize_t out_row, bint link, int threads
 ) noexcept nogil:
     cdef Bound* bound = lane_of(room, lane)
     cdef Bound* last = &bound[p.n_ops - 1]
@@ -82,6 +85,9 @@ cdef inline void predict_piece(
     cdef Step step = step_in(room, lane, rows, threads)
     bound[0].x.data = <float*>x         # never written: operations only read their x
     bound[0].x.row = x_row
+    if p.members > 0:
+        predict_members(p, room, lane, &step, bound[0].x, out, out_row, link)
+        return
     begin(p, bound)
     if straight:                        # the last product may write where the result is wanted
         last.y.data, last.y.row = out, p.outputs
@@ -105,7 +111,8 @@ cdef inline Py_ssize_t predict_rows(
     while row < n:
         begun = now
         threads = threads_now(&room.pace, p.n_threads, now)
-        rows = predict_stretch(p, room, &x[row, 0], x.shape[1], n - row, &out[row, 0], link, threads)
+        rows = predict_stretch(p, room, &x[row, 0], x.shape[1], n - row, &out[row, 0], out.shape[1],
+                               link, threads)
         row += rows
         now = passing_seconds()
         note_pace(&room.pace, threads, p.n_threads, now - begun, rows, now)
@@ -123,6 +130,20 @@ cdef inline void use_moments(const Program* p, Room* room, bint moments) noexcep
             square_weights(&p.ops[i], &room.bound[i])
 
 
+cdef inline bint begins_with_epilogue(const Program* p, int i) noexcept nogil:
+    """Whether of operation number i, with which samples begin, they have all but the dropout in common."""
+    return i < p.n_ops and draws_last(&p.ops[i]) and (p.members == 0 or i < p.inside)
+
+
+cdef inline void take_samples(
+    const Program* p, Step* step, uint64_t batch, Py_ssize_t rows, const Room* room
+) noexcept nogil:
+    """The members whose samples a batch has: sample number s is one of member s, and again from member 0 on."""
+    step.member_rows = room.sample_rows
+    step.members = <int>(rows // room.sample_rows)
+    step.first_member = <int>(batch * <uint64_t>room.copies % <uint64_t>p.members)
+
+
 cdef inline void begin_samples(
     const Program* p, Room* room, const float* x, Py_ssize_t x_row, Py_ssize_t rows, Py_ssize_t copies,
     const double* rates
@@ -138,9 +159,11 @@ cdef inline void begin_samples(
     for lane in range(room.lanes):          # an earlier sampling may have begun with another operation
         for i in range(1, p.n_ops):
             lane_of(room, lane)[i].x = lane_of(room, lane)[i - 1].y
-    if stop < p.n_ops and draws_last(&p.ops[stop]):
+    if p.members > 0:                       # a sample is one member's: all that is inside comes after the head
+        room.first = stop = min(stop, p.inside)
+    if begins_with_epilogue(p, stop):
         stop += 1
-    room.copies = copies
+    room.copies, room.sample_rows = copies, rows
     room.bound[0].x.data = <float*>x    # never written: operations only read their x
     room.bound[0].x.row = x_row
     begin(p, room.bound)
@@ -173,10 +196,12 @@ cdef inline void sample_batch(
         return
     step.number, step.shared_number, step.seeds = batch * chunks + chunk, batch, seeds
     b = &bound[i]
-    if not draws_last(&p.ops[i]):
+    if p.members > 0:
+        take_samples(p, &step, batch, rows, room)
+    if not begins_with_epilogue(p, i):
         b.x = room.head
     draw(p, bound, &step)
-    if draws_last(&p.ops[i]):           # the activation is done
+    if begins_with_epilogue(p, i):      # the activation is done
         select_rows(b.epilogue.mask, b.epilogue.mask_first, b.epilogue.mask_row, room.head, b.epilogue.scale, b.y, rows,
                     p.ops[i].n_out)
         i += 1

@@ -19,6 +19,16 @@ cdef struct Program:
     Py_ssize_t outputs          # columns of the result
     Py_ssize_t n_parameters
     Loss loss
+    int members                 # of a network of many, 0: it is one
+    int inside                  # the first operation of which each has its own
+    bint own_orders             # each sees the rows of an epoch in an order of its own
+    bint one_by_one             # not several members at a time: a mask that a member's rows share
+
+
+cdef inline Py_ssize_t rows_in_epoch(const Program* p, Py_ssize_t ordered, Py_ssize_t rows) noexcept nogil:
+    """Of an order of so many numbers, which has all members' orders after one another where they have their own; of 0
+    all rows."""
+    return (ordered // p.members if p.own_orders else ordered) if ordered > 0 else rows
 
 
 cdef inline void begin(const Program* p, Bound* bound) noexcept nogil:

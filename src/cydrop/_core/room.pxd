@@ -12,11 +12,14 @@ from libc.stdint cimport int32_t
 from cydrop._core.batch cimport Batch
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.panels cimport scratch_floats
-from cydrop._core.operation cimport Bound, Layout, Op, Upstream, Step, take, take_matrix
+from cydrop._core.operation cimport Bound, Layout, Op, Upstream, Step, padded, take, take_matrix
 from cydrop._core.pace cimport Clock, Pace
 from cydrop._core.program cimport Program
 from cydrop._core.shard_sums cimport gradient_floats
 from cydrop._core.shards cimport MOST_SHARDS, level_of
+
+cdef enum:
+    TOGETHER = 256              # rows of members that are done together (members.pxd), where one has not more
 
 
 cdef struct Room:
@@ -40,6 +43,15 @@ cdef struct Room:
     Py_ssize_t head_units
     int first                   # the operation that draws it
     Py_ssize_t copies           # samples in a batch
+    Py_ssize_t sample_rows      # of each
+    float* member_x             # of a prediction of many members, for each lane: what comes into the first's operation
+    Py_ssize_t member_x_row
+    float* member_outputs       # and what all of them give
+
+
+cdef inline Py_ssize_t rows_of_room(const Program* p, Py_ssize_t rows) noexcept nogil:
+    """Room for batches of up to so many rows, which few rows of many members exceed."""
+    return max(rows, min(p.members * rows, <Py_ssize_t>TOGETHER))
 
 
 cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept nogil:
@@ -51,9 +63,11 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
     cdef Matrix[2] turns
     for i in range(p.n_ops):
         widest = max(widest, p.ops[i].n_in, p.ops[i].n_out)
-        if not p.ops[i].doors.has_product:
+        if not (p.ops[i].doors.has_product or p.ops[i].doors.of_members):
             tree = max(tree, gradient_floats(&p.ops[i]))
     room.step.training, room.step.rates = layout.training, room.rates
+    if layout.memory == NULL:           # the first time
+        layout.capacity = room.capacity = rows_of_room(p, layout.capacity)
     layout.threads, layout.shards = p.n_threads, room.shards
     if layout.training:
         room.batch.x = take_matrix(layout, p.ops[0].n_in)
@@ -67,10 +81,14 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
         room.step.full_row_floats = (2 * widest + 15) // 16 * 16
         room.step.full_row = take(layout, room.step.full_row_floats * p.n_threads)
         room.step.bounds = room.bounds
-        if layout.shards > 0:
-            room.step.tree = take(layout, tree * (1 + level_of(layout.shards - 1)))
+        if layout.shards > 0 or p.members > 0:
+            room.step.tree = take(layout, tree * (1 + level_of(max(layout.shards, 1) - 1)))
     elif layout.draws:
         room.head = take_matrix(layout, widest)
+    if p.members > 0 and not layout.training:
+        room.member_x_row = padded(p.ops[p.inside].n_in)
+        room.member_x = take(layout, room.lanes * layout.capacity * room.member_x_row)
+        room.member_outputs = take(layout, room.lanes * layout.capacity * p.members * p.outputs)
     room.step.scratch = take(layout, scratch_floats(layout.capacity) * p.n_threads)
     for lane in range(room.lanes):
         layout.first_lane = lane == 0
@@ -80,7 +98,9 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
         for i in range(p.n_ops):
             op = &p.ops[i]
             b = &room.bound[lane * p.n_ops + i]
-            b.y = take_matrix(layout, op.n_out) if layout.training else turns[i % 2]
+            b.y = turns[i % 2]      # but in training, and before members, who all read it
+            if layout.training or (p.members > 0 and i + 1 == p.inside):
+                b.y = take_matrix(layout, op.n_out)
             if i > 0:
                 b.x = room.bound[lane * p.n_ops + i - 1].y
             b.z = b.y

@@ -150,10 +150,9 @@ TILE_INLINE void tile_store(tile_vec acc[TILE_ROWS][2], const int rows, const in
     }
 }
 
-TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
-                           const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
-                           const float *bias, int relu, const tile_wanted *wanted) {
-    tile_vec acc[TILE_ROWS][2];
+/* From 0, or from what C holds. */
+TILE_INLINE void tile_begin(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, const float *c,
+                            ptrdiff_t c_row, int cols, int resume) {
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
     for (int r = 0; r < rows; r++) {
         const float *from = c + r * c_row;
@@ -163,6 +162,14 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
         acc[r][last] = edge == TILE_LANES ? tile_loadu(from + last * TILE_LANES)
                                           : tile_load_some(from + last * TILE_LANES, edge);
     }
+}
+
+TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
+                           const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
+                           const float *bias, int relu, const tile_wanted *wanted) {
+    tile_vec acc[TILE_ROWS][2];
+    const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
+    tile_begin(acc, rows, vectors, c, c_row, cols, resume);
     tile_steps(acc, rows, vectors, 0, depth, a, a_row, 1, panel, panel_row, wanted);
     if (bias) {
         tile_vec b[2];
@@ -177,15 +184,15 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
     tile_store(acc, rows, vectors, c, c_row, cols);
 }
 
-/* Each shard's sum, added over the tree of shards.pxd: shard number s to the levels for the ones that s ends in. */
+/* Each shard's sum, added over the tree of shards.pxd: shard number s to the levels for the ones that s ends in. Where
+ * there is one, its chain may begin with what C holds (resume). */
 TILE_INLINE void tile_tree(const int rows, const int vectors, int shards, const ptrdiff_t *bounds, const float *a,
                            ptrdiff_t a_depth, const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row,
-                           int cols, const tile_wanted *wanted, float *levels) {
+                           int cols, int resume, const tile_wanted *wanted, float *levels) {
     for (int s = 0; s < shards; s++) {
         tile_vec acc[TILE_ROWS][2];
         float *level = levels;
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
+        tile_begin(acc, rows, vectors, c, c_row, cols, resume);
         tile_steps(acc, rows, vectors, bounds[s], bounds[s + 1], a, 1, a_depth, panel, panel_row, wanted);
         for (int ones = s; ones & 1; ones >>= 1, level += TILE_FLOATS)
             for (int r = 0; r < rows; r++)
@@ -233,10 +240,10 @@ static void tile_of_rows(int rows, ptrdiff_t depth, const float *a, ptrdiff_t st
 /* a(r, k) = a[k * stride + r]: A lies transposed, for Xt dY. Shard number s are the steps bounds[s], ...,
  * bounds[s + 1] - 1; levels: memory for a whole tile for each level of their tree. */
 static void tile_of_columns(int rows, int shards, const ptrdiff_t *bounds, const float *a, ptrdiff_t stride,
-                            const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols,
+                            const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
                             const tile_wanted *wanted, float *levels) {
 #define TILE_OF_COLUMNS(r, vectors) \
-    tile_tree(r, vectors, shards, bounds, a, stride, panel, panel_row, c, c_row, cols, wanted, levels)
+    tile_tree(r, vectors, shards, bounds, a, stride, panel, panel_row, c, c_row, cols, resume, wanted, levels)
     switch (rows + (cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(TILE_OF_COLUMNS) }
 #undef TILE_OF_COLUMNS
 }

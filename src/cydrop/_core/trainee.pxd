@@ -12,13 +12,15 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.arena cimport finite_part
 from cydrop._core.batch cimport Batch, Data, fetch, load
-from cydrop._core.losses cimport Errors, LossSum, add_errors, loss_pass
+from cydrop._core.judging cimport Errors, Verdict, add_errors, add_verdict, verdict_of
+from cydrop._core.losses cimport Loss, LossSum, loss_pass
 from cydrop._core.matrix cimport Matrix
+from cydrop._core.members cimport members_batch
 from cydrop._core.operation cimport Bound, Layout, take, take_matrix
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.prediction cimport predict_piece
 from cydrop._core.program cimport Program
-from cydrop._core.room cimport Room, lay_out
+from cydrop._core.room cimport Room, lay_out, rows_of_room
 from cydrop._core.seed_sequence cimport words_of_branch
 from cydrop._core.shards cimport Part, part_of
 from cydrop._core.training cimport Learner, copies_of, forward_batch, update_batch
@@ -38,8 +40,9 @@ cdef enum:                      # what is kept of every epoch
     HELD_TARGETS = 5            # that count, where numbers are predicted
     HELD_SQUARES = 6
     HELD_MAGNITUDES = 7
-    SCORE = 8                   # less is better
-    COLUMNS = 9
+    HELD_VERDICT = 8
+    SCORE = 9                   # less is better
+    COLUMNS = 10
 
 cdef enum:                      # what the score is
     BY_LOSS = 0
@@ -47,6 +50,7 @@ cdef enum:                      # what the score is
     BY_HITS = 2
     BY_RMSE = 3
     BY_MAE = 4
+    BY_VERDICT = 5
 
 cdef enum:
     HELD_PIECE = 252            # rows that are predicted at a time, as wherever cydrop predicts
@@ -83,7 +87,11 @@ cdef struct Trainee:
     const int32_t* kept_ops     # vanilla dropout: operations whose outputs are multiplied in prediction
     const float* keep           # by this
     int n_kept
-    bint counts                 # whether the loss counts hits, else errors are measured
+    Loss judged                 # by which the held-out loss is taken
+    bint counts                 # whether it counts hits, else errors are measured
+    int verdict                 # of which kind, -1: none is wanted
+    const float* low            # predictions are clamped to this range for it, NULL: they are not
+    const float* high
     int score                   # what it is
     bint last_tie               # of equal scores the last epoch is the best one, not the first
     Py_ssize_t patience         # epochs without a better score, 0: never out of it
@@ -113,6 +121,11 @@ cdef struct Desk:               # what a thread works with
     int32_t* row_correct
 
 
+cdef inline int orders_of(const Program* p) noexcept nogil:
+    """How many orders of its rows an epoch has."""
+    return p.members if p.own_orders else 1
+
+
 cdef inline bint pauses(const Trainee* t) noexcept nogil:
     """Whether there is nothing to do at the moment."""
     return t.ended != GOES_ON or t.epoch >= t.limit
@@ -127,39 +140,64 @@ cdef inline Py_ssize_t desk_floats(Desk* desk, const Trainee* t, float* memory) 
     rates are there, and zero."""
     cdef const Program* p = &t.program
     cdef Layout layout
-    cdef Py_ssize_t rows = held_piece(t)
+    cdef Py_ssize_t rows
     memset(&layout, 0, sizeof(Layout))
-    memset(&desk.training, 0, sizeof(Room))
-    memset(&desk.predicting, 0, sizeof(Room))
     layout.memory = memory
-    desk.training.bound, desk.predicting.bound = desk.bound, desk.bound + p.n_ops
-    desk.training.rates, desk.predicting.rates = desk.rates, desk.rates + p.n_rates + 1
-    desk.training.n_ops = desk.predicting.n_ops = p.n_ops
-    desk.training.lanes = desk.predicting.lanes = desk.training.threads = desk.predicting.threads = 1
-    desk.training.capacity = layout.capacity = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    lay_out_held(desk, t, &layout)
+    memset(&desk.training, 0, sizeof(Room))
+    desk.training.bound, desk.training.rates = desk.bound, desk.rates
+    desk.training.n_ops, desk.training.lanes, desk.training.threads = p.n_ops, 1, 1
+    rows = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    desk.training.capacity = layout.capacity = rows if memory == NULL else rows_of_room(p, rows)
     layout.training = layout.draws = True
     lay_out(&desk.training, p, &layout)
-    if rows > 0:
-        desk.predicting.capacity = layout.capacity = rows
-        layout.training = layout.draws = False
-        lay_out(&desk.predicting, p, &layout)
-        desk.outputs = take(&layout, rows * p.outputs)
-        desk.held.x = take_matrix(&layout, t.held.columns)
-        desk.held.labels = <int32_t*>take(&layout, rows)
-        desk.held.targets = take(&layout, rows * p.outputs)
-        desk.held.weights = take(&layout, rows * p.outputs)
-        desk.row_loss = <double*>take(&layout, 2 * rows)
-        desk.row_correct = <int32_t*>take(&layout, rows)
     return layout.used
+
+
+cdef inline void lay_out_held(Desk* desk, const Trainee* t, Layout* layout) noexcept nogil:
+    """The part of a desk for the held-out rows, where there are any."""
+    cdef const Program* p = &t.program
+    cdef Py_ssize_t rows = held_piece(t)
+    memset(&desk.predicting, 0, sizeof(Room))
+    if rows == 0:
+        return
+    desk.predicting.bound, desk.predicting.rates = desk.bound + p.n_ops, desk.rates + p.n_rates + 1
+    desk.predicting.n_ops, desk.predicting.lanes, desk.predicting.threads = p.n_ops, 1, 1
+    desk.predicting.capacity = layout.capacity = rows if layout.memory == NULL else rows_of_room(p, rows)
+    layout.training = layout.draws = False
+    lay_out(&desk.predicting, p, layout)
+    desk.outputs = take(layout, rows * p.outputs)
+    desk.held.x = take_matrix(layout, t.held.columns)
+    desk.held.labels = <int32_t*>take(layout, rows)
+    desk.held.targets = take(layout, rows * p.outputs)
+    desk.held.weights = take(layout, rows * p.outputs)
+    desk.row_loss = <double*>take(layout, 2 * rows)
+    desk.row_correct = <int32_t*>take(layout, rows)
 
 
 cdef inline void sit_down(Desk* desk, const Trainee* t, float* memory, Py_ssize_t floats) noexcept nogil:
     """Makes the desk ready for a network, whoever had it before."""
-    cdef int i
     memset(desk.bound, 0, 2 * t.program.n_ops * sizeof(Bound))
     memset(desk.rates, 0, 2 * (t.program.n_rates + 1) * sizeof(double))
     memset(memory, 0, floats * sizeof(float))
     desk_floats(desk, t, memory)
+    scale_kept(desk, t)
+
+
+cdef inline void sit_down_to_judge(Desk* desk, const Trainee* t, float* memory) noexcept nogil:
+    """The same for somebody who only looks at the held-out rows."""
+    cdef Layout layout
+    memset(desk.bound + t.program.n_ops, 0, t.program.n_ops * sizeof(Bound))
+    memset(desk.rates + t.program.n_rates + 1, 0, (t.program.n_rates + 1) * sizeof(double))
+    memset(&layout, 0, sizeof(Layout))
+    layout.memory = memory
+    lay_out_held(desk, t, &layout)
+    scale_kept(desk, t)
+
+
+cdef inline void scale_kept(Desk* desk, const Trainee* t) noexcept nogil:
+    """Vanilla dropout, in prediction."""
+    cdef int i
     for i in range(t.n_kept if t.n_held > 0 else 0):
         desk.predicting.bound[t.kept_ops[i]].epilogue.scale = t.keep[i]
 
@@ -186,16 +224,19 @@ cdef inline void train_until(Trainee* t, Desk* desk, double deadline) noexcept n
 
 cdef inline void begin_epoch(Trainee* t) noexcept nogil:
     """The order of its rows, and what a divergence goes back to."""
-    cdef uint64_t[2] path
+    cdef uint64_t[3] path
     cdef uint64_t[2 * LANES] words
     cdef Generator generator
     cdef int64_t* order = <int64_t*>t.data.order
+    cdef int orders = orders_of(&t.program), m
     cdef Py_ssize_t i
     path[0], path[1] = t.branch, t.epochs_before + <uint64_t>t.epoch
-    words_of_branch(t.root, t.n_root, path, 2, words, 2 * LANES)
-    seed_lanes(&generator, words)
-    permute(&generator, order, t.n_rows)
-    for i in range(t.epoch_rows if t.rows != NULL else 0):
+    for m in range(orders):                 # one after another; of the last there may be more than is wanted
+        path[2] = m
+        words_of_branch(t.root, t.n_root, path, 3 if t.program.own_orders else 2, words, 2 * LANES)
+        seed_lanes(&generator, words)
+        permute(&generator, order + m * t.epoch_rows, t.n_rows)
+    for i in range(orders * t.epoch_rows if t.rows != NULL else 0):
         order[i] = t.rows[order[i]]
     keep_weights(t, &t.before)
     t.loss, t.correct, t.seconds = 0.0, 0, 0.0
@@ -226,12 +267,23 @@ cdef inline void diverge(Trainee* t) noexcept nogil:
     t.updates[0] = 0
 
 
+cdef inline Py_ssize_t place_of_rates(const Trainee* t) noexcept nogil:
+    """Of the next step, among those of all epochs."""
+    if not t.scheduled:
+        return 0
+    return t.epoch * ((t.epoch_rows + t.batch_size - 1) // t.batch_size) + t.batch
+
+
 cdef inline void step(Trainee* t, Room* room, double now) noexcept nogil:
     cdef Py_ssize_t first = t.batch * t.batch_size, rows = min(t.batch_size, t.epoch_rows - first)
-    cdef Py_ssize_t rate = t.epoch * ((t.epoch_rows + t.batch_size - 1) // t.batch_size) + t.batch if t.scheduled else 0
+    cdef Py_ssize_t rate = place_of_rates(t)
     cdef Part part = part_of(rows, 0, 0, 0)
-    cdef LossSum one = forward_batch(&t.program, room, &t.data, first, &part, t.rates + rate * t.program.n_rates,
-                                     t.draws[0], now)
+    cdef const double* rates = t.rates + rate * t.program.n_rates
+    cdef LossSum one
+    if t.program.members > 0:
+        one = members_batch(&t.program, room, &t.data, t.epoch_rows, first, rows, rates, t.draws[0], now)
+    else:
+        one = forward_batch(&t.program, room, &t.data, first, &part, rates, t.draws[0], now)
     t.draws[0] += 1
     if not isfinite(one.loss):
         diverge(t)
@@ -282,6 +334,8 @@ cdef inline double score_of(const Trainee* t, const double* record) noexcept nog
         return sqrt(record[HELD_SQUARES] / record[HELD_TARGETS])
     if t.score == BY_MAE:
         return record[HELD_MAGNITUDES] / record[HELD_TARGETS]
+    if t.score == BY_VERDICT:
+        return record[HELD_VERDICT]
     return record[LOSS_OF_ROWS] / <double>t.epoch_rows
 
 
@@ -294,13 +348,15 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
     cdef Py_ssize_t first = 0, rows, r, correct = 0
     cdef double total = 0.0
     cdef Errors errors
+    cdef Verdict verdict
     cdef Matrix x
     memset(&errors, 0, sizeof(Errors))
+    memset(&verdict, 0, sizeof(Verdict))
     while first < t.n_held:
         rows = min(held_piece(t), t.n_held - first)
         load(held, batch, first, rows, 1, 0, NULL, 1, &x)
-        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, False, 1)
-        loss_pass(p.loss, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
+        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, p.outputs, False, 1)
+        loss_pass(t.judged, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
                   batch.targets, weights, held.each, rows, NULL, 0, desk.row_loss, desk.row_correct, 1)
         for r in range(rows):
             total += desk.row_loss[r]
@@ -308,7 +364,12 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
         if not t.counts:
             add_errors(desk.outputs, p.outputs, rows, batch.targets, held.target_columns,
                        weights if held.each else NULL, &errors)
+        if t.verdict >= 0:
+            add_verdict(t.verdict, desk.outputs, p.outputs, rows, p.outputs, batch.labels, batch.targets, weights,
+                        t.low, t.high, &verdict)
         first += rows
     record[HELD_LOSS], record[HELD_CORRECT] = total / <double>t.n_held, <double>correct
     record[HELD_TARGETS], record[HELD_SQUARES] = errors.targets, errors.squares
     record[HELD_MAGNITUDES] = errors.magnitudes
+    if t.verdict >= 0:
+        record[HELD_VERDICT] = verdict_of(t.verdict, &verdict)

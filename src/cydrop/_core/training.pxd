@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memset
 from cydrop._core.arena cimport first_of
 from cydrop._core.batch cimport Data, fetch, load
 from cydrop._core.matrix cimport Matrix, from_row
+from cydrop._core.members cimport members_batch, members_by_hand, members_together
 from cydrop._core.max_norm cimport clip_columns
 from cydrop._core.losses cimport LossSum, loss_pass, pair_pass, sum_of_rows
 from cydrop._core.norm_op cimport run_statistics
@@ -51,6 +52,8 @@ cdef inline int take_shards(
     """Checks that there is room for a part of a batch, and says where its statistics go."""
     cdef int n = part.n_shards
     cdef Py_ssize_t rows = copies_of(p) * part.rows
+    if p.members > 0:
+        rows = members_together(p, max(<Py_ssize_t>1, part.rows)) * part.rows
     if n & (n - 1) or part.shards & (part.shards - 1) or part.first_shard < 0 or part.first_shard + n > part.shards or (
         part.first_shard % n if n > 0 else part.shards > 0
     ):
@@ -157,8 +160,9 @@ cdef inline void update_batch(
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
     begin_learning(learner, learning_rate, weight_decay, updates)
-    room.upstream.updating = not (learner.clips or learner.n <= SMALL)
-    backward(p, room.bound, &room.upstream, &room.step, False)
+    room.upstream.updating = not (learner.clips or learner.n <= SMALL or p.members > 0)
+    if p.members == 0:              # else it is done
+        backward(p, room.bound, &room.upstream, &room.step, False)
     if not room.upstream.updating:
         update_from_arena(learner, room.threads)
     if part.shards > 0:
@@ -273,13 +277,15 @@ cdef inline void end_statistics(
 cdef inline void limit_norms(const Program* p, const Learner* learner, int n_threads) noexcept nogil:
     """Max-norm, after an update."""
     cdef int i
+    cdef Py_ssize_t m
     cdef const Op* op
     if not learner.limits_norms:
         return
     for i in range(p.n_ops):
         op = &p.ops[i]
         if op.max_norm > 0:
-            clip_columns(op.weight.data, op.n_in, op.n_out, op.max_norm, n_threads)
+            for m in range(op.numbers[0] if op.doors.of_members else 1):
+                clip_columns(op.weight.data + m * op.n_in * op.n_out, op.n_in, op.n_out, op.max_norm, n_threads)
 
 
 cdef inline const double* row_of(const double[:, ::1] rates, Py_ssize_t batch) noexcept nogil:
@@ -297,10 +303,15 @@ cdef inline void forward_by_hand(
     change x in between."""
     cdef Part whole = part_of(rows, 0, 0, 0)
     cdef Matrix given
+    cdef int m
     given.data, given.row = <float*>x, columns
-    copy_rows(given, room.batch.x, rows, columns)
+    for m in range(max(1, p.members)):
+        copy_rows(given, from_row(room.batch.x, m * rows), rows, columns)
     room.bound[0].x = room.batch.x
     begin_step(p, room, &whole, 1, rates, number)
+    if p.members > 0:
+        members_by_hand(p, room, rows, out, NULL, NULL)
+        return
     draw(p, room.bound, &room.step)
     forward(p, room.bound, &room.step)
     write_output(p, room.bound, rows, out, False)
@@ -312,6 +323,9 @@ cdef inline void backward_by_hand(
 ) noexcept nogil:
     """From d loss / d raw outputs to the gradient arena and d loss / d x."""
     cdef Matrix given, to
+    if p.members > 0:
+        members_by_hand(p, room, rows // p.members, NULL, grad, dx)
+        return
     room.upstream.dz, room.upstream.spare = room.upstream_memory[0], room.upstream_memory[1]
     room.upstream.updating = False
     given.data, given.row = <float*>grad, columns
@@ -347,7 +361,10 @@ cdef inline Stretch train_batches(
         first = done.batch * batch_size
         rows = min(batch_size, n - first)
         part = part_of(rows, shards, 0, shards)
-        one = forward_batch(p, room, data, first, &part, row_of(rates, done.batch), draws[0], now)
+        if p.members > 0:
+            one = members_batch(p, room, data, n, first, rows, row_of(rates, done.batch), draws[0], now)
+        else:
+            one = forward_batch(p, room, data, first, &part, row_of(rates, done.batch), draws[0], now)
         draws[0] += 1
         if not isfinite(one.loss):
             done.diverged = True

@@ -45,14 +45,15 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     # where the batch is cut into shards: how many there are, the rows where each begins, and where the last one ends
     int shards                  # 0: it is not
     const Py_ssize_t* bounds
+    bint resume                 # the gradient is added to what is there, row after row; then `update` is NULL
 
 
 cdef inline void column_sums(
-    const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t cols, float* sums
+    const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t cols, bint resume, float* sums
 ) noexcept nogil:
-    """sums[j] = panel[0, j] + panel[1, j] + ..."""
+    """sums[j] = panel[0, j] + panel[1, j] + ..., or from what sums[j] was (resume)"""
     cdef Py_ssize_t k, j
-    for j in range(cols):
+    for j in range(cols if not resume else 0):
         sums[j] = 0.0
     for k in range(rows):
         for j in range(cols):
@@ -69,7 +70,7 @@ cdef inline void column_sums_of_shards(
     for s in range(to.shards):
         level, first = level_of(s), to.bounds[s]
         out = sums if s == to.shards - 1 else levels + level * TILE_FLOATS
-        column_sums(panel + first * panel_row, panel_row, to.bounds[s + 1] - first, cols, out)
+        column_sums(panel + first * panel_row, panel_row, to.bounds[s + 1] - first, cols, False, out)
         for i in range(level):
             add_floats(out, levels + i * TILE_FLOATS, cols)
 
@@ -78,17 +79,27 @@ cdef inline float* at(float* base, Py_ssize_t offset) noexcept nogil:
     return base + offset if base != NULL else NULL
 
 
+cdef inline void sums_before(const Gradient* to, Py_ssize_t col0, Py_ssize_t cols, float* sums) noexcept nogil:
+    """What the gradient of the bias is so far."""
+    cdef Py_ssize_t j
+    for j in range(cols):
+        sums[j] = to.bias_gradient[to.cols_kept[col0 + j] if to.cols_kept != NULL else col0 + j]
+
+
 cdef inline void bias_unit(
     const float* panel, Py_ssize_t panel_row, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols, const Gradient* to,
     float* sums, float* levels
 ) noexcept nogil:
     """Columns col0..col0+cols of db, one panel."""
+    if to.resume:
+        memset(sums, 0, TILE_COLS * sizeof(float))
+        sums_before(to, col0, cols, sums)
     if to.shards > 0:
         column_sums_of_shards(panel, panel_row, TILE_LANES if cols <= TILE_LANES else TILE_COLS, to, sums, levels)
     elif cols <= TILE_LANES:
-        column_sums(panel, panel_row, rows, TILE_LANES, sums)
+        column_sums(panel, panel_row, rows, TILE_LANES, to.resume, sums)
     else:
-        column_sums(panel, panel_row, rows, TILE_COLS, sums)
+        column_sums(panel, panel_row, rows, TILE_COLS, to.resume, sums)
     if to.gathered:
         return
     if to.bias_update != NULL:
@@ -187,7 +198,8 @@ cdef inline void masked_tile_of_shards(
         out = levels + level * TILE_FLOATS
         if s == to.shards - 1:
             out, out_row = c, c_row
-        tile_of_columns(rows, 1, to.bounds + s, x, x_row, panel, panel_row, out, out_row, cols, wanted, levels)
+        tile_of_columns(rows, 1, to.bounds + s, x, x_row, panel, panel_row, out, out_row, cols, False, wanted,
+                        levels)
         for r in range(rows):
             select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
             for i in range(level):
@@ -264,7 +276,7 @@ cdef inline void weight_unit(
                                       <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
             else:
                 tile_of_columns(<int>some, shards, bounds, x.data + i, x.row, panel[p], panel_row, out, out_row,
-                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, levels)
+                                <int>min(<Py_ssize_t>TILE_COLS, cols - j), to.resume, fetched, levels)
         if to.mask != NULL and to.shards == 0:
             mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
                        n_out, col0, cols)

@@ -9,6 +9,8 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.math cimport sqrt
 
+from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
+
 cdef extern from "fma.h" nogil:
     int64_t bits_of64(double x)
     double double_of(int64_t bits)
@@ -92,6 +94,14 @@ cdef class Xorshift:
             set_word(&self.generator.lanes, i, total[i])
 
 
+def normal_quantiles(double[::1] p):
+    """In place: the quantiles of the standard normal distribution at p, which are above 0 and below 1."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(p.shape[0]):
+            p[i] = normal_quantile(p[i])
+
+
 def mixed(uint64_t z):
     """SplitMix64's finaliser of a word."""
     return mix64(z)
@@ -156,3 +166,11 @@ cdef inline double exact_log(double x) noexcept nogil:
     for k in range(23, 0, -2):
         total = total * s2 + 1.0 / k
     return <double>exponent * 0.6931471805599453 + 2.0 * (s * total)
+
+
+def branch_words(const uint64_t[::1] root, const uint64_t[::1] path, uint64_t[::1] out):
+    """numpy.random.SeedSequence(root, spawn_key=path).generate_state(len(out), uint64)."""
+    if 2 * (root.shape[0] + path.shape[0]) > MOST_WORDS:
+        raise ValueError(f"{root.shape[0] + path.shape[0]} numbers, at most {MOST_WORDS // 2} have room")
+    words_of_branch(&root[0] if root.shape[0] else NULL, <int>root.shape[0], &path[0] if path.shape[0] else NULL,
+                    <int>path.shape[0], &out[0], <int>out.shape[0])

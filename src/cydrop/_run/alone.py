@@ -47,7 +47,8 @@ def backward(layer: Any, dy: Any) -> Floats:
     if not dy.size:
         raise ValueError(f"dy is empty: shape {dy.shape}")
     with core.turn:
-        dx = core.passes.backward(dy.reshape(len(dy), -1) if dy.ndim else dy)
+        many = core.plan is not None and core.plan.members
+        dx = core.passes.backward(dy.reshape(len(dy), -1) if dy.ndim and not many else dy)
     return dx.reshape(dy.shape) if dx.size == dy.size else dx
 
 

@@ -55,6 +55,7 @@ class Core:
         self.turn = cpu.Turn(_BUSY)
         self.model: Model | None = None
         self._snapshot: Weights | None = None  # memory for the state that a divergence goes back to
+        self._planned: tuple[tuple[Any, ...], Plan] | None = None
         self._building = threads.ProcessLock(threading.RLock)
         if state.built is not None:
             self.model = self._built_from(state.built)
@@ -82,9 +83,16 @@ class Core:
 
     def plan_for(self, n_features: int) -> Plan:
         """The plan, that of the model where there is one."""
-        plan = self.plan or Plan.of(self.layers, n_features)
-        self.loss.check_units(plan.n_outputs)
+        plan = self.plan or self._planned_for(n_features)
+        check_loss(self.loss, plan)
         return plan
+
+    def _planned_for(self, n_features: int) -> Plan:
+        """A plan of the layers, kept until there is a model: it is asked for several times before."""
+        planned = self._planned
+        if planned is None or planned[0] is not self.layers or planned[1].n_features != n_features:
+            self._planned = planned = self.layers, Plan.of(self.layers, n_features)
+        return planned[1]
 
     def built_for(self, n_features: int) -> Model:
         """The model, made at the first call; threads that come first at the same time wait for one."""
@@ -92,6 +100,7 @@ class Core:
             with self._building():
                 if self.model is None:
                     self.model = self._drawn_model(n_features)  # completely, or not at all
+                    self._planned = None
         model = self.model
         assert model is not None
         if n_features != model.plan.n_features:
@@ -139,7 +148,7 @@ class Core:
             state["drawing"] = Plan.drawing(state["layers"])
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
-                state["loss"].check_units(plan.n_outputs)
+                check_loss(state["loss"], plan)
                 state["model"] = self.model.with_plan(plan, state["loss"], state["n_threads"])
             vars(self).update(state)  # one step
 
@@ -181,11 +190,15 @@ class Core:
 
     def finish_epoch(self, metrics: dict[str, float]) -> None:
         """Counts an epoch and adds it to the history: both or, after an interrupt, neither."""
-        self.epochs += 1
+        self.finish_epochs(1, {name: [value] for name, value in metrics.items()})
+
+    def finish_epochs(self, count: int, metrics: dict[str, list[float]]) -> None:
+        """The same for several, of whose metrics there is a list each."""
+        self.epochs += count
         try:
-            self.history.append(metrics)
+            self.history.extend(metrics)
         except BaseException:
-            self.epochs -= 1
+            self.epochs -= count
             raise
 
     # Rates and rows ---------------------------------------------------------------------------------------
@@ -247,6 +260,8 @@ class Core:
 
     def check_batches(self, data: Rows, shards: int = 0) -> None:
         """Raises where a layer learns nothing from batches, or shards, of so few rows."""
+        if shards and self.plan_for(data.X.shape[1]).members:
+            raise ValueError("parallel= cannot train a network with Members: its batches are not cut into shards")
         rows = max(1, data.batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
             try:
@@ -257,6 +272,13 @@ class Core:
                 raise ValueError(
                     f"{data.batch_size} rows in {shards} shards, which count as batches: {error}"
                 ) from None
+
+
+def check_loss(loss: Loss, plan: Plan) -> None:
+    """Raises where a loss does not go with what a plan gives."""
+    loss.check_units(plan.n_outputs)
+    if plan.members and loss.copies > 1:
+        raise ValueError(f"{loss!r} passes each row twice, which a network with Members cannot: take r_drop=0")
 
 
 class Cored:

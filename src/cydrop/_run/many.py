@@ -17,14 +17,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import seeding
+from cydrop._base.arrays import Floats
 from cydrop._core import many
+from cydrop._core.losses import VERDICTS
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS
 from cydrop._run.rates import Rates
-from cydrop._run.rows import Rows
+from cydrop._run.rows import NO_FLOATS, Rows
 from cydrop.errors import DivergedError
+from cydrop.losses import Loss
+from cydrop.xorshift import Xorshift
 
-MONITORS = many.SCORES
+MONITORS = many.SCORES[:-1]  # the last is for a `Judge`
+
+
+@dataclass(eq=False, frozen=True, repr=False)
+class Judge:
+    """By what held-out rows judge a network, where it is not by one of the usual metrics.
+
+    Attributes
+    ----------
+    kind : str
+        "share_wrong" or "root_mean_square" (`_core.judging`), or "loss".
+    loss : Loss or None
+        For "loss": of the kind that the network is trained with, but with other options.
+    low, high : ndarray of float32, or None
+        What predictions are clamped to for "root_mean_square", one a unit; None: they are not.
+    name : str
+        Of the metric in the history.
+    """
+
+    kind: str
+    loss: Loss | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    name: str = "val_error"
 
 
 @dataclass(eq=False, frozen=True, repr=False)
@@ -41,6 +68,8 @@ class ManyJob:
         One of MONITORS: by what an epoch is the best, and a network better than another.
     ties : "first" or "last"
         Which of equally good epochs is the best one.
+    judge : Judge or None
+        Instead of `monitor`.
     """
 
     data: Rows
@@ -54,6 +83,7 @@ class ManyJob:
     monitor: str = "val_loss"
     ties: str = "first"
     drop_last: bool = False
+    judge: Judge | None = None
 
     @property
     def n_rows(self) -> int:
@@ -109,14 +139,19 @@ class OneOfMany:
         steps = range(job.epochs * job.batches) if core.rates_change() else range(1)
         self.rates = rates or core.rates([step / (job.epochs * job.batches) for step in steps])
         self._in_force = core.optimizer
+        judge = job.judge or Judge("loss")
+        loss = judge.loss or job.data.loss
+        monitor = job.monitor if job.judge is None else "val_loss" if judge.kind == "loss" else "verdict"
+        verdict = -1 if judge.kind == "loss" else VERDICTS.index(judge.kind)
+        clamp = (NO_FLOATS, NO_FLOATS) if judge.low is None or judge.high is None else (judge.low, judge.high)
         keep = [(draw.op, 1.0 - draw.layer.rate_at(1.0)) for draw in model.plan.vanilla_draws]
         return many.Training(
             model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
             job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self.rates,
             np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self.epochs_before,
             np.array([op for op, _ in keep], dtype=np.int32), np.array([share for _, share in keep], dtype=np.float32),
-            bool(job.data.hit_rate(0)), MONITORS.index(job.monitor), job.ties == "last", job.patience or 0,
-            job.restore_best, job.epochs,
+            bool(job.data.hit_rate(0)), loss.option, verdict, *clamp, many.SCORES.index(monitor),
+            job.ties == "last", job.patience or 0, job.restore_best, job.epochs,
         )  # fmt: skip
 
     def renew_if_changed(self) -> None:
@@ -162,41 +197,70 @@ class OneOfMany:
 
     def tell(self) -> list[dict[str, float]]:
         """Puts the epochs that have ended since into the history, and returns their metrics."""
-        found = []
-        while self._told < self.training.epoch:
-            metrics = self._metrics(self._told)
-            self.core.finish_epoch(metrics)
-            self._told += 1
-            found.append(metrics)
-        return found
+        columns = self._write()
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _metrics(self, epoch: int) -> dict[str, float]:
-        """Of an epoch, counted from 0, as `fit` has them."""
+    def _write(self) -> dict[str, list[float]]:
+        """Puts the epochs that have ended since into the history: their metrics, a list each."""
+        told, done = self._told, self.training.epoch
+        if told == done:
+            return {}
+        columns = self._metrics(told, done)
+        self.core.finish_epochs(done - told, columns)
+        self._told = done
+        return columns
+
+    def _metrics(self, first: int, stop: int) -> dict[str, list[float]]:
+        """Of some epochs, counted from 0, as `fit` has them."""
         core, job = self.core, self.job
-        record = dict(zip(many.RECORD, self.training.record[epoch].tolist(), strict=True))
-        metrics = {"loss": record["loss"] / job.epoch_rows}
-        metrics |= job.data.hit_rate(int(record["correct"]), job.rows)
-        step = (epoch + 1) * job.batches - 1 if len(self.rates.learning) > 1 else 0
+        record = dict(zip(many.RECORD, self.training.record[first:stop].T.tolist(), strict=True))
+        metrics = {"loss": [total / job.epoch_rows for total in record["loss"]]}
+        metrics |= self._hit_rates(first, record["correct"])
+        last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
+        rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self.rates]
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
-            metrics["learning_rate"] = float(self.rates.learning[step])
+            metrics["learning_rate"] = rates[0].tolist()
         if callable(core.optimizer.weight_decay):
-            metrics["weight_decay"] = float(self.rates.decay[step])
-        for draw, rate in zip(self._model.plan.draws, self.rates.drawing[step], strict=True):
+            metrics["weight_decay"] = rates[1].tolist()
+        for draw, column in zip(self._model.plan.draws, rates[2].T, strict=True):
             if callable(draw.layer.rate_value):
-                metrics[f"{draw.place}.{draw.layer.rate_name}"] = float(rate)
+                metrics[f"{draw.place}.{draw.layer.rate_name}"] = column.tolist()
         metrics["seconds"] = record["seconds"]
-        if job.held is not None:
-            found = job.held.hit_rate(int(record["val_correct"]), job.held_rows)
+        if job.judge is not None:
+            metrics[job.judge.name] = record["score"]
+        elif job.held is not None:
+            metrics["val_loss"] = record["val_loss"]
+            found = job.held.hit_rates(record["val_correct"], job.held_rows)
             if not found:
-                sums = [record[name] for name in ("val_targets", "val_squares", "val_magnitudes")]
-                found = job.held.loss.metrics_of(np.array(sums))
-            metrics |= {f"val_{name}": value for name, value in {"loss": record["val_loss"], **found}.items()}
+                sums = zip(*(record[name] for name in ("val_targets", "val_squares", "val_magnitudes")), strict=True)
+                each = [job.held.loss.metrics_of(np.array(of_epoch)) for of_epoch in sums]
+                found = {name: [of_epoch[name] for of_epoch in each] for name in each[0]}
+            metrics |= {f"val_{name}": column for name, column in found.items()}
         return metrics
+
+    def _hit_rates(self, first: int, correct: list[float]) -> dict[str, list[float]]:
+        """The accuracies of epochs, from the first of them on."""
+        job, plan = self.job, self._model.plan
+        if plan.members and not plan.own_orders:
+            correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
+        if plan.orders == 1 and job.epoch_rows == job.n_rows:
+            return job.data.hit_rates(correct, job.rows)
+        rows = job.rows if len(job.rows) else np.arange(job.n_rows)
+        if job.epoch_rows == job.n_rows or job.data.counted is None:
+            return job.data.hit_rates(correct, np.tile(rows[: job.epoch_rows], plan.orders))
+        found: dict[str, list[float]] = {}
+        for epoch, hits in enumerate(correct, self.epochs_before + first):  # some rows were left out: it counts which
+            paths = [(member,) for member in range(plan.orders)] if plan.own_orders else [()]
+            seeds = [seeding.branch(self.core.root, seeding.SHUFFLE, epoch, *path) for path in paths]
+            orders = [rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]] for seed in seeds]
+            for name, rate in job.data.hit_rate(hits, np.concatenate(orders)).items():
+                found.setdefault(name, []).append(rate)
+        return found
 
     def finish(self) -> None:
         """Ends training, wherever it stands: the history is whole, and the best epoch is put back."""
         self.training.finish()
-        self.tell()
+        self._write()
         self.core.history.diverged = self.diverged
         step = self.training.epoch * self.job.batches + self.training.batch - 1
         if step < 0:

@@ -54,19 +54,20 @@ class Passes:
     def forward(self, model: Model, X: Floats, given: Sequence[Mask | None], rates: NDArray[np.float64]) -> Floats:
         """Raw outputs with dropout on; masks that are given are used instead of drawn ones."""
         tape, self._tape = self._tape, None  # half of a pass is none
-        if tape is not None and tape.model.engine is model.engine and tape.workspace.capacity == len(X):
+        rows = len(X) * max(1, model.plan.members)
+        if tape is not None and tape.model.engine is model.engine and tape.workspace.capacity == rows:
             workspace = tape.workspace
         else:
-            workspace = Workspace(model.engine, len(X), True)
+            workspace = Workspace(model.engine, rows, True)
         workspace.take_back_masks()
         for mask, draw in zip(given, model.plan.mask_draws, strict=True):
             if mask is not None:
                 workspace.give_mask(draw.op, _packed(mask))
-        out = np.empty((len(X), model.plan.n_outputs), dtype=np.float32)
+        out = np.empty((rows, model.plan.n_outputs), dtype=np.float32)
         model.engine.forward(workspace, X, out, rates)
         self.remember(model, len(X), given, list(rates[0]))
         self._tape = _Tape(model, workspace, len(X))
-        return out
+        return out.reshape(*model.plan.batch_shape, len(X), model.plan.n_outputs)
 
     def backward(self, grad: Any) -> Floats:
         """d loss / d X of the last `forward`, for d loss / d raw outputs; fills the model's gradients."""
@@ -74,10 +75,11 @@ class Passes:
             raise RuntimeError("backward needs a forward(X, training=True) before it")
         model, workspace, rows = self._tape
         given = checks.floats("grad", grad)
-        if given.shape != (rows, model.plan.n_outputs):
-            raise ValueError(f"grad must have shape {(rows, model.plan.n_outputs)}, got {given.shape}")
+        expected = (*model.plan.batch_shape, rows, model.plan.n_outputs)
+        if given.shape != expected:
+            raise ValueError(f"grad must have shape {expected}, got {given.shape}")
         dx = np.empty((rows, model.plan.n_features), dtype=np.float32)
-        model.engine.backward(workspace, given, dx)
+        model.engine.backward(workspace, given.reshape(-1, model.plan.n_outputs), dx)
         return dx
 
     def remember(self, model: Model, rows: int, given: Sequence[Mask | None], rates: list[float]) -> None:

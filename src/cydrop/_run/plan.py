@@ -28,7 +28,7 @@ ALIGNMENT = 16  # floats: every parameter begins on a cache line
 MANY = 2**24  # columns: enough for any layer
 
 Shape: TypeAlias = tuple[int, ...]
-Initial: TypeAlias = "float | Callable[[np.random.SeedSequence], Floats]"  # a text: numpy.random is not imported yet
+Initial: TypeAlias = "float | Drawn | Callable[[np.random.SeedSequence], Floats]"  # a text: some come later
 Factors: TypeAlias = tuple[float, float, float]  # learning rate, gain, weight decay
 
 PLAIN: Factors = (1.0, 1.0, 1.0)
@@ -76,6 +76,8 @@ class Op:
     "fork"        x, which a later "join" adds to what it is given
     "numbers"     embeddings of the first columns         _core.dense, NUMBER_KINDS
     "codes"       rows of tables for the last columns
+    "member_scale"  y = drop(f(x weight + bias)), element by element, of each member of many
+    "member_dense"  y = drop(f(x W + b)), of each member of many
     """
 
     kind: str
@@ -112,6 +114,13 @@ class Op:
 
 
 @dataclass(eq=False, repr=False, slots=True)
+class Drawn:
+    """An initial value that needs no more of its seed than `Xorshift` takes of it."""
+
+    draw: Callable[[seeding.Branch], Floats]
+
+
+@dataclass(eq=False, repr=False, slots=True)
 class Parameter:
     """A view of an arena: `"1.weight"`, (inputs, units), where it begins, and how.
 
@@ -132,8 +141,11 @@ class Parameter:
 
     def fill(self, view: Floats, root: tuple[int, ...]) -> None:
         """Writes the initial value."""
-        if callable(self.initial):
-            view[...] = self.initial(seeding.branch(root, *self.branch))
+        branch = seeding.Branch(root, self.branch)
+        if isinstance(self.initial, Drawn):
+            view[...] = self.initial.draw(branch)
+        elif callable(self.initial):
+            view[...] = self.initial(branch.sequence())
         else:
             view[...] = self.initial
 
@@ -159,11 +171,15 @@ class Plan:
     parameters: list[Parameter] = field(default_factory=list)
     buffers: list[Parameter] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
+    _last: str = ""  # place of the layer after which nothing may come, "": there is none
     place: int = 0  # of the layer that is put in
     where: str = ""  # its place as in the names of parameters: "3", or "3.0" for the first layer within that one
     widths_known: bool = True
     streams: int = 0  # random streams so far
     counts: Counter[str] = field(default_factory=Counter)  # of operations, by their kind
+    members: int = 0  # that the network becomes; 0: it is one
+    inside: int = 0  # the first operation of which each has its own
+    own_orders: bool = False  # whether each sees the rows of an epoch in an order of its own
 
     @classmethod
     def of(cls, layers: Sequence[Lowers], n_features: int | None) -> Plan:
@@ -187,23 +203,40 @@ class Plan:
         """Of a row that the layer at hand is given, until it adds an operation."""
         return self.shapes[-1]
 
-    def _put_in(self, where: str, layer: Lowers) -> None:
+    def _put_in(self, where: str, layer: Lowers, lower: Callable[[Plan, Any], None] | None = None) -> None:
         self.where = where
         if not (isinstance(layer, Declaration) and hasattr(layer, "lower")):
             raise TypeError(f"layers[{self.where}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
-        layer.lower(self)
+        if lower is not None:
+            lower(self, layer)
+        else:
+            layer.lower(self)
 
     # What layers call -------------------------------------------------------------------------------------
 
-    def within(self, layers: Sequence[Lowers]) -> None:
-        """Puts in the layers that the layer at hand holds."""
+    def within(self, layers: Sequence[Lowers], lower: Callable[[Plan, Any], None] | None = None) -> None:
+        """Puts in the layers that the layer at hand holds, each as it does so itself or by `lower(plan, layer)`."""
         outside = self.where
         for number, layer in enumerate(layers):
-            self._put_in(f"{outside}.{number}", layer)
+            self._put_in(f"{outside}.{number}", layer, lower)
         self.where = outside
+
+    def become_many(self, members: int, own_orders: bool) -> None:
+        """From here on the network is many: operations that follow have parameters for each, or are shared by all."""
+        if any(op.connect is not None or op.running_mean >= 0 for op in self.ops):
+            raise ValueError(
+                f"layers[{self.where}] is Members, before which neither BatchNorm nor drop_connect can stand: a batch "
+                "is trained on some members at a time"
+            )
+        self.members, self.inside, self.own_orders = members, len(self.ops), own_orders
+
+    def end_of_many(self) -> None:
+        """What the members give is what the network gives."""
+        self._last = self.where
 
     def operation(self, kind: str, out_shape: Shape, **options: Any) -> Op:
         """A new operation on what the last one gives."""
+        self._refuse_after_members()
         self.counts[kind] += 1
         self.ops.append(Op(kind, self.shape, out_shape, **options))
         self.shapes[-1] = out_shape
@@ -211,7 +244,8 @@ class Plan:
 
     def epilogue(self, *, activation: bool = False) -> Op:
         """The last operation, if a dropout may still follow in it, or an activation and a dropout; else a map."""
-        last = self.ops[-1] if self.ops else None
+        self._refuse_after_members()
+        last = self.ops[-1] if len(self.ops) > (self.inside if self.members else 0) else None
         free = last is not None and last.has_epilogue and last.noise is None
         if last is None or not free or (activation and last.activation != "identity"):
             return self.operation("map", self.shape, has_epilogue=True)
@@ -246,6 +280,10 @@ class Plan:
         self.streams += layer.rate_value != 0  # a rate of 0 draws nothing and shifts nobody's random numbers
         self.draws.append(Draw(layer, len(self.ops) - 1, self.where, source, what))
         return source
+
+    def _refuse_after_members(self) -> None:
+        if self._last:
+            raise ValueError(f"layers[{self._last}] is Members, which must be the last layer of a network")
 
     def _of_layer(self, op: Op) -> Op:
         if self.where not in op.layers:
@@ -305,16 +343,29 @@ class Plan:
         if draw.what == "weights":
             return op.n_in, op.n_out
         if draw.what == "rows":
-            return (rows,)
-        return op.out_shape if op.shared else (rows, *op.out_shape)
+            shape: Shape = (rows,)
+        elif op.shared:
+            shape = op.out_shape
+        else:
+            shape = (rows, *op.out_shape)
+        shared_by_all = op.shared and draw.op < self.inside  # of the members
+        return (self.members, *shape) if self.members and not shared_by_all else shape
+
+    @property
+    def orders(self) -> int:
+        """How many orders of its rows an epoch has."""
+        return self.members if self.own_orders else 1
+
+    @property
+    def batch_shape(self) -> Shape:
+        """Of what a batch of one row gives, without the units: what each member makes of it, if there are any."""
+        return (self.members,) if self.members else ()
 
     def seed(self, root: tuple[int, ...]) -> Plan:
         """Gives the draws the keys of their masks: of the network's seed, or of a layer's own."""
-        shared = seeding.branch(root, seeding.MASKS)
+        shared = seeding.Branch(root, (seeding.MASKS,))
         for draw in self.draws:
-            source = shared if draw.layer.seed is None else seeding.sequence(draw.layer.seed)
-            key = seeding.words_of(source, 2)
-            draw.source.seed = int(key[0]), int(key[1])
+            draw.source.seed = seeding.key(shared if draw.layer.seed is None else draw.layer.seed)
         return self
 
 

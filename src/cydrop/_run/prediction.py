@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cydrop._base.arrays import Floats
@@ -30,6 +32,14 @@ def predict(model: Model, X: Floats, link: bool, batch_size: int | None = None, 
             _predict(model, X[begin:end], out[begin:end], link, batch_size)
     team.join(out, [(member + 1) * len(X) // team.size for member in range(team.size)])
     return out
+
+
+def predict_members(model: Model, X: Floats) -> Floats:
+    """The outputs of each member after the loss's link, (members, rows, units)."""
+    members, units = model.plan.members, model.plan.n_outputs
+    out = np.empty((len(X), members * units), dtype=np.float32)  # of more columns than units: of each member
+    _predict(model, X, out, True, None)
+    return np.ascontiguousarray(out.reshape(len(X), members, units).swapaxes(0, 1))
 
 
 def _predict(model: Model, X: Floats, out: Floats, link: bool, batch_size: int | None) -> None:
@@ -74,13 +84,17 @@ def of_parts(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]
 
 
 def _evaluate(model: Model, data: Rows, n_threads: int, team: Team) -> dict[str, float]:
-    """Of many rows piece by piece."""
-    rows, step = len(data.X), max(1, EVALUATED // model.plan.n_outputs)
+    return evaluated(lambda X: predict(model, X, False, None, team), model.plan.n_outputs, data, n_threads)
+
+
+def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads: int) -> dict[str, float]:
+    """The loss and the metrics of raw outputs of so many units; of many rows piece by piece."""
+    rows, step = len(data.X), max(1, EVALUATED // units)
     counts = bool(data.hit_rate(0))  # else the metrics are of errors
     total, hits, sums = np.zeros(1), 0, np.zeros(3)
     for start in range(0, rows, step):
         part = data if step >= rows else data.part(slice(start, start + step))
-        z = predict(model, part.X, False, None, team)
+        z = raw(part.X)
         row_losses, some = part.row_losses(z, n_threads)
         total = np.cumsum(np.concatenate([total, row_losses]))[-1:]  # one after another, as if in one piece
         hits += some

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +75,22 @@ class Rows:
         """Which targets the metrics see, of the shape of the targets: those whose own weight is not 0. None: all."""
         return self.weights.reshape(self.targets.shape) > 0 if self.each else None
 
-    def hit_rate(self, hits: int, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
+    def hit_rate(self, hits: float, order: NDArray[np.int64] = NO_ORDER) -> dict[str, float]:
         """The accuracy of classifiers: the share that was hit of the rows in this order (empty: of all), or, for binary
         targets, of these."""
+        return {name: rate for name, (rate,) in self.hit_rates([hits], order).items()}
+
+    def hit_rates(self, hits: Sequence[float], order: NDArray[np.int64] = NO_ORDER) -> dict[str, list[float]]:
+        """The same for several passes over these rows."""
         rows, counted = len(order) or len(self.X), self.counted
-        if counted is None:
-            return self.loss.hit_rate(hits, rows, rows * self.targets.shape[1])
-        return self.loss.hit_rate(hits, rows, int((counted[order] if len(order) else counted).sum()))
+        targets = rows * self.targets.shape[1]
+        if counted is not None:
+            targets = int((counted[order] if len(order) else counted).sum())
+        found: dict[str, list[float]] = {}
+        for each in hits:
+            for name, rate in self.loss.hit_rate(each, rows, targets).items():
+                found.setdefault(name, []).append(rate)
+        return found
 
     def metrics(self, p: NDArray[Any]) -> dict[str, float]:
         """The metrics of predictions, after the loss's link."""

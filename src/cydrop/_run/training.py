@@ -95,14 +95,19 @@ class Trainer:
         return job.rows, job.data.batches_of(job.rows)
 
     def order(self, core: Core, job: Job) -> NDArray[np.int64]:
-        """The rows of the coming epoch in their order; empty: as they are."""
-        rows = len(job.data.X)
+        """The rows of the coming epoch in their order; empty: as they are. Where each of many members has an order of
+        its own, all of these, one after another."""
+        rows, plan = len(job.data.X), core.made("fit").plan
         if job.shuffle:
-            rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs))
-            return shuffled(job.data.X, rng, job.by_chunks)[: job.rows]
-        return np.arange(job.rows) if job.rows < rows else NO_ORDER
+            members = [(number,) for number in range(plan.members)] if plan.own_orders else [()]
+            orders = []
+            for member in members:
+                rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs, *member))
+                orders.append(shuffled(job.data.X, rng, job.by_chunks)[: job.rows])
+            return np.concatenate(orders) if len(orders) > 1 else orders[0]
+        return np.tile(np.arange(job.rows), plan.orders) if job.rows < rows else NO_ORDER
 
-    def hit_rate(self, data: Rows, correct: int, order: NDArray[np.int64], rows: int) -> dict[str, float]:
+    def hit_rate(self, data: Rows, correct: float, order: NDArray[np.int64], rows: int) -> dict[str, float]:
         """The accuracy of an epoch's rows, where the loss counts."""
         return data.hit_rate(correct, order)
 
@@ -112,18 +117,19 @@ class Trainer:
 
     def train_pass(
         self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
-    ) -> tuple[float, int]:
+    ) -> tuple[float, float]:
         """One pass over the rows, in this order (empty: as they are): the sum of the losses, and how many were right.
+        Of many members it is the mean of their losses; where each has an order, how many were right in these.
 
         It ends with finite parameters, statistics and moments, whatever happens. After DivergedError they are those of
         the beginning; after an interrupt those after the last step, unless that one diverged.
         """
         model = core.made("training")
-        engine, rows = model.ready(), len(order) or len(data.X)
+        engine, rows = model.ready(), len(order) // model.plan.orders or len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
-        ahead = Ahead(data.X, data.targets, order=order)
+        ahead = Ahead(data.X, data.targets, order=order[:rows])
         try:
             while batch < data.batches_of(rows):
                 ahead.reached(batch * data.batch_size)
@@ -143,4 +149,6 @@ class Trainer:
         if not engine.end_pass():  # the last update, which no further loss tells of
             raise DivergedError(epoch, batch)
         model.give_back(workspace)
+        if model.plan.members and (not model.plan.own_orders or not len(order)):
+            return total, correct / model.plan.members  # each row was counted once for each member
         return total, correct

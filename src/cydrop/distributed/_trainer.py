@@ -89,7 +89,7 @@ class RankTrainer(Trainer):
         """Which of so many rows of a batch are this rank's."""
         return self.first * rows // self.shards, (self.first + self.count) * rows // self.shards
 
-    def hit_rate(self, data: Rows, correct: int, order: NDArray[np.int64], rows: int) -> dict[str, float]:
+    def hit_rate(self, data: Rows, correct: float, order: NDArray[np.int64], rows: int) -> dict[str, float]:
         if not self.ranks.partitioned:
             return data.hit_rate(correct, order)
         counted = data.counted

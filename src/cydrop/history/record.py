@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cydrop.errors import DivergedError
@@ -47,8 +47,13 @@ class History:
 
     def append(self, epoch: dict[str, float]) -> None:
         """Adds the values of one epoch; all of them or, after an interrupt, none."""
-        values = {name: _number(name, value) for name, value in epoch.items()}
-        self._set(len(self), dict.fromkeys(self.metrics, math.nan) | values)
+        self.extend({name: [value] for name, value in epoch.items()})
+
+    def extend(self, epochs: Mapping[str, Sequence[float]]) -> None:
+        """Adds the values of some epochs, of each metric as many; all of them or, after an interrupt, none."""
+        values = {name: [_number(name, value) for value in column] for name, column in epochs.items()}
+        missing = [math.nan] * max(map(len, values.values()), default=1)
+        self._set(len(self), dict.fromkeys(self.metrics, missing) | values)
 
     def amend(self, metrics: Mapping[str, float]) -> None:
         """Sets the values of the last epoch; `fit` does so with what callbacks put into their `metrics`.
@@ -67,19 +72,19 @@ class History:
         ValueError
             For a history without an epoch.
         """
-        values = {name: _number(name, value) for name, value in metrics.items()}
+        values = {name: [_number(name, value)] for name, value in metrics.items()}
         if not len(self):
             raise ValueError("the history has no epoch whose values could be set: none has ended")
         self._set(len(self) - 1, values)
 
-    def _set(self, epoch: int, values: dict[str, float]) -> None:
-        """Sets values of an epoch, counted from 0, of the last one or of one more: all of them, or none."""
+    def _set(self, epoch: int, values: dict[str, list[float]]) -> None:
+        """Sets the values from an epoch on, counted from 0, the last one or one more: all of them, or none."""
         before = {name: (len(column), column[epoch:]) for name, column in self.metrics.items() if name in values}
         try:
-            for name, value in values.items():
+            for name, added in values.items():
                 column = self.metrics.setdefault(name, [])
                 column.extend([math.nan] * (epoch - len(column)))
-                column[epoch:] = [value]
+                column[epoch:] = added
         except BaseException:
             for name in values:
                 if name in before:

@@ -11,7 +11,7 @@ Alone, `layer.forward(x)` and `layer.backward(dy)` run a network of one layer: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -25,8 +25,8 @@ from cydrop._run.plan import Factors, Plan
 from cydrop.schedules import Rate, rate_config, rate_from_config, value_at
 
 __all__ = [
-    "KNOWN", "WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_rate",
-    "from_config",
+    "KNOWN", "WEIGHT_AND_BIAS", "Activation", "Factor", "Layer", "RandomLayer", "checked_factor", "checked_layers",
+    "checked_rate", "from_config",
 ]  # fmt: skip
 
 Factor: TypeAlias = float | Mapping[str, float]  # for all parameters of a layer, or some of them by their words
@@ -308,6 +308,19 @@ def checked_factor(name: str, factor: Factor, words: Iterable[str]) -> Factor:
     for word in factor:
         checks.one_of(f"{name}: the parameter", word, tuple(words))
     return {word: checks.number(f"{name}[{word!r}]", own, 0.0, single=True) for word, own in factor.items()}
+
+
+def checked_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Those that a layer holds, at least one."""
+    if isinstance(layers, Layer | Set | Mapping | str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a list of layers, got {layers!r} ({type(layers).__name__})")
+    given = tuple(layers)
+    if not given:
+        raise ValueError("layers is empty: a block needs at least one layer")
+    for place, layer in enumerate(given):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
+    return given
 
 
 def _factor_of(factor: Factor, word: str) -> float:

@@ -14,7 +14,7 @@ from cydrop._base.arrays import Floats
 from cydrop._core import dense as products
 from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
-from cydrop._run.plan import Plan
+from cydrop._run.plan import Drawn, Factors, Initial, Op, Plan
 from cydrop.layers.activations import activation_from_config, resolve_activation
 from cydrop.layers.base import WEIGHT_AND_BIAS, Activation, Factor, RandomLayer, checked_factor, checked_rate
 from cydrop.schedules import Rate
@@ -137,7 +137,9 @@ class Dense(RandomLayer):
         True keeps. None before the first."""
         return last_mask(self)
 
-    def initial_weight(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+    def initial_weight(
+        self, fan_in: int, seed: np.random.SeedSequence, members: tuple[int, ...] = ()
+    ) -> Floats:  # fmt: skip
         """A fresh weight.
 
         Parameters
@@ -145,14 +147,16 @@ class Dense(RandomLayer):
         fan_in : int
             Inputs.
         seed : numpy.random.SeedSequence
+        members : tuple of int
+            (members,) for one of each member of `Members`.
 
         Returns
         -------
-        ndarray of float32, shape (fan_in, units)
+        ndarray of float32, shape (fan_in, units), after that of the members
         """
-        return self._drawn(self.weight_init, (fan_in, self.units), fan_in, seed)
+        return self._drawn(self.weight_init, (*members, fan_in, self.units), fan_in, seed)
 
-    def initial_bias(self, fan_in: int, seed: np.random.SeedSequence) -> Floats:
+    def initial_bias(self, fan_in: int, seed: np.random.SeedSequence, members: tuple[int, ...] = ()) -> Floats:
         """A fresh bias.
 
         Parameters
@@ -160,12 +164,14 @@ class Dense(RandomLayer):
         fan_in : int
             Inputs.
         seed : numpy.random.SeedSequence
+        members : tuple of int
+            As for `initial_weight`.
 
         Returns
         -------
-        ndarray of float32, shape (units,)
+        ndarray of float32, shape (units,), after that of the members
         """
-        return self._drawn(self.bias_init, (self.units,), fan_in, seed)
+        return self._drawn(self.bias_init, (*members, self.units), fan_in, seed)
 
     def initialize_from(self, x: Floats, arrays: dict[str, Floats], seed: np.random.SeedSequence) -> None:
         """Begins with outputs x W of standard deviation 1, and with kinks among the rows.
@@ -198,7 +204,7 @@ class Dense(RandomLayer):
                 point += share * z[row, np.arange(self.units)]
             arrays["bias"][...] = 0.0 - point * scale
 
-    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: np.random.SeedSequence) -> Floats:
+    def _drawn(self, init: str, size: tuple[int, ...], fan_in: int, seed: Any) -> Floats:
         name, shape = BIAS_INITIALIZATIONS[init]
         if shape == "zeros":
             return np.zeros(size, dtype=np.float32)
@@ -214,25 +220,61 @@ class Dense(RandomLayer):
             drawn *= np.float32(2.0 * math.sqrt(3.0) * deviation)
         return drawn
 
-    def lower(self, plan: Plan) -> None:
-        (fan_in,) = plan.shape
-        number = plan.counts["dense"]  # of the layers that draw their weights
+    def weight_factors(self, fan_in: int) -> Factors:
+        """The factors of the weight, with the gain of its parametrization.
+
+        Parameters
+        ----------
+        fan_in : int
+            Inputs.
+        """
         learning_rate, _, decay = self.factors("weight")
-        gain = 1.0 / math.sqrt(fan_in) if self.parametrization == "ntk" else 1.0
+        return learning_rate, 1.0 / math.sqrt(fan_in) if self.parametrization == "ntk" else 1.0, decay
+
+    def number(self, plan: Plan) -> int:
+        """Of the next dense layer of a plan among those that draw their weights.
+
+        Parameters
+        ----------
+        plan : Plan
+        """
+        return plan.counts["dense"] + plan.counts["member_dense"]
+
+    def lower_product(self, plan: Plan) -> Op:
+        """Puts in x W, without what comes after it.
+
+        Parameters
+        ----------
+        plan : Plan
+        """
+        (fan_in,), number = plan.shape, self.number(plan)
         op = plan.operation("dense", (self.units,), has_epilogue=True, max_norm=self.max_norm or 0.0)
         op.weight = plan.parameter(
-            "weight", (fan_in, self.units), partial(self.initial_weight, fan_in), (seeding.WEIGHTS, number),
-            (learning_rate, gain, decay),
+            "weight", (fan_in, self.units), self._initial("weight", fan_in), (seeding.WEIGHTS, number),
+            self.weight_factors(fan_in),
         )  # fmt: skip
+        return op
+
+    def lower(self, plan: Plan) -> None:
+        (fan_in,), number = plan.shape, self.number(plan)
+        op = self.lower_product(plan)
         if self.bias:
             op.bias = plan.parameter(
-                "bias", (self.units,), partial(self.initial_bias, fan_in), (seeding.BIASES, number),
+                "bias", (self.units,), self._initial("bias", fan_in), (seeding.BIASES, number),
                 self.factors("bias"),
             )  # fmt: skip
         if self.activation is not None:
             self.activation.lower(plan)
         if self.drop_connect != 0:
             op.connect = plan.draw(self, "weights")
+
+    def _initial(self, word: str, fan_in: int) -> Initial:
+        """How a parameter begins; a class may have an `initial_weight` or `initial_bias` of its own."""
+        if word == "weight" and type(self).initial_weight is Dense.initial_weight:
+            return Drawn(partial(self._drawn, self.weight_init, (fan_in, self.units), fan_in))
+        if word == "bias" and type(self).initial_bias is Dense.initial_bias:
+            return Drawn(partial(self._drawn, self.bias_init, (self.units,), fan_in))
+        return partial(self.initial_weight if word == "weight" else self.initial_bias, fan_in)
 
     def config(self) -> dict[str, Any]:
         options = super().config()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from cydrop._base.arrays import Floats
 from cydrop._run.initialization import fill
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Plan
-from cydrop.layers.base import Layer, RandomLayer, checked_rate, from_config
+from cydrop.layers.base import Layer, RandomLayer, checked_layers, checked_rate, from_config
 from cydrop.schedules import Rate
 
 __all__ = ["Residual"]
@@ -49,15 +49,7 @@ class Residual(RandomLayer):
     drop_path: Rate
 
     def __init__(self, layers: Sequence[Layer], drop_path: Rate = 0.0) -> None:
-        if isinstance(layers, Layer | Set | Mapping | str) or not isinstance(layers, Iterable):
-            raise TypeError(f"layers must be a list of layers, got {layers!r} ({type(layers).__name__})")
-        given = tuple(layers)
-        if not given:
-            raise ValueError("layers is empty: a block needs at least one layer")
-        for place, layer in enumerate(given):
-            if not isinstance(layer, Layer):
-                raise TypeError(f"layers[{place}] must be a cydrop layer, got {layer!r} ({type(layer).__name__})")
-        self.declare(layers=given, drop_path=checked_rate("drop_path", drop_path))
+        self.declare(layers=checked_layers(layers), drop_path=checked_rate("drop_path", drop_path))
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:

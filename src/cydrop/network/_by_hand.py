@@ -36,6 +36,8 @@ class ByHand(Cored):
         Returns
         -------
         ndarray of float32, shape (n_samples, units)
+            Of a network that ends with `Members` in training those of each, (members, n_samples, units), where a mask
+            has one more dimension in front too; else raw outputs whose link is what they predict together.
         """
         core = core_of(self)
         checks.flag("training", training)
@@ -54,7 +56,7 @@ class ByHand(Cored):
 
         Parameters
         ----------
-        grad : array-like, shape (n_samples, units)
+        grad : array-like, of the shape that `forward` returned
             d loss / d raw outputs.
 
         Returns
@@ -97,8 +99,9 @@ class ByHand(Cored):
     def masks(self) -> list[NDArray[np.bool_]]:
         """The masks of the last training forward pass: one boolean array per dropout layer, True keeps, of shape
         (n_samples, units), (units,) for a layer with shared="batch", or (n_samples,) for a `Residual` with drop_path,
-        whose mask comes after those of the layers inside. With R-Drop the rows of the first pass are
-        followed by those of the second, of each shard where the batch was cut into shards.
+        whose mask comes after those of the layers inside. With `Members` those of each member come one after another,
+        in one more dimension in front. With R-Drop the rows of the first pass are followed by those of the second, of
+        each shard where the batch was cut into shards.
 
         They are not kept but drawn again, from the seed and the number of the step.
 

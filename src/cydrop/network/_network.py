@@ -15,7 +15,7 @@ from cydrop._base.naming import named_after_class
 from cydrop._core import cpu
 from cydrop._run.chunks import checked_shuffle
 from cydrop._run.core import Core
-from cydrop._run.prediction import evaluate, predict
+from cydrop._run.prediction import evaluate, predict, predict_members
 from cydrop._run.rows import NO_ORDER
 from cydrop._run.state import PICKLED, State
 from cydrop._run.training import Job, Trainer
@@ -27,7 +27,7 @@ from cydrop.network._by_hand import ByHand
 from cydrop.network._parts import Parts
 from cydrop.network._sampling import Sampling
 
-__all__ = ["Network", "check_network", "load"]
+__all__ = ["Network", "check_network", "load", "of_core"]
 
 
 @named_after_class
@@ -318,6 +318,30 @@ class Network(Parts, Sampling, ByHand):
             team.check_prediction(core, rows, {"method": "predict"})
             return predict(core.made("predict"), rows, True, size, team)
 
+    def predict_members(self, X: ArrayLike) -> Floats:
+        """The outputs of each of the `Members` that a network ends with, after the loss's link, dropout off.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float32, shape (members, n_samples, units)
+            Of each what `predict` gives of one network.
+
+        Raises
+        ------
+        ValueError
+            For a network without `Members`.
+        """
+        core = self._core
+        rows = core.inputs(X)
+        model = core.built_for(rows.shape[1])
+        if not model.plan.members:
+            raise ValueError("predict_members is for a network that ends with Members; this one is not many")
+        return predict_members(model, rows)
+
     def evaluate(
         self,
         X: ArrayLike,
@@ -427,8 +451,16 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     """
     from cydrop import saving
 
+    cores, several = saving.load(path, n_threads)
+    if several:
+        raise ValueError(f"{path} holds an ensemble of {len(cores)} networks, which cydrop.load reads")
+    return of_core(cores[0])
+
+
+def of_core(core: Core) -> Network:
+    """The face of a core."""
     network = Network.__new__(Network)
-    network._begin(saving.load(path, n_threads))
+    network._begin(core)
     return network
 
 

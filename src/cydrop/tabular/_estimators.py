@@ -1,292 +1,29 @@
-"""The estimators: RealMLP for classes and for numbers."""
+"""The estimators: RealMLP and TabM, for classes and for numbers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
-
-from cydrop._base import checks, seeding
-from cydrop._base.arrays import Floats
 from cydrop._base.naming import named_after_class
-from cydrop.distributed import DataParallel
-from cydrop.history import History
-from cydrop.layers import Dropout
-from cydrop.monte_carlo import MonteCarlo
-from cydrop.network import Network
-from cydrop.tabular import _files, _onnx, _sampling
-from cydrop.tabular._columns import Doubles
+from cydrop.tabular import _files
 from cydrop.tabular._documentation import documented
-from cydrop.tabular._parameters import CLASSES, NUMBERS, keep
-from cydrop.tabular._table import Schema
-from cydrop.tabular._training import Part, fit, read
-from cydrop.tabular._warnings import warn_of_unknown
-
-HINTS = dict.fromkeys(  # what others call it
-    ("eval_set", "validation_data"), "; rows to validate on are X_val=..., y_val=..."
-)
-
-
-class RealMLP(BaseEstimator, ABC):
-    """Base of both estimators."""
-
-    schema_: Schema
-    parts_: list[Part]
-    n_features_in_: int
-    task: str
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None = None,
-        X_val: Any = None,
-        y_val: Any = None,
-        *,
-        parallel: DataParallel | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Trains from the start.
-
-        Parameters
-        ----------
-        X : DataFrame (pandas or polars) or array-like, shape (n_samples, n_features)
-            As it is: categories, missing cells (NaN, None, pandas.NA, NaT, null) and numbers of any size.
-        y : array-like, shape (n_samples,), or for a regressor (n_samples, n_targets)
-        sample_weight : array-like, shape (n_samples,), or None
-            Multiplies each row's loss, and its part in the validation. Rows of weight 0 are left out.
-        X_val, y_val : as X and y, or None
-            Rows that choose the best epoch, instead of a share of X.
-        parallel : `cydrop.distributed.DataParallel` or None
-            Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
-            them.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            For unusable parameters or data, such as dates, infinite numbers, or y_val with unknown labels; the
-            estimator is left as it was.
-        DivergedError
-            When a loss stops being finite; the estimator is left as it was.
-        """
-        for name in kwargs:
-            raise TypeError(
-                f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}{HINTS.get(name, '')}"
-            )
-        fit(self, self.task, X, y, sample_weight, X_val, y_val, parallel)
-        return self
-
-    def predict_mc(
-        self,
-        X: Any,
-        samples: int = 100,
-        *,
-        seed: seeding.Seed = None,
-        return_samples: bool = False,
-        quantiles: ArrayLike | None = None,
-        rate: float | None = None,
-    ) -> MonteCarlo:
-        """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
-
-        Each network makes an equal share of the samples, so that the spread contains how much the networks differ.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (n_samples, n_features)
-        samples : int >= 1
-        seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
-            Seed of the masks. None takes `random_state` where that is an int, and fresh entropy otherwise.
-        return_samples : bool
-            Whether `.samples` keeps all predictions.
-        quantiles : array-like of numbers in [0, 1], or None
-            Which quantiles of the samples `.quantiles` holds.
-        rate : float in [0, 1] or None
-            Probability of dropping. None takes `dropout`, the rate of the first half of training (at its end the rate
-            has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no dropout:
-            only networks differ.
-
-        Returns
-        -------
-        MonteCarlo
-            `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
-            `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,).
-            All in float64.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        ValueError, TypeError
-            For unusable arguments, such as a rate where there is no dropout.
-
-        Warns
-        -----
-        UserWarning
-            Where nothing is drawn, so that all samples of a network are the same; the spread of one network is then 0,
-            which is not certainty.
-        """
-        inputs = self._inputs(X)
-        if seed is None and isinstance(self.random_state, int | np.integer):
-            seed = int(self.random_state)
-        return _sampling.predict_mc(
-            self._members(inputs), self._values, samples, seed, return_samples, quantiles, self._sampled_rate(rate)
-        )
-
-    def _sampled_rate(self, rate: float | None) -> float | None:
-        """The probability of dropping in samples; None without dropout."""
-        drops = any(isinstance(layer, Dropout) for layer in self.network_.layers)
-        if rate is None:
-            return float(self.dropout) if drops else None
-        if checks.rate("rate", rate) and not drops:
-            why = "small=True" if self.small else "dropout=0"
-            raise ValueError(f"rate={rate} has nothing to act on: with {why} the networks have no dropout layers")
-        return rate if drops else None
-
-    def save(self, path: Any) -> None:
-        """Writes the fitted estimator to a file: parameters, columns, what was learned from them, and the networks.
-
-        `cydrop.tabular.load(path)` gives it back; predictions have the same bits. The file is a zip archive of a
-        description in JSON and the networks' own files, without pickles. It is written under a temporary name and
-        renamed, as by `Network.save`.
-
-        Parameters
-        ----------
-        path : str or path-like
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        ValueError
-            For what a file cannot hold, before anything is written: labels that are neither text nor numbers.
-        OSError
-            When the file cannot be written; it is named.
-        """
-        check_is_fitted(self, "parts_")
-        _files.save(self, path, KNOWN)
-
-    def to_onnx(self, graph: Any) -> tuple[list[Any], list[Any]]:
-        """Adds the nodes of the fitted estimator to an ONNX graph. To write a model, call `cydrop.onnx.export`.
-
-        Parameters
-        ----------
-        graph : graph of `cydrop.onnx`
-
-        Returns
-        -------
-        (list, list)
-            Its inputs and outputs.
-        """
-        return _onnx.nodes(self, graph)
-
-    @property
-    def networks_(self) -> list[Network]:
-        """All trained networks, fold by fold."""
-        return [network for part in self._fitted_parts() for network in part.networks]
-
-    @property
-    def network_(self) -> Network:
-        """The first of the trained networks."""
-        return self.networks_[0]
-
-    @property
-    def histories_(self) -> list[History]:
-        """The values of every epoch of each network, in the order of `networks_`."""
-        return [history for part in self._fitted_parts() for history in part.histories]
-
-    @property
-    def history_(self) -> History:
-        """The values of every epoch of the first network."""
-        return self.histories_[0]
-
-    @property
-    def best_epochs_(self) -> list[int]:
-        """The epoch that was kept of each network, counted from 1, in the order of `networks_`."""
-        return [epoch for part in self._fitted_parts() for epoch in part.best_epochs]
-
-    @property
-    def n_iter_(self) -> int:
-        """How many epochs each network was trained for."""
-        return len(self.history_)
-
-    def _fitted_parts(self) -> list[Part]:
-        if not hasattr(self, "parts_"):
-            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
-        return self.parts_
-
-    def _inputs(self, X: Any) -> list[Floats]:
-        """The networks' input rows, an array a part."""
-        check_is_fitted(self, "parts_")
-        table = read(self, self.schema_, X)
-        warn_of_unknown(self.schema_, table, self.parts_[0].preprocessor.known)
-        return [part.preprocessor.transform(table).rows for part in self.parts_]
-
-    def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:
-        return [
-            (part, network, rows)
-            for part, rows in zip(self.parts_, inputs, strict=True)
-            for network in part.networks
-        ]  # fmt: skip
-
-    @abstractmethod
-    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
-        """What a network's output means, with any dimensions in front: probabilities, or targets in their shape."""
-
-    def _mean(self, X: Any) -> Doubles:
-        """The mean of what the networks predict."""
-        members = self._members(self._inputs(X))
-        total = self._values(members[0][0], members[0][1].predict(members[0][2]))
-        for part, network, rows in members[1:]:
-            total += self._values(part, network.predict(rows))
-        return total / len(members)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
-        return tags
+from cydrop.tabular._estimator import TableClassifier, TableRegressor
+from cydrop.tabular._parameters import keep
+from cydrop.tabular._realmlp import REALMLP
+from cydrop.tabular._tabm import TABM
 
 
 @named_after_class
-@documented(
-    kind="classifier",
-    smoothing="""
-        Share of the label that is spread over all classes. "auto" is 0.1 with metric="error" and 0 with
-        metric="log_loss": smoothing makes fewer errors, but worse probabilities.""",
-    metric="""
-        What the best epoch is chosen by; of equally good ones the latest. "error" (the share of wrong labels) where
-        labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.""",
-    error='the share of wrong labels, or with metric="log_loss" the log-loss.',
-    parameters="""
-    class_weight : dict, "balanced" or None
-        Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
-        classes the same weight in sum: n_samples / (n_classes * rows of the class), each row counted by its
-        sample_weight.
-""",
-    attributes="""
-    classes_ : ndarray
-        The labels, sorted.
-""",
-)  # fmt: skip
-class RealMLPClassifier(ClassifierMixin, RealMLP):
+@documented("RealMLP", "classifier")
+class RealMLPClassifier(TableClassifier):
     """Classifier for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
     Steinwart 2024).
 
     Labels may be of any type that can be sorted. Minimises the cross-entropy.
     """
 
-    classes_: NDArray[Any]
-    task = CLASSES
+    family = REALMLP
 
     def __init__(
         self,
@@ -314,68 +51,10 @@ class RealMLPClassifier(ClassifierMixin, RealMLP):
     ) -> None:
         keep(self, locals())
 
-    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
-        if len(self.classes_) == 1:  # the network has two outputs, and has learned nothing
-            return np.ones((*output.shape[:-1], 1))
-        p = output.astype(np.float64)
-        return np.asarray(p / p.sum(axis=-1, keepdims=True))
-
-    def predict_proba(self, X: Any) -> Doubles:
-        """The probability of each class: the mean over the networks.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (n_samples, n_features)
-            With the columns of the table in `fit`. A category that `fit` did not see counts as missing.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes)
-            In the order of `classes_`; rows sum to 1.
-        """
-        return self._mean(X)
-
-    def predict_log_proba(self, X: Any) -> Doubles:
-        """The logarithm of `predict_proba`; -inf where a probability rounds to 0.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes)
-        """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each row.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray, shape (n_samples,), of the type of the labels
-        """
-        places = self.predict_proba(X).argmax(axis=1)
-        return np.asarray(self.classes_[places])
-
 
 @named_after_class
-@documented(
-    kind="regressor",
-    smoothing="""
-        For classifiers; here "auto" and 0 are allowed, and change nothing.""",
-    metric="""
-        Only "error", the RMSE; with several targets, each in units of its standard deviation.""",
-    error="the RMSE, of each target in units of its standard deviation.",
-    parameters="",
-    attributes="",
-)
-class RealMLPRegressor(RegressorMixin, RealMLP):
+@documented("RealMLP", "regressor")
+class RealMLPRegressor(TableRegressor):
     """Regressor for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
     Steinwart 2024).
 
@@ -383,8 +62,7 @@ class RealMLPRegressor(RegressorMixin, RealMLP):
     the range of the training targets (not with `small=True`).
     """
 
-    target_shape_: tuple[int, ...]
-    task = NUMBERS
+    family = REALMLP
 
     def __init__(
         self,
@@ -411,32 +89,89 @@ class RealMLPRegressor(RegressorMixin, RealMLP):
     ) -> None:
         keep(self, locals())
 
-    def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
-        assert part.standard is not None
-        y = part.standard.undone(output, clamped=not self.small)
-        return y.reshape(*y.shape[:-1], *self.target_shape_)
 
-    def predict(self, X: Any) -> Doubles:
-        """The predicted targets: the mean over the networks.
+@named_after_class
+@documented("TabM", "classifier")
+class TabMClassifier(TableClassifier):
+    """Classifier for tables as they are: TabM, many dropout networks in one (Gorishniy, Kotelnikov and Babenko 2025).
 
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (n_samples, n_features)
-            With the columns of the table in `fit`. A category that `fit` did not see counts as missing.
+    Labels may be of any type that can be sorted. Minimises the mean of the members' cross-entropies.
+    """
 
-        Returns
-        -------
-        ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
-        """
-        return self._mean(X)
+    family = TABM
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    def __init__(
+        self,
+        *,
+        n_members: int = 32,
+        sharing: str = "mini",
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
+        dropout: float = 0.1,
+        shared_masks: bool = False,
+        numeric_embedding: str | None = "piecewise_linear",
+        max_iter: int = 1000,
+        n_iter_no_change: int = 16,
+        batch_size: int | str = "auto",
+        batches: str = "own",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float = 3e-4,
+        label_smoothing: float = 0.0,
+        metric: str = "error",
+        max_onehot: int = 256,
+        embedding_size: int = 16,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
 
 
-KNOWN: dict[str, Any] = {cls.__name__: cls for cls in (RealMLPClassifier, RealMLPRegressor)}
+@named_after_class
+@documented("TabM", "regressor")
+class TabMRegressor(TableRegressor):
+    """Regressor for tables as they are: TabM, many dropout networks in one (Gorishniy, Kotelnikov and Babenko 2025).
+
+    One target, or several at once. Minimises the mean of the members' mean squared errors of the standardised targets.
+    """
+
+    family = TABM
+
+    def __init__(
+        self,
+        *,
+        n_members: int = 32,
+        sharing: str = "mini",
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
+        dropout: float = 0.1,
+        shared_masks: bool = False,
+        numeric_embedding: str | None = "piecewise_linear",
+        max_iter: int = 1000,
+        n_iter_no_change: int = 16,
+        batch_size: int | str = "auto",
+        batches: str = "own",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float = 3e-4,
+        label_smoothing: float = 0.0,
+        metric: str = "error",
+        max_onehot: int = 256,
+        embedding_size: int = 16,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
+
+
+_files.KNOWN.update({cls.__name__: cls for cls in (RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor)})
 
 
 def load(path: Any, *, n_threads: int | None = None) -> Any:
@@ -450,7 +185,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
 
     Returns
     -------
-    RealMLPClassifier or RealMLPRegressor
+    RealMLPClassifier, RealMLPRegressor, TabMClassifier or TabMRegressor
         Fitted, with the parameters that it was made with; a `random_state` that was no int is None.
 
     Raises
@@ -460,4 +195,4 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     OSError
         When it cannot be read.
     """
-    return _files.load(path, KNOWN, n_threads)
+    return _files.load(path, n_threads)

@@ -10,6 +10,7 @@ trusted: what does not fit together is a ValueError. `cydrop.saving` does the sa
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -30,12 +31,13 @@ from cydrop._version import __version__
 from cydrop.history import History
 from cydrop.network import Network
 from cydrop.tabular._columns import CATEGORY, NUMBER, Doubles
-from cydrop.tabular._parameters import CLASSES, checked
-from cydrop.tabular._preprocessing import Preprocessor
+from cydrop.tabular._quantiles import QuantilePreprocessor
+from cydrop.tabular._recipe import CLASSES, AnyPreprocessor
 from cydrop.tabular._table import Schema
 from cydrop.tabular._targets import Standard
 from cydrop.tabular._training import Part
 
+KNOWN: dict[str, Any] = {}  # the classes of estimators that files hold, by name
 FORMAT = 1
 DESCRIPTION = (
     "format", "version", "estimator", "parameters", "n_features", "feature_names", "schema", "classes", "target_shape",
@@ -53,12 +55,12 @@ REFUSALS = (
 # Writing -----------------------------------------------------------------------------------------------------
 
 
-def save(estimator: Any, path: Any, known: dict[str, Any]) -> None:
+def save(estimator: Any, path: Any) -> None:
     """`save` of a fitted estimator of one of the known classes."""
     place = files.checked_path(path)
     name = type(estimator).__name__
-    if known.get(name) is not type(estimator):
-        raise ValueError(f"a file holds {' and '.join(known)}, not {name}; pickle it instead")
+    if KNOWN.get(name) is not type(estimator):
+        raise ValueError(f"a file holds {', '.join(KNOWN)}, not {name}; pickle it instead")
     try:
         text = files.JSON.encode(_described(estimator)).encode()
     except ValueError as error:
@@ -134,8 +136,8 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    names = ("means", "indicated", "median", "factor")
-    learned = {name: getattr(part.preprocessor, name).tolist() for name in names}
+    arrays = {name: value for name, value in vars(part.preprocessor).items() if isinstance(value, np.ndarray)}
+    learned = {name: value.tolist() for name, value in arrays.items()}
     standard = part.standard
     return {
         "preprocessor": learned | {"known": part.preprocessor.known, "embedded": part.preprocessor.embedded},
@@ -151,7 +153,7 @@ def _part(part: Part) -> dict[str, Any]:
 # Reading -----------------------------------------------------------------------------------------------------
 
 
-def load(path: Any, known: dict[str, Any], n_threads: int | None) -> Any:
+def load(path: Any, n_threads: int | None) -> Any:
     """The estimator that `save` wrote, of one of the known classes."""
     threads.resolve(n_threads)  # a wrong argument is no fault of the file
     place = files.checked_path(path)
@@ -159,7 +161,7 @@ def load(path: Any, known: dict[str, Any], n_threads: int | None) -> Any:
         pass
     try:
         with zipfile.ZipFile(place) as archive, tempfile.TemporaryDirectory() as folder:
-            return _read(archive, os.path.getsize(place), folder, known, n_threads)
+            return _read(archive, os.path.getsize(place), folder, n_threads)
     except REFUSALS as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
         if not zipfile.is_zipfile(place):
@@ -167,7 +169,7 @@ def load(path: Any, known: dict[str, Any], n_threads: int | None) -> Any:
         raise ValueError(f"{place} is not an estimator that cydrop.tabular can load: {reason}") from None
 
 
-def _read(archive: zipfile.ZipFile, size: int, folder: str, known: dict[str, Any], n_threads: int | None) -> Any:
+def _read(archive: zipfile.ZipFile, size: int, folder: str, n_threads: int | None) -> Any:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if names != ["estimator.json", *(_entry(number) for number in range(len(names) - 1))]:
@@ -178,7 +180,7 @@ def _read(archive: zipfile.ZipFile, size: int, folder: str, known: dict[str, Any
         raise ValueError("its entries take more than the whole file")
     if entries[0].file_size > LONGEST:
         raise ValueError(f"its description has {entries[0].file_size:,} bytes; up to {LONGEST:,} are read")
-    estimator = _understood(files.parsed(archive.read(entries[0]).decode()), known, n_threads)
+    estimator = _understood(files.parsed(archive.read(entries[0]).decode()), n_threads)
     expected = sum(len(part.histories) for part in estimator.parts_)
     if len(entries) - 1 != expected:
         raise ValueError(f"it has {len(entries) - 1} networks, its description {expected}")
@@ -218,13 +220,13 @@ def _check_network(estimator: Any, part: Part, network: Network) -> None:
         )
 
 
-def _understood(description: Any, known: dict[str, Any], n_threads: int | None) -> Any:
+def _understood(description: Any, n_threads: int | None) -> Any:
     """The estimator as described, without its networks."""
     form = description.get("format") if isinstance(description, dict) else None
     if type(form) is not int or form != FORMAT:
         raise ValueError(f"it has format {form!r:.20}, this cydrop {__version__} reads format {FORMAT}")
     an_object("description", description, DESCRIPTION)
-    estimator = _made(description["estimator"], description["parameters"], known, n_threads)
+    estimator = _made(description["estimator"], description["parameters"], n_threads)
     n = estimator.n_features_in_ = a_count(description["n_features"])
     if description["feature_names"] is not None:
         names = _texts("feature_names", description["feature_names"], n)
@@ -240,16 +242,16 @@ def _understood(description: Any, known: dict[str, Any], n_threads: int | None) 
         if len(shape) > 1 or not n_targets:
             raise ValueError(f"its targets are of the shape {shape}")
     parts = a_list("parts", description["parts"])
-    estimator.parts_ = [_read_part(part, estimator.schema_, n_targets) for part in parts]
+    estimator.parts_ = [_read_part(part, estimator.family.preprocessor, estimator.schema_, n_targets) for part in parts]
     if not parts or not all(part.histories for part in estimator.parts_):
         raise ValueError("it has no networks, or parts without")
     return estimator
 
 
-def _made(name: Any, parameters: Any, known: dict[str, Any], n_threads: int | None) -> Any:
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"its estimator is {name!r:.50}, not {' or '.join(known)}")
-    cls = known[name]
+def _made(name: Any, parameters: Any, n_threads: int | None) -> Any:
+    if not isinstance(name, str) or name not in KNOWN:
+        raise ValueError(f"its estimator is {name!r:.50}, not {' or '.join(KNOWN)}")
+    cls = KNOWN[name]
     names = tuple(sorted(set(cls().get_params(deep=False)) - {"n_threads"}))
     options = dict(an_object("parameters", parameters, names))
     if isinstance(options["hidden_layer_sizes"], list):
@@ -257,7 +259,7 @@ def _made(name: Any, parameters: Any, known: dict[str, Any], n_threads: int | No
     if isinstance(options.get("class_weight"), list):
         options["class_weight"] = dict(a_list("class_weight", pair, 2) for pair in options["class_weight"])
     estimator = cls(**options, n_threads=n_threads)
-    checked(estimator, estimator.task)
+    estimator.family.checked(estimator)
     return estimator
 
 
@@ -283,9 +285,9 @@ def _classes(given: Any) -> Any:
     return classes
 
 
-def _read_part(given: Any, schema: Schema, n_targets: int | None) -> Part:
+def _read_part(given: Any, kind: type[AnyPreprocessor], schema: Schema, n_targets: int | None) -> Part:
     given = an_object("part", given, ("preprocessor", "standard", "histories", "best_epochs"))
-    preprocessor = _preprocessor(given["preprocessor"], schema)
+    preprocessor = _preprocessor(given["preprocessor"], kind, schema)
     standard = None
     if n_targets is not None:
         names = ("shift", "scale", "low", "high")
@@ -312,8 +314,8 @@ def _history(given: Any) -> History:
     return History({name: [number(value) for value in a_list("history", metrics[name])] for name in metrics})
 
 
-def _preprocessor(given: Any, schema: Schema) -> Preprocessor:
-    given = an_object("preprocessor", given, ("means", "indicated", "median", "factor", "known", "embedded"))
+def _preprocessor(given: Any, kind: type[AnyPreprocessor], schema: Schema) -> AnyPreprocessor:
+    given = an_object("preprocessor", given, tuple(field.name for field in dataclasses.fields(kind)))
     n_numbers = schema.kinds.count(NUMBER)
     n_categories = len(schema.kinds) - n_numbers
     indicated = [a_count(place) for place in a_list("indicated", given["indicated"])]
@@ -328,16 +330,25 @@ def _preprocessor(given: Any, schema: Schema) -> Preprocessor:
     embedded = a_list("embedded", given["embedded"], n_categories)
     if not all(isinstance(flag, bool) for flag in embedded):
         raise ValueError("what is embedded in it is not a list of true and false")
+    common: dict[str, Any] = {
+        "means": _numbers("means", given["means"], n_numbers),
+        "indicated": np.array(indicated, dtype=np.intp),
+        "known": known,
+        "embedded": embedded,
+    }
+    if issubclass(kind, QuantilePreprocessor):
+        return kind(**common, quantiles=_quantiles(given["quantiles"], n_numbers))
     one_hot = [len(values) for values, left in zip(known, embedded, strict=True) if not left]
     width = n_numbers + len(indicated) + sum(1 if count in (1, 2) else count for count in one_hot)
-    return Preprocessor(
-        means=_numbers("means", given["means"], n_numbers),
-        indicated=np.array(indicated, dtype=np.intp),
-        known=known,
-        embedded=embedded,
-        median=_numbers("median", given["median"], width),
-        factor=_numbers("factor", given["factor"], width),
-    )
+    scale: dict[str, Any] = {name: _numbers(name, given[name], width) for name in ("median", "factor")}
+    return kind(**common, **scale)
+
+
+def _quantiles(given: Any, columns: int) -> Doubles:
+    found = [_numbers("quantiles", row, columns) for row in a_list("quantiles", given)]
+    if not found or (np.diff(found, axis=0) < 0).any():
+        raise ValueError("its quantiles are none, or not in order")
+    return np.array(found)
 
 
 def _numbers(name: str, given: Any, length: int) -> Doubles:

@@ -2,60 +2,45 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from cydrop._base import checks, threads
 from cydrop.layers.embeddings import MOST
-from cydrop.tabular._recipe import Recipe
+from cydrop.tabular._recipe import CLASSES, NUMBERS, Recipe, Settings
 
 EMBEDDINGS = ("pbld", "plr", "piecewise_linear")
 METRICS = ("error", "log_loss")
-CLASSES, NUMBERS = "classes", "numbers"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The constructor's parameters, checked."""
-
-    recipe: Recipe
-    metric: str
-    max_onehot: int
-    validation_fraction: float
-    n_ensemble: int
-    n_folds: int
-    n_threads: int
-    verbose: bool
-
-
-def checked(estimator: Any, task: str) -> Settings:
-    """Checks every parameter but those that need the data; the names in errors are those of the constructor."""
+def for_recipe(estimator: Any, smoothing: float, batch_size: int | None) -> dict[str, Any]:
+    """What every `Recipe` has, checked; the names in errors are those of the constructor."""
     sizes = estimator.hidden_layer_sizes
     sizes = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
     rate, embedding = estimator.learning_rate_init, estimator.numeric_embedding
     if embedding is not None:
         checks.one_of("numeric_embedding", embedding, EMBEDDINGS, "None")
-    metric = _metric(estimator.metric, task)
-    recipe = Recipe(
-        hidden_layer_sizes=tuple(checks.integer("hidden_layer_sizes", size, 1, checks.MOST_UNITS) for size in sizes),
-        dropout=checks.number("dropout", estimator.dropout, 0.0, 1.0, high_open=True),
-        max_iter=checks.integer("max_iter", estimator.max_iter, 1),
-        batch_size=checks.integer("batch_size", estimator.batch_size, 1),
-        learning_rate_init=None if rate is None else checks.number("learning_rate_init", rate, 0.0, low_open=True),
-        weight_decay=checks.number("weight_decay", estimator.weight_decay, 0.0),
-        label_smoothing=_label_smoothing(estimator.label_smoothing, metric, task),
-        numeric_embedding=embedding,
-        embedding_size=checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
-        small=checks.flag("small", estimator.small),
-        n_threads=threads.resolve(estimator.n_threads),
-        task=task,
-    )
+    return {
+        "hidden_layer_sizes": tuple(checks.integer("hidden_layer_sizes", n, 1, checks.MOST_UNITS) for n in sizes),
+        "dropout": checks.number("dropout", estimator.dropout, 0.0, 1.0, high_open=True),
+        "max_iter": checks.integer("max_iter", estimator.max_iter, 1),
+        "batch_size": batch_size,
+        "learning_rate_init": None if rate is None else checks.number("learning_rate_init", rate, 0.0, low_open=True),
+        "weight_decay": checks.number("weight_decay", estimator.weight_decay, 0.0),
+        "label_smoothing": smoothing,
+        "numeric_embedding": embedding,
+        "embedding_size": checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
+        "max_onehot": checks.integer("max_onehot", estimator.max_onehot, 0),
+        "n_threads": threads.resolve(estimator.n_threads),
+        "task": estimator.task,
+    }
+
+
+def settings(estimator: Any, recipe: Recipe, metric: str) -> Settings:
+    """What every estimator has besides its recipe, checked."""
     return Settings(
         recipe=recipe,
         metric=metric,
-        max_onehot=checks.integer("max_onehot", estimator.max_onehot, 0),
         validation_fraction=checks.number(
             "validation_fraction", estimator.validation_fraction, 0.0, 1.0, low_open=True, high_open=True
         ),
@@ -66,7 +51,7 @@ def checked(estimator: Any, task: str) -> Settings:
     )
 
 
-def _metric(given: Any, task: str) -> str:
+def checked_metric(given: Any, task: str) -> str:
     if task == CLASSES:
         return checks.one_of("metric", given, METRICS)
     if isinstance(given, str) and given != "error":
@@ -77,10 +62,7 @@ def _metric(given: Any, task: str) -> str:
     return checks.one_of("metric", given, ("error",))
 
 
-def _label_smoothing(given: Any, metric: str, task: str) -> float:
-    if not isinstance(given, numbers.Real):
-        checks.one_of("label_smoothing", given, ("auto",), "a number")
-        return 0.1 if metric == "error" and task == CLASSES else 0.0
+def checked_smoothing(given: Any, task: str) -> float:
     smoothing = checks.number("label_smoothing", given, 0.0, 1.0, high_open=True)
     if smoothing and task == NUMBERS:
         raise ValueError(f"label_smoothing={given!r} is for classifiers: a regressor has no labels")

@@ -30,6 +30,7 @@ class Prepared:
     rows: Floats  # (n, p + q): numbers, then codes
     cardinalities: NDArray[np.int64]  # (q,): how many codes each column has, code 0 included
     measured: int  # how many of the first columns are numbers of the table
+    groups: tuple[int, ...] = ()  # of the numbers: which stand for the same thing; (): nobody asks
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,22 +1,20 @@
-"""RealMLP: the network, and how it is trained (Holzmüller, Grinsztajn and Steinwart 2024, arXiv 2407.04491).
+"""How one network is trained, whatever its recipe: the epoch is chosen by held-out rows.
 
-    row:     numbers | one-hot columns | codes of categories
-    network: Embedding -> NumericEmbedding -> Scale -> 3 x (Dense -> Parametric -> Dropout) -> Dense
+    Recipe: prepares the columns, makes the network -> fit, with an error of the held-out rows after each epoch -> best
 
-Everything is a layer, an option or a schedule of cydrop's own, so that any network may use a part of it; what the paper
-chose is here. docs/realmlp.md says why, part by part.
+`cydrop.tabular._realmlp` and `cydrop.tabular._tabm` are the recipes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop._base import seeding
 from cydrop._base.arrays import Floats
 from cydrop._run.core import core_of
 from cydrop._run.prediction import evaluate
@@ -24,131 +22,101 @@ from cydrop._run.rows import checked_rows
 from cydrop.callbacks import Callback, EarlyStopping
 from cydrop.distributed import DataParallel
 from cydrop.history import History
-from cydrop.layers import Dense, Dropout, Embedding, Layer, NumericEmbedding, Parametric, Scale
 from cydrop.losses import MSE, CrossEntropy, Loss
 from cydrop.network import Network
-from cydrop.optimizers import AdamW
-from cydrop.schedules import CosLog4, FlatCos
-from cydrop.tabular._preprocessing import Prepared
-from cydrop.xorshift import Xorshift
+from cydrop.tabular._preprocessing import Prepared, Preprocessor
+from cydrop.tabular._quantiles import QuantilePreprocessor
+from cydrop.tabular._table import Table
 
-__all__ = ["Recipe", "train_member"]
+__all__ = ["AnyPreprocessor", "Family", "HeldOut", "Member", "Recipe", "Settings", "train_member"]
 
-# of the paper's two recipes: (classes, numbers)
-LEARNING_RATES = {"classes": (0.04, 0.04), "numbers": (0.2, 0.07)}  # TD, TD-S
-ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
+AnyPreprocessor: TypeAlias = Preprocessor | QuantilePreprocessor
+
+CLASSES, NUMBERS = "classes", "numbers"
 DIGITS = 6  # of the share of wrong rows: a row that weighs next to nothing does not choose between epochs
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a member is and how it is trained.
+class Recipe(ABC):
+    """What a network is and how it is trained.
 
     Attributes
     ----------
     task : "classes" or "numbers"
-    small : bool
-        The paper's TD-S.
     The others are the estimators' parameters; label_smoothing is a number.
     """
 
+    task: str
     hidden_layer_sizes: tuple[int, ...]
     dropout: float
     max_iter: int
-    batch_size: int
+    batch_size: int | None  # None: by the number of rows
     learning_rate_init: float | None
     weight_decay: float
     label_smoothing: float
     numeric_embedding: str | None
+    max_onehot: int
     embedding_size: int
-    small: bool
     n_threads: int | None
-    task: str
 
-    @property
-    def activation(self) -> str:
-        return ACTIVATIONS[self.task]
-
-    @property
-    def learning_rate(self) -> float:
-        """The greatest of training."""
-        given = self.learning_rate_init
-        return LEARNING_RATES[self.task][self.small] if given is None else given
+    drop_last: ClassVar[bool]  # whether rows that do not fill a last batch sit out the epoch
+    ties: ClassVar[str]  # which of several equally good epochs is kept
 
     @property
     def loss(self) -> Loss:
-        return CrossEntropy(label_smoothing=self.label_smoothing) if self.task == "classes" else MSE()
+        return CrossEntropy(label_smoothing=self.label_smoothing) if self.task == CLASSES else MSE()
 
-    def layers(self, table: Prepared, outputs: int) -> list[Layer]:
-        """The layers for a prepared table.
+    @property
+    @abstractmethod
+    def patience(self) -> int | None:
+        """Epochs without a better one, after which training ends."""
 
-        Parameters
-        ----------
-        table : Prepared
-        outputs : int
-            Classes, or targets.
-        """
-        found = self._embeddings(table)
-        found.append(Scale(learning_rate_factor=6.0, decay_factor=6.0))
-        for units in self.hidden_layer_sizes:
-            found.append(self._dense(units))
-            if self.small:
-                found[-1] = self._dense(units, self.activation)
-                continue
-            found.append(Parametric(self.activation, learning_rate_factor=0.1, decay_factor=0.1))
-            if self.dropout:
-                found.append(Dropout(FlatCos(self.dropout)))
-        return [*found, self._dense(outputs)]
+    @property
+    @abstractmethod
+    def clamped(self) -> bool:
+        """Whether predictions of numbers stay in the range of the training targets."""
 
-    def _embeddings(self, table: Prepared) -> list[Layer]:
-        found: list[Layer] = []
-        if len(table.cardinalities):
-            found.append(Embedding([int(k) for k in table.cardinalities], self.embedding_size))
-        if table.measured and self.numeric_embedding is not None and not self.small:
-            kind, columns = self.numeric_embedding, table.measured
-            found.append(NumericEmbedding(kind, columns=columns, learning_rate_factor=0.1, decay_factor=0.1))
-        return found
+    @abstractmethod
+    def rows_of_batch(self, rows: int) -> int:
+        """How many rows a batch has where there are so many to train on."""
 
-    def _dense(self, units: int, activation: str | None = None) -> Dense:
-        return Dense(
-            units, activation=activation, parametrization="ntk", weight_init="lecun_normal", bias_init="zeros",
-            learning_rate_factor={"bias": 0.1}, decay_factor={"bias": 0.0},
-        )  # fmt: skip
+    @abstractmethod
+    def fitted(self, table: Table) -> AnyPreprocessor:
+        """What makes a network's input of a table, learned from the training rows."""
 
+    @abstractmethod
     def network(self, table: Prepared, outputs: int, seed: int) -> Network:
-        """The network before its first step: initialised from the rows, or (small) at random.
+        """The network before its first step.
 
         Parameters
         ----------
         table : Prepared
             The rows to train on.
         outputs : int
+            Classes, or targets.
         seed : int
         """
-        decay = 0.0 if self.small else self.weight_decay
-        optimizer = AdamW(
-            CosLog4(self.learning_rate), beta1=0.9, beta2=0.95, epsilon=1e-8,
-            weight_decay=FlatCos(decay) if decay else 0.0,
-        )  # fmt: skip
-        net = Network(
-            self.layers(table, outputs), loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads
-        )
-        if self.small:
-            return _begun_at_random(net.build(table.rows.shape[1]))
-        return net.initialize(table.rows)
 
 
-def _begun_at_random(net: Network) -> Network:
-    """Biases from N(0, 1), and a last layer of zeros: predictions begin at 0."""
-    parameters = net.parameters()
-    last = max(int(name.partition(".")[0]) for name in parameters)
-    generator = Xorshift(seeding.branch(core_of(net).root, seeding.BIASES))
-    for name, view in parameters.items():
-        if name.startswith(f"{last}."):
-            view[...] = 0.0
-        elif name.endswith(".bias"):
-            view[...] = generator.normal(view.shape)
-    return net
+@dataclass(frozen=True)
+class Settings:
+    """The constructor's parameters, checked."""
+
+    recipe: Recipe
+    metric: str
+    validation_fraction: float
+    n_ensemble: int
+    n_folds: int
+    n_threads: int
+    verbose: bool
+
+
+class Family(NamedTuple):
+    """What the estimators of a recipe have in common."""
+
+    checked: Callable[[Any], Settings]  # of an estimator; every parameter but those that need the data
+    clamped: Callable[[Any], bool]  # whether a regressor's predictions stay in the range of the training targets
+    preprocessor: type[AnyPreprocessor]
 
 
 class HeldOut(Callback):
@@ -186,7 +154,7 @@ class HeldOut(Callback):
             data = checked_rows(CrossEntropy(), model.plan.n_outputs, self.rows, self.y, self.weight, len(self.y))
             return evaluate(model, data, core.n_threads)["loss"]
         p = network.predict(self.rows)
-        if self.recipe.task == "numbers":
+        if self.recipe.task == NUMBERS:
             p = p if self.range is None else np.clip(p, *self.range)
             squares = ((p.astype(np.float64) - self.y) ** 2).mean(axis=1)
             return float(np.sqrt(np.average(squares, weights=self.weight)))
@@ -218,7 +186,7 @@ def train_member(
     parallel: DataParallel | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Member:
-    """Trains one network, and puts its best epoch back; of equally good ones the latest.
+    """Trains one network, and puts its best epoch back; of equally good ones the first or the latest (`Recipe.ties`).
 
     Parameters
     ----------
@@ -238,14 +206,15 @@ def train_member(
     -------
     Member
     """
-    outputs = max(2, int(y.max()) + 1) if recipe.task == "classes" else y.shape[1]  # cross-entropy has two at least
+    outputs = max(2, int(y.max()) + 1) if recipe.task == CLASSES else y.shape[1]  # cross-entropy has two at least
     net = recipe.network(table, outputs, seed)
     held_out = HeldOut(recipe, valid, y_valid, weight_valid, metric)
-    if recipe.task == "numbers" and not recipe.small:
+    if recipe.task == NUMBERS and recipe.clamped:
         held_out.range = y.min(axis=0), y.max(axis=0)
-    best = EarlyStopping("val_error", patience=None, mode="min", ties="last")
+    best = EarlyStopping("val_error", patience=recipe.patience, mode="min", ties=recipe.ties)
     history = net.fit(
-        table.rows, y, epochs=recipe.max_iter, batch_size=recipe.batch_size, drop_last=True,
-        sample_weight=sample_weight, callbacks=[held_out, best, *callbacks], verbose=0, parallel=parallel,
+        table.rows, y, epochs=recipe.max_iter, batch_size=recipe.rows_of_batch(len(table)),
+        drop_last=recipe.drop_last, sample_weight=sample_weight, callbacks=[held_out, best, *callbacks],
+        verbose=0, parallel=parallel,
     )  # fmt: skip
     return Member(net, history, best.best_epoch)

@@ -31,9 +31,7 @@ from cydrop.history import History
 from cydrop.network import Network
 from cydrop.tabular import _splits
 from cydrop.tabular._columns import Doubles
-from cydrop.tabular._parameters import CLASSES, Settings, checked
-from cydrop.tabular._preprocessing import Preprocessor, fitted
-from cydrop.tabular._recipe import Member, train_member
+from cydrop.tabular._recipe import CLASSES, AnyPreprocessor, Member, Settings, train_member
 from cydrop.tabular._table import Schema, Table, columns_of, learned
 from cydrop.tabular._targets import (
     Standard,
@@ -54,7 +52,7 @@ ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_ini
 class Part:
     """The networks that were trained on one split of the rows."""
 
-    preprocessor: Preprocessor
+    preprocessor: AnyPreprocessor
     standard: Standard | None  # of numbers
     networks: list[Network] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
@@ -93,15 +91,14 @@ class Rows:
 
 
 def fit(
-    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
-    parallel: DataParallel | None,
-) -> None:  # fmt: skip
+    estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, parallel: DataParallel | None
+) -> None:
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
         team = distributed.team_of(distributed.checked_for_estimator(parallel))
         with team.session():
-            _fit(estimator, task, X, y, sample_weight, X_val, y_val, parallel, team)
+            _fit(estimator, X, y, sample_weight, X_val, y_val, parallel, team)
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -111,10 +108,11 @@ def fit(
 
 
 def _fit(
-    estimator: Any, task: str, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any,
-    parallel: DataParallel | None, team: Team,
+    estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, parallel: DataParallel | None,
+    team: Team,
 ) -> None:  # fmt: skip
-    settings = checked(estimator, task)
+    settings: Settings = estimator.family.checked(estimator)
+    task = settings.recipe.task
     if team.size > 1:
         settings = replace(settings, n_threads=1)  # ranks make the members one after another, all the same one
     columns = columns_of(X)
@@ -126,14 +124,14 @@ def _fit(
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if team.size > 1:
         team.check_same(_facts(estimator, schema, rows, held))
-    if len(rows) <= settings.recipe.batch_size:
+    if len(rows) <= settings.recipe.rows_of_batch(len(rows)):
         rows = rows.merged()
     rng = _random_state(estimator.random_state)
     splits = _split(rng, rows, task, settings, held)
     del columns, table, rows, held  # while networks are trained, their rows are there once
     parts, jobs, total = [], list[Job](), len(splits) * settings.n_ensemble
     for train, valid in splits:
-        part = Part(fitted(train.table, settings.max_onehot, settings.recipe.small), None)
+        part = Part(settings.recipe.fitted(train.table), None)
         if task != CLASSES:
             part.standard = Standard.of(train.y, train.weight)
         parts.append(part)
