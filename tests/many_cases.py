@@ -57,7 +57,7 @@ def data(n=500, columns=8):
 
 
 def networks():
-    """A mix of widths, depths, layers, rates, optimizers, schedules and losses; the last one diverges."""
+    """A mix of widths, depths, layers, rates, optimizers and schedules, some of one shape; one diverges."""
     cosine, growing = cd.schedules.Cosine(0.01), cd.schedules.Linear(0.5, 0.1)
     D = cd.Dense
     layers = [
@@ -69,6 +69,8 @@ def networks():
         ([D(12, activation="elu"), cd.Dropout(growing, mode="vanilla"), D(3)], "adagrad"),
         ([D(120, activation="relu"), cd.Dropout(0.5, shared="batch"), D(30), D(3)], "adam"),
         ([D(7, activation="relu"), D(3)], cd.SGD(1e30)),
+        ([D(10), cd.Members([D(6), cd.ReLU(), cd.Dropout(0.2), D(3)], members=4)], "adam"),
+        *[([D(6, activation="relu"), cd.Dropout(0.2), D(3)], "adam")] * 3,
     ]
     return [cd.Network(some, optimizer=optimizer, seed=seed) for seed, (some, optimizer) in enumerate(layers)]
 
@@ -102,7 +104,7 @@ def trained(executor=None, **options):
 OPTIONS = {
     "plain": {},
     "halving": {"halving": 2, "epochs": 9},
-    "patience": {"patience": 1, "epochs": [30, 25, 20, 15, 10, 5, 30, 3], "ties": "last"},
+    "patience": {"patience": 1, "epochs": [30, 25, 20, 15, 10, 5, 30, 3, 9, 8, 12, 8], "ties": "last"},
     "last_weights": {"restore_best": False, "n_threads": 2},
     "without_validation": {"validation_rows": None, "rows": None, "sample_weight": None},
 }

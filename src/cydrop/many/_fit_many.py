@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import Core, core_of
-from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, train, train_halving
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rungs, train, train_halving
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
@@ -263,7 +263,8 @@ def _train(
                     if eta is None:
                         run(members, n_threads, tell)
                     else:
-                        train_halving(members, eta, n_threads, tell, run)
+                        ladder = rungs(len(members), max(member.job.epochs for member in members), eta)
+                        train_halving([[member] for member in members], ladder, n_threads, tell, run)
             finally:
                 finish_all(members)
     finally:
