@@ -290,20 +290,22 @@ Run = Callable[[Sequence[OneOfMany], int, Tell], None]  # `train`, or what does 
 
 
 def train_halving(
-    members: Sequence[OneOfMany], eta: int, n_threads: int, tell: Tell, run: Run = train
+    groups: Sequence[Sequence[OneOfMany]], ladder: Sequence[tuple[int, int]], n_threads: int, tell: Tell,
+    run: Run = train,
 ) -> list[int]:  # fmt: skip
-    """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the members went on to the end.
+    """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the groups went on to the end.
 
-    Of n members n / eta^k, rounded down, and at least one, go on after the k-th rung; the rungs are at E / eta^s, ...,
-    E / eta, E epochs, rounded up. Equally good ones go on in their order.
+    A group is one network, or those of one configuration on several folds: the mean of their scores counts. `ladder`
+    has the rungs: epochs, and how many groups go on after them. Equally good ones go on in their order.
     """
-    most = max(member.job.epochs for member in members)
-    left = list(range(len(members)))
-    for rung, survivors in rungs(len(members), most, eta):
-        for place in left:
-            members[place].goal = rung
-        run([members[place] for place in left], n_threads, tell)
-        left = sorted(sorted(left, key=lambda place: (members[place].score, place))[:survivors])
+    left = list(range(len(groups)))
+    for rung, survivors in ladder:
+        going = [member for place in left for member in groups[place]]
+        for member in going:
+            member.goal = min(rung, member.job.epochs)
+        run(going, n_threads, tell)
+        scores = {place: sum(member.score for member in groups[place]) / len(groups[place]) for place in left}
+        left = sorted(sorted(left, key=lambda place: (scores[place], place))[:survivors])
     return left
 
 

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import itertools
 import pickle
+import sys
 import uuid
 import warnings
 from collections import Counter, deque
@@ -188,8 +189,10 @@ class Elsewhere:
         unknown = self._workers - len(latest)
         task = Task(next(self._serial), self._call, _worker.maker(), errands, self._n_threads, places, unknown)
         try:
-            with silent_about_size(self._executor):
+            with silent_about_size():
                 future = self._executor.submit(_worker.work, tuple(task), self._luggage.packed if carries else None)
+        except futures.BrokenExecutor as error:
+            raise self._told(error) from error
         except Exception as error:
             raise WorkerError(f"executor takes no task: {text_of(error)}", (), len(self._members)) from error
         self._flying[future] = Flight(parcel, carries)
@@ -339,9 +342,9 @@ def text_of(error: BaseException) -> str:
 
 
 @contextmanager
-def silent_about_size(executor: futures.Executor) -> Iterator[None]:
+def silent_about_size() -> Iterator[None]:
     """Dask warns of tasks above 10 MB, lest data be sent with each; here they go to each worker once."""
-    if type(executor).__module__.partition(".")[0] != "distributed":
+    if "distributed" not in sys.modules:
         yield
         return
     with warnings.catch_warnings():

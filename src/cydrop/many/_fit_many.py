@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import Core, core_of
-from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, train, train_halving
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rungs, train, train_halving
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
@@ -78,10 +78,13 @@ def fit_many(
     sample_weight : array-like or None
         As for `fit`, of the rows of X; a network's validation rows are weighted by it as well.
     n_threads : int or None
-        Threads for all networks together; None takes what the machine grants. The networks' own numbers stay.
+        Threads for all networks together; None takes what the machine grants. The networks' own numbers stay. With an
+        `executor` it is the threads of each worker; None: its share of the processors of its machine.
     executor : concurrent.futures.Executor or None
         Where the networks are trained, instead of in this process: a process pool,
-        `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X and y are sent to each worker once.
+        `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X, y and `sample_weight` are sent to each
+        worker once, networks there and back; what comes back has the bits of the local run. Layers, losses and
+        optimizers must be what pickle can take, and `callbacks` must be empty.
     callbacks : sequence of callbacks, or callable
         Told of every network, in this thread. A callback that keeps something of one network (`EarlyStopping`,
         `Checkpoint`, ...) must not serve several: give a function that is called with each network and returns its own
@@ -108,9 +111,13 @@ def fit_many(
         For unusable arguments, before anything is changed.
     RuntimeError
         While another thread trains, changes or saves one of the networks.
+    cydrop.many.WorkerError
+        When the `executor` takes no task or one of its workers dies or fails. What has come back is kept, every other
+        network is as before the call.
     KeyboardInterrupt
         After Ctrl-C, which is answered between two steps. Every network is as after its last step, or its best epoch,
-        and can be used; its history has the epochs that it finished.
+        and can be used; its history has the epochs that it finished. With an `executor` no task is begun any more; the
+        networks that have come back are kept, all others are as before.
 
     Examples
     --------
@@ -256,7 +263,8 @@ def _train(
                     if eta is None:
                         run(members, n_threads, tell)
                     else:
-                        train_halving(members, eta, n_threads, tell, run)
+                        ladder = rungs(len(members), max(member.job.epochs for member in members), eta)
+                        train_halving([[member] for member in members], ladder, n_threads, tell, run)
             finally:
                 finish_all(members)
     finally:
