@@ -203,6 +203,41 @@ def test_every_kind_of_embedding_has_its_golden_bits(simd):
     assert run(simd, EMBEDDINGS_SCRIPT).stdout.split() == 2 * EMBEDDINGS_GOLDEN
 
 
+ENSEMBLE_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np, hashlib
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((700, 20)).astype("f"), rng.standard_normal(700)
+for n_threads in (1, 3):
+    layers = [cd.Dense(60), cd.ReLU(), cd.Dropout(0.3), cd.Dense(2)]
+    ensemble = cd.Ensemble([cd.Network(layers, loss="gaussian_nll", seed=seed) for seed in range(5)])
+    ensemble.n_threads = n_threads
+    for how in (dict(bootstrap=True), dict(folds=5)):
+        ensemble.fit(X, y, seed=1, epochs=2, patience=5, n_threads=n_threads, verbose=0, **how)
+        mc = ensemble.predict_mc(X, 9, seed=1)
+        for array in (ensemble.oof_predictions, ensemble.predict(X), mc.total, mc.aleatoric, mc.epistemic):
+            print(hashlib.sha256(array.tobytes()).hexdigest()[:16])
+"""
+
+ENSEMBLE_GOLDEN = [
+    "9ec56574a93662c5",  # out-of-bag
+    "c0c38f206dba080f",  # predictions
+    "a501b4cfdd1abe93",  # total
+    "bc1b554199d1fe22",  # aleatoric
+    "4808da71e356a58e",  # epistemic
+    "647f456ebd6d3972",  # the same of folds
+    "5b14a2590eaa0740",
+    "10136b7fadbe0451",
+    "0452268f16fa21c0",
+    "d904bb07383c259d",
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_ensembles_have_their_golden_bits(simd):
+    assert run(simd, ENSEMBLE_SCRIPT).stdout.split() == 2 * ENSEMBLE_GOLDEN
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"
