@@ -146,12 +146,16 @@ def test_by_hand_it_is_the_step_that_fit_makes(sharing, rows, rng):
 
 def test_masks_that_are_given_are_those_of_each_member(rng):
     X = rng.standard_normal((100, 7)).astype(np.float32)
-    net = network("tabm").build(7)
-    masks = [rng.random((5, 100, 20)) > 0.3, rng.random((5, 100, 17)) > 0.1]
+    before = [cd.Dropout(0.2, shared="batch"), cd.Residual([cd.Scale(), cd.AlphaDropout(0.3)], 0.4)]
+    net = network("tabm", before=before).build(7)
+    shapes = [(7,), (5, 100, 7), (5, 100), (5, 100, 20), (5, 100, 17)]
+    masks = [rng.random(shape) > 0.3 for shape in shapes]
     z = net.forward(X, training=True, masks=masks)
     np.testing.assert_allclose(z, PlainNetwork(net).forward(X, masks), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"masks\[0\] must have shape \(5, 100, 20\)"):
-        net.forward(X, training=True, masks=[masks[0][0], None])
+    with pytest.raises(ValueError, match=r"masks\[3\] must have shape \(5, 100, 20\)"):
+        net.forward(X, training=True, masks=[None] * 3 + [masks[3][0], None])
+    net.forward(X, training=True)
+    assert [mask.shape for mask in net.masks()] == shapes
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
