@@ -351,8 +351,10 @@ def number(
         result = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
-    with np.errstate(over="ignore", under="ignore"):
-        held = float(np.float32(result)) if single else result
+    held = result
+    if single:
+        with np.errstate(over="ignore", under="ignore"):
+            held = float(np.float32(result))
     for used in (result, held):
         inside = (low < used if low_open else low <= used) and (used < high if high_open else used <= high)
         if not math.isfinite(used) or not inside:

@@ -42,14 +42,73 @@ typedef int32_t pack_bits;
 #define pack_select(v, kept) float_of(bits_of(v) & (kept))
 #endif
 
-/* c[r][j] = sum over s of a[r][s] b[s][j], from 0 or from what c holds, then plus bias[j]. Strides in floats; units of c
- * and of the bias lie PACK apart. rows and units are constants wherever this is expanded. */
-TILE_INLINE void pack_tile(const int rows, const int units, ptrdiff_t steps, const float *a, ptrdiff_t a_row,
-                           ptrdiff_t a_step, const float *b, ptrdiff_t b_step, ptrdiff_t b_unit, float *c,
-                           ptrdiff_t c_row, int resume, const float *bias) {
+/* What a product ends with, while its tile is in registers. Dropout keeps what has its bit set in `words`, row by row
+ * [word][lane], and multiplies it by the lane's scale. */
+typedef struct {
+    const float *bias;    /* [unit][lane], NULL: none */
+    int relu;             /* max(c, 0) */
+    const int32_t *words; /* NULL: nothing is dropped */
+    ptrdiff_t words_row;
+    const float *scale;
+    const float *y; /* laid out as c, or NULL: c becomes 0 where y <= 0, else c scale, the gradient of ReLU and dropout */
+} pack_end;
+
+/* ends a tile that begins with row r0 and unit j0, in the part of the lanes that begins with `at` */
+TILE_INLINE void pack_ended(tile_vec v[PACK_ROWS][PACK_UNITS], const int rows, const int units, const pack_end end,
+                            ptrdiff_t r0, ptrdiff_t j0, int at, ptrdiff_t c_row) {
+    if (end.bias)
+        for (int j = 0; j < units; j++) {
+            const tile_vec bias = tile_loadu(end.bias + (j0 + j) * PACK + at);
+            for (int r = 0; r < rows; r++) v[r][j] = tile_add(v[r][j], bias);
+        }
+    if (end.relu)
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < units; j++) v[r][j] = tile_relu(v[r][j]);
+    if (end.words) {
+        const tile_vec scale = tile_loadu(end.scale + at);
+        const int32_t *words = end.words + r0 * end.words_row + j0 / PACK_WORD * PACK + at;
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < units; j++) {
+                const int32_t bit = (int32_t)(1u << (j0 + j) % PACK_WORD);
+                v[r][j] = pack_select(v[r][j] * scale, pack_kept(pack_all_bits(words + r * end.words_row), bit));
+            }
+    }
+    if (end.y) {
+        const tile_vec scale = tile_loadu(end.scale + at);
+        const float *y = end.y + r0 * c_row + j0 * PACK + at;
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < units; j++) {
+                const pack_bits none = (pack_bits)(tile_loadu(y + r * c_row + j * PACK) <= tile_all(0.0f));
+                v[r][j] = pack_select(v[r][j] * scale, ~none);
+            }
+    }
+}
+
+typedef struct { /* c[r][j] = sum over s of a[r][s] b[s][j], from 0 or from what c holds; strides in floats */
+    ptrdiff_t rows, units, steps;
+    const float *a;
+    ptrdiff_t a_row, a_step;
+    const float *b;
+    ptrdiff_t b_step, b_unit;
+    float *c; /* units PACK apart */
+    ptrdiff_t c_row;
+    int resume;
+    pack_end end;
+} pack_factors;
+
+/* rows and units are constants wherever this is expanded */
+TILE_INLINE void pack_tile(const int rows, const int units, const pack_factors *p, ptrdiff_t r0, ptrdiff_t j0, int at) {
+    /* copies, for all that they know compilers must take what is stored for a part of *p */
+    const ptrdiff_t a_row = p->a_row, a_step = p->a_step, b_step = p->b_step, b_unit = p->b_unit, steps = p->steps;
+    const ptrdiff_t c_row = p->c_row;
+    const pack_end end = p->end;
+    const int resume = p->resume;
+    const float *a = p->a + r0 * a_row + at, *b = p->b + j0 * b_unit + at;
+    float *c = p->c + r0 * c_row + j0 * PACK + at;
     tile_vec acc[PACK_ROWS][PACK_UNITS];
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < units; j++) acc[r][j] = resume ? tile_loadu(c + r * c_row + j * PACK) : tile_all(0.0f);
+        for (int j = 0; j < units; j++)
+            acc[r][j] = resume ? tile_loadu(c + r * c_row + j * PACK) : tile_all(0.0f);
     for (ptrdiff_t s = 0; s < steps; s++) {
         tile_vec v[PACK_UNITS];
         for (int j = 0; j < units; j++) v[j] = tile_loadu(b + s * b_step + j * b_unit);
@@ -59,35 +118,22 @@ TILE_INLINE void pack_tile(const int rows, const int units, ptrdiff_t steps, con
             for (int j = 0; j < units; j++) acc[r][j] = tile_fma(u, v[j], acc[r][j]);
         }
     }
+    pack_ended(acc, rows, units, end, r0, j0, at, c_row);
     for (int r = 0; r < rows; r++)
-        for (int j = 0; j < units; j++) {
-            if (bias) acc[r][j] = tile_add(acc[r][j], tile_loadu(bias + j * PACK));
-            tile_storeu(c + r * c_row + j * PACK, acc[r][j]);
-        }
+        for (int j = 0; j < units; j++) tile_storeu(c + r * c_row + j * PACK, acc[r][j]);
 }
 
-TILE_INLINE void pack_rows(const int units, ptrdiff_t rows, ptrdiff_t steps, const float *a, ptrdiff_t a_row,
-                           ptrdiff_t a_step, const float *b, ptrdiff_t b_step, ptrdiff_t b_unit, float *c,
-                           ptrdiff_t c_row, int resume, const float *bias) {
+TILE_INLINE void pack_rows(const int units, const pack_factors *p, ptrdiff_t j, int at) {
     ptrdiff_t r = 0;
-    for (; r + PACK_ROWS <= rows; r += PACK_ROWS)
-        pack_tile(PACK_ROWS, units, steps, a + r * a_row, a_row, a_step, b, b_step, b_unit, c + r * c_row, c_row, resume,
-                  bias);
-    for (; r < rows; r++)
-        pack_tile(1, units, steps, a + r * a_row, a_row, a_step, b, b_step, b_unit, c + r * c_row, c_row, resume, bias);
+    for (; r + PACK_ROWS <= p->rows; r += PACK_ROWS) pack_tile(PACK_ROWS, units, p, r, j, at);
+    for (; r < p->rows; r++) pack_tile(1, units, p, r, j, at);
 }
 
-static void pack_product(ptrdiff_t rows, ptrdiff_t units, ptrdiff_t steps, const float *a, ptrdiff_t a_row,
-                         ptrdiff_t a_step, const float *b, ptrdiff_t b_step, ptrdiff_t b_unit, float *c, ptrdiff_t c_row,
-                         int resume, const float *bias) {
-#define PACK_CASE(u) \
-    case u: \
-        pack_rows(u, rows, steps, a + at, a_row, a_step, b + at + j * b_unit, b_step, b_unit, c + at + j * PACK, c_row, \
-                  resume, bias ? bias + at + j * PACK : NULL); \
-        break;
-    for (ptrdiff_t j = 0; j < units; j += PACK_UNITS)
+static void pack_product(const pack_factors *p) {
+#define PACK_CASE(u) case u: pack_rows(u, p, j, at); break;
+    for (ptrdiff_t j = 0; j < p->units; j += PACK_UNITS)
         for (int at = 0; at < PACK; at += TILE_LANES)
-            switch (units - j < PACK_UNITS ? units - j : PACK_UNITS) {
+            switch (p->units - j < PACK_UNITS ? p->units - j : PACK_UNITS) {
                 PACK_CASE(1)
                 PACK_CASE(2)
 #if PACK_UNITS > 2
@@ -107,50 +153,18 @@ static void pack_column_sums(ptrdiff_t rows, ptrdiff_t units, const float *x, fl
     }
 }
 
-/* y = max(y, 0) */
-static void pack_relu(ptrdiff_t n, const float *x, float *y) {
-    for (ptrdiff_t i = 0; i < n; i += TILE_LANES) tile_storeu(y + i, tile_relu(tile_loadu(x + i)));
-}
-
-/* y = x scale where the bit of the lane's unit is set in `words`, [row][word][lane], else 0; scale: one a lane */
-TILE_INLINE void pack_drop_body(const int relu, ptrdiff_t rows, ptrdiff_t units, const int32_t *words,
-                                ptrdiff_t words_row, const float *scale, const float *x, float *y) {
+/* y = x and what a product of these rows and units ends with; y may be x */
+static void pack_finish(ptrdiff_t rows, ptrdiff_t units, const pack_end *given, const float *x, float *y) {
+    const pack_end end = *given;
     for (ptrdiff_t r = 0; r < rows; r++)
-        for (ptrdiff_t first = 0; first < units; first += PACK_WORD) {
-            const int some = (int)(units - first < PACK_WORD ? units - first : PACK_WORD);
-            const int32_t *of_row = words + r * words_row + first / PACK_WORD * PACK;
-            const ptrdiff_t place = (r * units + first) * PACK;
-            for (int p = 0; p < PACK; p += TILE_LANES) {
-                const tile_vec s = tile_loadu(scale + p);
-                const pack_bits w = pack_all_bits(of_row + p);
-                for (int j = 0; j < some; j++) {
-                    tile_vec v = tile_loadu(x + place + j * PACK + p);
-                    if (relu) v = tile_relu(v);
-                    tile_storeu(y + place + j * PACK + p, pack_select(v * s, pack_kept(w, (int32_t)(1u << j))));
-                }
+        for (int at = 0; at < PACK; at += TILE_LANES)
+            for (ptrdiff_t j = 0; j < units; j++) {
+                const ptrdiff_t place = (r * units + j) * PACK + at;
+                tile_vec v[PACK_ROWS][PACK_UNITS];
+                v[0][0] = tile_loadu(x + place);
+                pack_ended(v, 1, 1, end, r, j, at, units * PACK);
+                tile_storeu(y + place, v[0][0]);
             }
-        }
-}
-
-static void pack_drop(ptrdiff_t rows, ptrdiff_t units, const int32_t *words, ptrdiff_t words_row, const float *scale,
-                      const float *x, float *y) {
-    pack_drop_body(0, rows, units, words, words_row, scale, x, y);
-}
-
-static void pack_relu_and_drop(ptrdiff_t rows, ptrdiff_t units, const int32_t *words, ptrdiff_t words_row,
-                               const float *scale, const float *x, float *y) {
-    pack_drop_body(1, rows, units, words, words_row, scale, x, y);
-}
-
-/* dz = 0 where y <= 0, else dz scale */
-static void pack_relu_gradient(ptrdiff_t n, const float *y, const float *scale, float *dz) {
-    for (int p = 0; p < PACK; p += TILE_LANES) {
-        const tile_vec s = tile_loadu(scale + p);
-        for (ptrdiff_t i = p; i < n; i += PACK) {
-            const tile_vec v = tile_loadu(dz + i) * s;
-            tile_storeu(dz + i, pack_select(v, ~(pack_bits)(tile_loadu(y + i) <= tile_all(0.0f))));
-        }
-    }
 }
 
 /* to[k][lane] = from[lane][k], k < n, in squares of vectors as in tile_transpose */

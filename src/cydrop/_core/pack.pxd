@@ -37,19 +37,26 @@ cdef extern from "pack.h" nogil:
         PACK
         PACKS
         PACK_WORD
-    void pack_product(
-        Py_ssize_t rows, Py_ssize_t units, Py_ssize_t steps, const float* a, Py_ssize_t a_row, Py_ssize_t a_step,
-        const float* b, Py_ssize_t b_step, Py_ssize_t b_unit, float* c, Py_ssize_t c_row, bint resume,
-        const float* bias)
+    ctypedef struct pack_end:
+        const float* bias
+        bint relu
+        const int32_t* words
+        Py_ssize_t words_row
+        const float* scale
+        const float* y
+    ctypedef struct pack_factors:
+        Py_ssize_t rows, units, steps
+        const float* a
+        Py_ssize_t a_row, a_step
+        const float* b
+        Py_ssize_t b_step, b_unit
+        float* c
+        Py_ssize_t c_row
+        bint resume
+        pack_end end
+    void pack_product(const pack_factors* p)
     void pack_column_sums(Py_ssize_t rows, Py_ssize_t units, const float* x, float* sums)
-    void pack_relu(Py_ssize_t n, const float* x, float* y)
-    void pack_drop(
-        Py_ssize_t rows, Py_ssize_t units, const int32_t* words, Py_ssize_t words_row, const float* scale,
-        const float* x, float* y)
-    void pack_relu_and_drop(
-        Py_ssize_t rows, Py_ssize_t units, const int32_t* words, Py_ssize_t words_row, const float* scale,
-        const float* x, float* y)
-    void pack_relu_gradient(Py_ssize_t n, const float* y, const float* scale, float* dz)
+    void pack_finish(Py_ssize_t rows, Py_ssize_t units, const pack_end* end, const float* x, float* y)
     void pack_in(const float** source, Py_ssize_t n, float* to)
     void pack_out(const float* source, Py_ssize_t n, float** to)
     void pack_mask(
@@ -311,53 +318,70 @@ cdef inline float* lanes_of(float* lanes, const Trainee* like, const float* para
     return lanes + (parameter - like.learner.parameters) * PACK if parameter != NULL else NULL
 
 
+cdef inline bint is_fused(const Op* op) noexcept nogil:
+    """Whether a product ends with the activation."""
+    return op.activation == IDENTITY or op.activation == RELU
+
+
+cdef inline pack_end drop_of(const Op* op, const PackedOp* b, Py_ssize_t row) noexcept nogil:
+    """Dropout of rows from one on."""
+    cdef pack_end end
+    memset(&end, 0, sizeof(pack_end))
+    end.scale, end.words_row = b.scale, words_of(op) * PACK
+    if b.drops:
+        end.words = b.kept + row * end.words_row
+    return end
+
+
+cdef inline pack_end end_backward(const Op* op, const PackedOp* b, Py_ssize_t row) noexcept nogil:
+    """What makes d loss / d f(z) of d loss / d y, or of ReLU d loss / d z: the zeros of its y are the mask of activation
+    and dropout together."""
+    cdef pack_end end = drop_of(op, b, row)
+    if op.activation == RELU:
+        end.words, end.y = NULL, b.y + row * op.n_out * PACK
+    return end
+
+
 cdef inline void forward_rows(Pack* pack, const Trainee* like, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
     """Some rows through all operations."""
     cdef const Op* op
     cdef const PackedOp* b
+    cdef pack_factors p
+    cdef pack_end end
+    cdef float* z
+    cdef float* y
     cdef int i
-    cdef Py_ssize_t in_row, out_row
+    p.rows, p.resume, p.a_step, p.b_unit = rows, False, PACK, PACK
     for i in range(like.program.n_ops):
         op = &like.program.ops[i]
         b = &pack.ops[i]
+        end = drop_of(op, b, row)
+        end.relu = op.activation == RELU
+        p.a_row, p.c_row = op.n_in * PACK, op.n_out * PACK
+        z, y = b.z + row * p.c_row, b.y + row * p.c_row
         if op.doors.lanes == DENSE_LANES:
-            in_row, out_row = op.n_in * PACK, op.n_out * PACK
-            pack_product(rows, op.n_out, op.n_in, b.x + row * in_row, in_row, PACK,
-                         lanes_of(pack.weights, like, op.weight.data), out_row, PACK, b.z + row * out_row, out_row,
-                         False, lanes_of(pack.weights, like, op.bias.data))
-        finish(op, b, row, rows)
+            p.units, p.steps = op.n_out, op.n_in
+            p.a, p.b, p.b_step = b.x + row * p.a_row, lanes_of(pack.weights, like, op.weight.data), p.c_row
+            p.c = z
+            memset(&p.end, 0, sizeof(pack_end))
+            if is_fused(op):
+                p.end = end
+            p.end.bias = lanes_of(pack.weights, like, op.bias.data)
+            pack_product(&p)
+        elif is_fused(op):
+            pack_finish(rows, op.n_out, &end, z, y)
+        if not is_fused(op):
+            activate(op.activation, op.alpha, z, y, rows * p.c_row)
+            if b.drops:
+                pack_finish(rows, op.n_out, &end, y, y)
 
 
-cdef inline void finish(const Op* op, const PackedOp* b, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
-    """y = drop(f(z))"""
-    cdef Py_ssize_t place = row * op.n_out * PACK, n = rows * op.n_out * PACK, words_row = words_of(op) * PACK
-    cdef const int32_t* kept = b.kept + row * words_row
-    cdef const float* z = b.z + place
-    cdef float* y = b.y + place
-    if op.activation == RELU:
-        if b.drops:
-            pack_relu_and_drop(rows, op.n_out, kept, words_row, b.scale, z, y)
-        else:
-            pack_relu(n, z, y)
-        return
-    if op.activation != IDENTITY or (z != y and not b.drops):
-        activate(op.activation, op.alpha, z, y, n)
-    if b.drops:
-        pack_drop(rows, op.n_out, kept, words_row, b.scale, z if op.activation == IDENTITY else y, y)
-
-
-cdef inline void finish_backward(
+cdef inline void through_activation(
     const Op* op, const PackedOp* b, Py_ssize_t row, Py_ssize_t rows, float* dz
 ) noexcept nogil:
-    """From d loss / d y of some rows to d loss / d z, in place."""
-    cdef Py_ssize_t place = row * op.n_out * PACK, n = rows * op.n_out * PACK, words_row = words_of(op) * PACK
-    if op.activation == RELU:
-        pack_relu_gradient(n, b.y + place, b.scale, dz)
-        return
-    if b.drops:
-        pack_drop(rows, op.n_out, b.kept + row * words_row, words_row, b.scale, dz, dz)
-    if op.activation != IDENTITY:
-        activation_gradient(op.activation, op.alpha, b.z + place, dz, n)
+    """From d loss / d f(z) of some rows to d loss / d z, where that is not done yet."""
+    if not is_fused(op):
+        activation_gradient(op.activation, op.alpha, b.z + row * op.n_out * PACK, dz, rows * op.n_out * PACK)
 
 
 cdef inline void losses_of_members(Pack* pack, Py_ssize_t units, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
@@ -396,29 +420,57 @@ cdef inline void backward_rows(Pack* pack, const Trainee* like, Py_ssize_t row, 
     """Some rows back through all operations; their part of the gradients is added."""
     cdef const Program* p = &like.program
     cdef const Op* op
-    cdef const PackedOp* b
-    cdef Py_ssize_t in_row, out_row
+    cdef const Op* below = NULL
+    cdef pack_end end
     cdef int i = p.n_ops - 1, turn = 0
     cdef float* dz = pack.top + row * p.outputs * PACK
-    finish_backward(&p.ops[i], &pack.ops[i], row, rows, dz)
+    end = end_backward(&p.ops[i], &pack.ops[i], row)
+    pack_finish(rows, p.outputs, &end, dz, dz)
+    through_activation(&p.ops[i], &pack.ops[i], row, rows, dz)
     while i >= p.lowest:
         op = &p.ops[i]
-        b = &pack.ops[i]
-        in_row, out_row = op.n_in * PACK, op.n_out * PACK
         if op.doors.lanes == DENSE_LANES:
-            pack_product(op.n_in, op.n_out, rows, b.x + row * in_row, PACK, in_row, dz, out_row, PACK,
-                         lanes_of(pack.gradients, like, op.weight.data), out_row, True, NULL)
-            if op.bias.data != NULL:
-                pack_column_sums(rows, op.n_out, dz, lanes_of(pack.gradients, like, op.bias.data))
-            if i > p.lowest:
-                pack_product(rows, op.n_in, op.n_out, dz, out_row, PACK,
-                             lanes_of(pack.weights, like, op.weight.data), PACK, out_row, pack.dz[turn], in_row,
-                             False, NULL)
+            add_gradients(pack, like, i, row, rows, dz)
+        if i > p.lowest:
+            below = &p.ops[i - 1]
+            end = end_backward(below, &pack.ops[i - 1], row)
+            if op.doors.lanes == DENSE_LANES:
+                product_backward(pack, like, op, rows, dz, &end, pack.dz[turn])
                 dz = pack.dz[turn]
                 turn = 1 - turn
+            else:
+                pack_finish(rows, op.n_in, &end, dz, dz)
+            through_activation(below, &pack.ops[i - 1], row, rows, dz)
         i -= 1
-        if i >= p.lowest:
-            finish_backward(&p.ops[i], &pack.ops[i], row, rows, dz)
+
+
+cdef inline void add_gradients(
+    Pack* pack, const Trainee* like, int i, Py_ssize_t row, Py_ssize_t rows, const float* dz
+) noexcept nogil:
+    """dW += x^t dz, db += sum of the rows of dz."""
+    cdef const Op* op = &like.program.ops[i]
+    cdef pack_factors p
+    memset(&p.end, 0, sizeof(pack_end))
+    p.rows, p.units, p.steps, p.resume = op.n_in, op.n_out, rows, True
+    p.a_row, p.a_step = PACK, op.n_in * PACK
+    p.a = pack.ops[i].x + row * p.a_step
+    p.b, p.b_step, p.b_unit = dz, op.n_out * PACK, PACK
+    p.c, p.c_row = lanes_of(pack.gradients, like, op.weight.data), p.b_step
+    pack_product(&p)
+    if op.bias.data != NULL:
+        pack_column_sums(rows, op.n_out, dz, lanes_of(pack.gradients, like, op.bias.data))
+
+
+cdef inline void product_backward(
+    Pack* pack, const Trainee* like, const Op* op, Py_ssize_t rows, const float* dz, const pack_end* end, float* dx
+) noexcept nogil:
+    """dx = dz W^t, and what it ends with."""
+    cdef pack_factors p
+    p.rows, p.units, p.steps, p.resume = rows, op.n_in, op.n_out, False
+    p.a, p.a_row, p.a_step = dz, op.n_out * PACK, PACK
+    p.b, p.b_step, p.b_unit = lanes_of(pack.weights, like, op.weight.data), PACK, op.n_out * PACK
+    p.c, p.c_row, p.end = dx, op.n_in * PACK, end[0]
+    pack_product(&p)
 
 
 cdef inline void update_members(Pack* pack, Py_ssize_t n) noexcept nogil:

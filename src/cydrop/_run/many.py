@@ -214,7 +214,8 @@ class OneOfMany:
         """Of some epochs, counted from 0, as `fit` has them."""
         core, job = self.core, self.job
         record = dict(zip(many.RECORD, self.training.record[first:stop].T.tolist(), strict=True))
-        metrics = {"loss": [total / job.epoch_rows for total in record["loss"]]}
+        rows = job.epoch_rows
+        metrics = {"loss": [total / rows for total in record["loss"]]}
         metrics |= self._hit_rates(first, record["correct"])
         last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
         rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self.rates]
@@ -247,7 +248,8 @@ class OneOfMany:
             return job.data.hit_rates(correct, job.rows)
         rows = job.rows if len(job.rows) else np.arange(job.n_rows)
         if job.epoch_rows == job.n_rows or job.data.counted is None:
-            return job.data.hit_rates(correct, np.tile(rows[: job.epoch_rows], plan.orders))
+            trained = rows[: job.epoch_rows]
+            return job.data.hit_rates(correct, trained if plan.orders == 1 else np.tile(trained, plan.orders))
         found: dict[str, list[float]] = {}
         for epoch, hits in enumerate(correct, self.epochs_before + first):  # some rows were left out: it counts which
             paths = [(member,) for member in range(plan.orders)] if plan.own_orders else [()]

@@ -87,7 +87,7 @@ class Rows:
         if counted is not None:
             targets = int((counted[order] if len(order) else counted).sum())
         found: dict[str, list[float]] = {}
-        for each in hits:
+        for each in hits if self.loss.hit_rate(0, 1, 1) else ():
             for name, rate in self.loss.hit_rate(each, rows, targets).items():
                 found.setdefault(name, []).append(rate)
         return found

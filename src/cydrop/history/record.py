@@ -62,7 +62,7 @@ class History:
         TypeError
             For a value that is not a number, or a name that is not a string; it is named.
         """
-        values = {name: [_number(name, value) for value in column] for name, column in epochs.items()}
+        values = {name: _numbers(name, column) for name, column in epochs.items()}
         missing = [math.nan] * max(map(len, values.values()), default=1)
         self._set(len(self), dict.fromkeys(self.metrics, missing) | values)
 
@@ -172,6 +172,12 @@ class History:
 
         curves.check("history", self.metrics, metric)
         return curves.draw({"": self.metrics}, metric, ax)
+
+
+def _numbers(name: Any, values: Sequence[Any]) -> list[float]:
+    """Values of a metric."""
+    checked = set(map(type, values)) == {float} and isinstance(name, str)
+    return list(values) if checked else [_number(name, value) for value in values]
 
 
 def _number(name: Any, value: Any) -> float:
