@@ -40,6 +40,7 @@ INSIDE = {
 # what modules need of one another: not underscored, but nothing that a user calls
 PLUMBING = {
     "callbacks": {"Notifier", "checked", "for_verbose", "is_terminal"},
+    "many": {"running"},
     "distributed": {"checked", "checked_for_estimator", "team_of", "trainer_of"},
     "losses": {"from_config", "resolve"},
     "optimizers": {"from_config", "resolve"},

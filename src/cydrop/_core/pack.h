@@ -153,16 +153,44 @@ static void pack_relu_gradient(ptrdiff_t n, const float *y, const float *scale, 
     }
 }
 
-/* to[k][lane] = from[lane][k], k < n */
+/* to[k][lane] = from[lane][k], k < n, in squares of vectors as in tile_transpose */
 static void pack_in(const float *const from[PACK], ptrdiff_t n, float *to) {
-    for (ptrdiff_t k = 0; k < n; k++)
+    ptrdiff_t k = 0;
+#ifdef TILE_TRANSPOSES
+    for (; k < n; k += TILE_LANES)
+        for (int p = 0; p < PACK; p += TILE_LANES) {
+            const ptrdiff_t some = n - k < TILE_LANES ? n - k : TILE_LANES;
+            tile_vec t[TILE_LANES];
+            if (some == TILE_LANES)
+                for (int l = 0; l < TILE_LANES; l++) t[l] = tile_loadu(from[p + l] + k);
+            else
+                for (int l = 0; l < TILE_LANES; l++) t[l] = tile_load_some(from[p + l] + k, (int)some);
+            tile_exchange(t);
+            for (int j = 0; j < some; j++) tile_storeu(to + (k + j) * PACK + p, t[j]);
+        }
+#endif
+    for (; k < n; k++)
         for (int l = 0; l < PACK; l++) to[k * PACK + l] = from[l][k];
 }
 
 /* the way back */
 static void pack_out(const float *from, ptrdiff_t n, float *const to[PACK]) {
-    for (int l = 0; l < PACK; l++)
-        for (ptrdiff_t k = 0; k < n; k++) to[l][k] = from[k * PACK + l];
+    ptrdiff_t k = 0;
+#ifdef TILE_TRANSPOSES
+    for (; k < n; k += TILE_LANES)
+        for (int p = 0; p < PACK; p += TILE_LANES) {
+            const ptrdiff_t some = n - k < TILE_LANES ? n - k : TILE_LANES;
+            tile_vec t[TILE_LANES];
+            for (int j = 0; j < TILE_LANES; j++) t[j] = tile_loadu(from + (k + (j < some ? j : 0)) * PACK + p);
+            tile_exchange(t);
+            if (some == TILE_LANES)
+                for (int l = 0; l < TILE_LANES; l++) tile_storeu(to[p + l] + k, t[l]);
+            else
+                for (int l = 0; l < TILE_LANES; l++) tile_store_some(to[p + l] + k, t[l], (int)some);
+        }
+#endif
+    for (; k < n; k++)
+        for (int l = 0; l < PACK; l++) to[l][k] = from[k * PACK + l];
 }
 
 /* one lane's mask, whose row r begins with bit first + r * mask_row */

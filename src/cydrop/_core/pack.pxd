@@ -95,7 +95,9 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
     cdef const Program* p = &t.program
     cdef const Op* op
     cdef int i
-    if not PACKS or p.loss.pair > 0 or p.lowest >= p.n_ops or t.learner.n > SMALL or t.learner.n % 16:
+    if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or t.learner.n > SMALL or (
+        t.learner.n % 16
+    ):
         return False
     for i in range(p.n_ops):
         op = &p.ops[i]

@@ -277,9 +277,8 @@ static void tile_of_columns(int rows, int shards, const ptrdiff_t *bounds, const
                 t[j + s] = __builtin_shufflevector(t[j], t[j + s], TILE_EACH(TILE_HIGH, s));       \
                 t[j] = low;                                                                        \
             }
-static void tile_transpose(const float *b, ptrdiff_t b_row, float *panel) {
-    tile_vec t[TILE_LANES];
-    for (int j = 0; j < TILE_LANES; j++) t[j] = tile_loadu(b + j * b_row);
+/* rows t[0], t[1], ... become columns */
+TILE_INLINE void tile_exchange(tile_vec t[TILE_LANES]) {
     TILE_STAGE(1)
     TILE_STAGE(2)
 #if TILE_LANES > 4
@@ -288,6 +287,11 @@ static void tile_transpose(const float *b, ptrdiff_t b_row, float *panel) {
 #if TILE_LANES > 8
     TILE_STAGE(8)
 #endif
+}
+static void tile_transpose(const float *b, ptrdiff_t b_row, float *panel) {
+    tile_vec t[TILE_LANES];
+    for (int j = 0; j < TILE_LANES; j++) t[j] = tile_loadu(b + j * b_row);
+    tile_exchange(t);
     for (int k = 0; k < TILE_LANES; k++) tile_storeu(panel + k * TILE_COLS, t[k]);
 }
 #else

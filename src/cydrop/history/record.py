@@ -50,7 +50,18 @@ class History:
         self.extend({name: [value] for name, value in epoch.items()})
 
     def extend(self, epochs: Mapping[str, Sequence[float]]) -> None:
-        """Adds the values of some epochs, of each metric as many; all of them or, after an interrupt, none."""
+        """Adds the values of some epochs; all of them or, after an interrupt, none.
+
+        Parameters
+        ----------
+        epochs : mapping of str to sequence of float
+            A sequence for each metric, all of the same length.
+
+        Raises
+        ------
+        TypeError
+            For a value that is not a number, or a name that is not a string; it is named.
+        """
         values = {name: [_number(name, value) for value in column] for name, column in epochs.items()}
         missing = [math.nan] * max(map(len, values.values()), default=1)
         self._set(len(self), dict.fromkeys(self.metrics, missing) | values)

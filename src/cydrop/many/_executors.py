@@ -16,7 +16,7 @@ import uuid
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cydrop._run.many import OneOfMany, Tell
+from cydrop._run.many import OneOfMany, Run, Tell, train
 from cydrop._run.rows import NO_FLOATS, NO_LABELS, NO_MATRIX, NO_ORDER, Rows
 from cydrop._run.state import Built, State
 from cydrop.distributed._threads import processors
@@ -368,3 +368,11 @@ def silent_about_size() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")
         yield
+
+
+def running(
+    executor: Any, members: Sequence[OneOfMany], n_threads: int | None
+) -> AbstractContextManager[Run]:  # fmt: skip
+    """What trains networks, within a `with` statement: here, or on the workers of an executor."""
+    chosen = checked_executor(executor)
+    return nullcontext(train) if chosen is None else Elsewhere(chosen, members, n_threads)

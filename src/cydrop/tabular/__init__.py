@@ -19,8 +19,9 @@ from cydrop.tabular._estimators import (
     TabMRegressor,
     load,
 )
+from cydrop.tabular._search import search
 
-__all__ = ["RealMLPClassifier", "RealMLPRegressor", "TabMClassifier", "TabMRegressor", "load"]
+__all__ = ["RealMLPClassifier", "RealMLPRegressor", "TabMClassifier", "TabMRegressor", "load", "search"]
 
-for _shown in (RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor, load):
+for _shown in (RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor, load, search):
     _shown.__module__ = __name__  # what pickles and the documentation name

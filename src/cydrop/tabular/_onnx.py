@@ -36,7 +36,7 @@ def nodes(estimator: Any, graph: Any) -> tuple[list[Any], list[Any]]:
         for place, network in enumerate(part.networks):
             z = graph.network(network, rows, f"network{number}.{place}.", _layers(estimator, network, graph.mc))
             graph.place = f"output{number}.{place}"
-            found.append(_values(estimator, graph, part, z))
+            found += [_values(estimator, graph, part, z)] * part.share
     graph.place = "mean"
     mean = found[0]
     if len(found) > 1:  # ONNX Runtime has no Mean in float64

@@ -47,7 +47,10 @@ class TabM(Recipe):
     shared_masks: bool
     batches: str
     n_iter_no_change: int
+    size: int | None = None  # numbers that a number becomes; None: as many as the kind of embedding has
+    bins: int | None = None
 
+    rungs = (0.01, 0.03)  # of 1000 epochs, of which few train all: 10 and 30
     drop_last = False
     ties = "first"
     clamped = False
@@ -95,7 +98,9 @@ class TabM(Recipe):
         kind = self.numeric_embedding
         if not table.measured or kind is None:
             return None
-        return NumericEmbedding(kind, columns=table.measured, decay_factor=dict.fromkeys(LINES[kind], 0.0))
+        return NumericEmbedding(
+            kind, columns=table.measured, size=self.size, bins=self.bins, decay_factor=dict.fromkeys(LINES[kind], 0.0)
+        )
 
     def _groups(self, table: Prepared, size: int) -> list[int]:
         """Which of the columns that come to the members stand for the same thing: they begin with the same scale."""
