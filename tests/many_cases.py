@@ -28,9 +28,12 @@ from cydrop.many import WorkerError, _worker
 
 @contextlib.contextmanager
 def dask():
+    import dask
     from distributed import Client, LocalCluster
 
-    with LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    soon = {"distributed.scheduler.allowed-failures": 1}  # deaths in a task, each of which takes seconds
+    local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with dask.config.set(soon), LocalCluster(**local) as cluster, Client(cluster) as client:
         yield client.get_executor()
 
 
@@ -197,7 +200,7 @@ def interrupt(executor):
 
     threading.Thread(target=interrupt_later).start()
     try:
-        cd.fit_many(nets, X, y, epochs=40, executor=executor, verbose=0)
+        cd.fit_many(nets, X, y, epochs=40, executor=executor, n_threads=1, verbose=0)
     except KeyboardInterrupt:
         taken = time.monotonic() - sent[0]
     cd.fit_many(local, X, y, epochs=40, verbose=0)

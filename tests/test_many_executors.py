@@ -259,8 +259,25 @@ def test_tasks_are_several_for_each_worker_and_of_about_the_same_work():
     assert max(map(len, sizes)) < 3 * min(map(len, sizes))
 
 
+def test_networks_that_make_their_steps_together_travel_together():
+    X, y = data()
+    nets = [cd.Network([cd.Dense(5 + seed % 2), cd.ReLU(), cd.Dense(3)], seed=seed) for seed in range(96)]
+    lengths = []
+
+    class Looking(Watched):
+        def submit(self, function, *arguments):
+            errands = pickle.loads(_worker.Task(*arguments[0]).errands or pickle.dumps([]))
+            lengths.extend(Counter(errand.training["parameters"].size for errand in errands).values())
+            return super().submit(function, *arguments)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        cd.fit_many(nets, X, y, epochs=1, executor=Looking(executor), n_threads=1, verbose=0)
+    assert sum(lengths) == 96
+    assert all(length % 16 == 0 for length in lengths)
+
+
 @pytest.mark.parametrize(("known", "unknown", "expected"), [
-    ({}, 1, 1.0), ({}, 2, 0.5), ({}, 50, 0.0), ({"here": 2}, 0, 0.5), ({"here": 1, "there": 5}, 0, 1.0),
+    ({}, 1, 1.0), ({}, 2, 0.5), ({}, 10**4, 0.0), ({"here": 2}, 0, 0.5), ({"here": 1, "there": 5}, 0, 1.0),
     ({"here": 1, "there": 1}, 2, 1 / 3),
 ])  # fmt: skip
 def test_a_worker_takes_its_share_of_its_machine(known, unknown, expected, monkeypatch):
@@ -377,7 +394,7 @@ def test_an_executor_that_is_shut_down_meanwhile_is_told():
                 return super().submit(*arguments)
 
         with pytest.raises(WorkerError, match=r"executor takes no task|has cancelled a task") as caught:
-            cd.fit_many(nets, *data(), epochs=2, executor=Ending(executor), verbose=0)
+            cd.fit_many(nets, *data(), epochs=2, executor=Ending(executor), n_threads=1, verbose=0)
     kept = caught.value.trained
     assert 0 < len(kept) < 16
     assert [place for place, net in enumerate(nets) if len(net.history) == 2] == list(kept)

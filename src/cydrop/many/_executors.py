@@ -35,6 +35,7 @@ from cydrop.many._worker import Common, Errand, Place, Task
 
 EACH = 4  # tasks for each worker, so that the work of all comes to the same
 TASK_BYTES = 2**24  # of networks that travel together, about
+PACK = 16  # networks of a few units make their steps together, one a lane (`_core.many`)
 STEP = 100_000  # multiply-adds that take as long as what is around those of a step
 PATIENT = 2  # a task that met so many workers without rows waits for those that are on their way
 
@@ -152,15 +153,16 @@ class Elsewhere:
                 tell(back)
 
     def _cut(self, members: Sequence[OneOfMany]) -> list[list[OneOfMany]]:
-        """Several tasks for each worker, of about the same work, each with networks for all threads of one."""
+        """Several tasks for each worker, of about the same work, each with enough for all threads of one."""
         threads = self._n_threads or max(1, len(processors()) // self._workers)
+        packs = packs_of(members)
         size = sum(member.size for member in members)
         wish = max(EACH * self._workers, size // TASK_BYTES)
-        count = min(wish, max(self._workers, len(members) // threads), len(members))
+        count = min(wish, max(self._workers, len(packs) // threads), len(packs))
         groups: list[tuple[float, int, list[OneOfMany]]] = [(0.0, number, []) for number in range(count)]
-        for member in sorted(members, key=work_left, reverse=True):
+        for pack in packs:
             total, number, group = heapq.heappop(groups)
-            heapq.heappush(groups, (total + work_left(member), number, [*group, member]))
+            heapq.heappush(groups, (total + sum(map(work_left, pack)), number, group + pack))
         return [group for _, _, group in sorted(groups, reverse=True)]
 
     # There and back ---------------------------------------------------------------------------------------
@@ -316,6 +318,22 @@ def state_of(place: int, member: OneOfMany) -> bytes:
             f"networks[{place}] cannot be sent to the workers of an executor ({text_of(error)}): its layers, loss and "
             "optimizer must be what pickle can take, and functions in them must be defined in a module by a name"
         ) from error
+
+
+def packs_of(members: Sequence[OneOfMany]) -> list[list[OneOfMany]]:
+    """Those that may make their steps together stay together; the most work comes first."""
+    packs: list[list[OneOfMany]] = []
+    filling: dict[Any, list[OneOfMany]] = {}
+    for member in members:
+        shape = member.training.shape
+        pack = None if shape is None else filling.get(shape)
+        if pack is None or len(pack) == PACK:
+            pack = []
+            packs.append(pack)
+            if shape is not None:
+                filling[shape] = pack
+        pack.append(member)
+    return sorted(packs, key=lambda pack: sum(map(work_left, pack)), reverse=True)
 
 
 def digest_of(array: NDArray[np.int64], known: dict[int, bytes]) -> bytes:
