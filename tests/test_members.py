@@ -51,6 +51,14 @@ STACKS = {
                                     cd.Dense(3, learning_rate_factor=0.1)], 5, sharing="tabm", first_scale="normal",
                                    learning_rate_factor={"input_scale": 0.5}, decay_factor=0.1)],
 }  # fmt: skip
+SHARED = {
+    f"shared masks, {sharing}": lambda sharing=sharing: [
+        cd.Dense(130, activation="tanh"), cd.Dropout(0.2, shared="batch"),
+        cd.Members([cd.Dropout(0.1, shared="batch"), cd.Dense(150, activation="relu"), cd.Dropout(0.5, shared="batch"),
+                    cd.Dense(70, activation="gelu"), cd.Dropout(0.4, shared="batch"), cd.Dense(3)], 5, sharing=sharing),
+    ] for sharing in SHARINGS
+}  # fmt: skip
+STACKS |= SHARED
 NO_NOISE = {name: stack for name, stack in STACKS.items() if name != "norms and noise inside"}
 OPTIMIZERS = {
     "sgd": cd.SGD(0.1, momentum=0.5),
@@ -60,7 +68,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("rows", [19, 300], ids=["together", "one by one"])
+@pytest.mark.parametrize("rows", [19, 150], ids=["together", "one by one"])
 def test_training_and_prediction_are_the_plain_networks(stack, optimizer, rows, rng):
     X, y = rng.standard_normal((rows, 11)).astype(np.float32), rng.integers(0, 3, rows)
     net = cd.Network(stack(), optimizer=optimizer, seed=2).build(11)
@@ -143,6 +151,29 @@ def test_masks_that_are_given_are_those_of_each_member(rng):
     np.testing.assert_allclose(z, PlainNetwork(net).forward(X, masks), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"masks\[0\] must have shape \(5, 100, 20\)"):
         net.forward(X, training=True, masks=[masks[0][0], None])
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize("rows", [1, 37])
+def test_units_that_a_member_leaves_out_change_no_bit(sharing, rows, rng):
+    """A mask that its rows share, drawn and given, and the same mask for each row, whose zeros are computed with."""
+    X, grad = rng.standard_normal((rows, 90)).astype(np.float32), rng.standard_normal((6, rows, 3)).astype(np.float32)
+    results, masks = [], None
+    for shared, n_threads in (("batch", 1), ("batch", 3), (None, 1), (None, 3)):
+        drop = [cd.Dropout(rate, shared=shared) for rate in (0.5, 0.6)]
+        inside = [cd.Dense(201, activation="relu"), drop[0], cd.Dense(133, activation="mish"), drop[1], cd.Dense(3)]
+        net = cd.Network([cd.Members(inside, 6, sharing=sharing)], seed=5, n_threads=n_threads).build(90)
+        given = masks if shared else [np.repeat(mask[:, None], rows, axis=1) for mask in masks]
+        net.forward(X, training=True)
+        if masks is not None:  # a pass before with other masks, of which nothing may be left
+            net.backward(grad)
+            net.forward(X, training=True, masks=given)
+        z, dx, masks = net.forward(X, training=True, masks=given), net.backward(grad), masks or net.masks()
+        assert [mask.shape for mask in masks] == [(6, 201), (6, 133)]
+        results.append([z, dx, *net.gradients().values()])
+    for others in results[1:]:
+        for one, other in zip(results[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
@@ -315,11 +346,11 @@ def test_samples_with_dropout_are_about_each_member(before, rng):
     results = []
     for n_threads in (1, 3):
         net = network("tabm", 4, before=before, loss="mse", n_threads=n_threads).build(7)
-        results.append(net.predict_mc(X, 4000 if n_threads == 1 else 7, seed=1, return_samples=True).samples)
+        results.append(net.predict_mc(X, 800 if n_threads == 1 else 7, seed=1, return_samples=True).samples)
     np.testing.assert_array_equal(results[0][:7], results[1])
     plain, each = PlainNetwork(net), net.predict_members(X)
     assert plain.members == 4
-    by_member = results[0].reshape(1000, 4, 300, 3)
+    by_member = results[0].reshape(200, 4, 300, 3)
     assert (by_member.std(axis=0) > 0).all()
     rest = np.abs(by_member.mean(axis=0) - each).mean()
     assert rest < 0.3 * np.abs(each).mean()
@@ -348,7 +379,7 @@ rng = np.random.default_rng(0)
 X, y = rng.random((500, 90), dtype=np.float32), rng.integers(0, 10, 500)
 for sharing in ("mini", "tabm", "packed"):
     for n_threads in (1, 3):
-        inside = [cd.Dense(100, activation="relu"), cd.Dropout(0.3), cd.Dense(70, activation="mish"), cd.Dropout(0.1)]
+        inside = [cd.Dense(100, activation="relu"), cd.Dropout(0.3), cd.Dense(70, activation="mish"), {drop}]
         layers = [cd.NumericEmbedding("plr", columns=4), cd.Members([*inside, cd.Dense(10)], 8, sharing=sharing)]
         net = cd.Network(layers, optimizer="adamw", seed=11, n_threads=n_threads)
         net.fit(X, y, epochs=3, batch_size=100, verbose=0)
@@ -359,17 +390,24 @@ GOLDEN = [
     "e26bb66568adda18aac35d994ecd6498947a31549518d24448b7e3562d2e9e75",
     "68066b954d9d6cf19cc87b7098fab34efb71a83be4401df9fd1858a505893571",
 ]
+SHARED_GOLDEN = [
+    "2f2594a1e09c8a4aebba7f1571a3b1b86ec022a972c4d1480402d1b712f7d52e",
+    "9eaac47d391c80a7f640bb86e2850bcd7763903dc8854548ff1980bdebd8ad8e",
+    "1d04daad6c7589abe3347cc8a9cba92ff768d99f876912d4c2b46a96a8e1a0b5",
+]
 
 
-def run(simd):
+def run(simd, drop="cd.Dropout(0.1)"):
     environment = {**os.environ, "CYDROP_SIMD": simd}
-    script = SCRIPT.format(tests=os.path.dirname(__file__))
+    script = SCRIPT.format(tests=os.path.dirname(__file__), drop=drop)
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
 
 
 @pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
 def test_trained_members_are_the_golden_bits_with_every_instruction_set(simd):
     assert run(simd).stdout.split() == [golden for golden in GOLDEN for _ in (1, 3)]
+    shared = run(simd, 'cd.Dropout(0.5, shared="batch")').stdout.split()
+    assert shared == [golden for golden in SHARED_GOLDEN for _ in (1, 3)]
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
@@ -400,6 +438,19 @@ def test_onnx_models_predict_what_the_members_predict_together(sharing, loss, rn
         np.testing.assert_allclose(run.run(None, {"X": X})[0], net.predict(X), rtol=1e-4, atol=1e-5)
     dropped = run.run(None, {"X": X, "training_mode": np.array(True)})[0]
     assert not np.allclose(dropped, net.predict(X), rtol=1e-4)
+
+
+def test_onnx_models_draw_shared_masks_for_each_member():
+    net = cd.Network([cd.Members([cd.Dropout(0.5, shared="batch"), cd.Dense(1)], 3)], loss="mse", seed=1).build(40)
+    for name, value in (("input_scale", 1), ("1.weight", 1), ("1.bias", 0)):
+        net.parameters()[f"0.{name}"][...] = value
+    net.parameters()["0.1.weight"][...] = np.array([1, 100, 10000]).reshape(3, 1, 1)
+    X = np.ones((5, 40), dtype=np.float32)
+    run = session(cd.onnx.to_model(net, mc=True))
+    (y,) = run.run(None, {"X": X, "training_mode": np.array(True)})
+    assert len(np.unique(y)) == 1  # all rows have the same
+    kept = round(y[0, 0] * 3 / 2)
+    assert len({kept % 100, kept // 100 % 100, kept // 10000}) > 1
 
 
 # How it begins ----------------------------------------------------------------------------------------------------

@@ -292,6 +292,7 @@ class _Graph:
         self.prefix = ""  # of the network at work, where there are several
         self.place = ""  # of the layer at work: names begin with it
         self.used: Counter[str] = Counter()
+        self.members = 0  # that values have one after another, in front of the rows; 0: there are none
 
     def network(self, net: Network, x: str, prefix: str = "", layers: Sequence[Any] | None = None) -> str:
         """The raw output of a network; `layers` instead of its own, if given."""

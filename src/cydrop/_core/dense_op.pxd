@@ -153,7 +153,7 @@ cdef inline void gradient_of(
     to.scale = b.connect_scale
     to.rows_kept = below.places if below != NULL and below.gathered else NULL
     to.cols_kept = b.places if b.gathered else NULL
-    to.cols_bits = b.mask
+    to.cols_bits = b.kept.bits
     to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
     to.n_in, to.n_out = op.n_in, op.n_out
     to.full_row, to.full_row_floats = step.full_row, step.full_row_floats
@@ -165,5 +165,5 @@ cdef inline Doors dense_doors() noexcept:
     memset(&doors, 0, sizeof(Doors))
     doors.lay_out, doors.begin, doors.draw = dense_lay_out, dense_begin, dense_draw
     doors.forward, doors.backward = dense_op_forward, dense_op_backward
-    doors.has_product = doors.has_epilogue = doors.gathers = True
+    doors.has_product = doors.has_epilogue = doors.gathers = doors.takes_kept = True
     return doors

@@ -22,7 +22,7 @@ cdef inline void mark_what_leaves_out(Op* ops, int n_ops, Py_ssize_t n_parameter
     """Which operations may, once for all batches."""
     cdef int i
     for i in range(n_ops - 1):
-        ops[i].leaves_out = (ops[i].shared and ops[i].doors.gathers and ops[i + 1].doors.has_product
+        ops[i].leaves_out = (ops[i].shared and ops[i].doors.gathers and ops[i + 1].doors.takes_kept
                              and ops[i].connect.column < 0 and ops[i + 1].connect.column < 0
                              and n_parameters > GATHERED)
         ops[i + 1].reads_kept = ops[i].leaves_out
@@ -41,11 +41,11 @@ cdef inline void leave_out(const Op* ops, Bound* bound, int n_ops, int threads) 
             found = kept_places(b.epilogue.mask, op.n_out, b.places)
             if found > 0 and 8 * found <= 7 * op.n_out:     # of fewer dropped units the gathering would not pay
                 b.gathered = True
-                b.kept.bits, b.kept.places, b.kept.units = b.mask, b.places, op.n_out
+                b.kept.bits, b.kept.places, b.kept.units = b.epilogue.mask, b.places, op.n_out
                 b.n_out = found
                 b.epilogue.mask = NULL
                 bound[i + 1].n_in = found
-        if op.doors.has_product:
+        if op.doors.takes_kept:
             gather_weights(op, b, &bound[i - 1] if i > 0 else NULL, threads)
         elif b.gathered:
             b.z = b.gathered_inputs if keeps_z(op) else b.y

@@ -19,9 +19,9 @@ from cydrop._core.dense cimport (
 )
 from cydrop._core.dense_op cimport gradient_of
 from cydrop._core.epilogue cimport Epilogue
-from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, through_epilogue
-from cydrop._core.matrix cimport Matrix, from_row
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take_matrix
+from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, lay_out_places, through_epilogue
+from cydrop._core.matrix cimport MARGIN, Matrix, from_row
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take, take_matrix
 from cydrop._core.pace cimport BACKWARD_INPUT, BACKWARD_WEIGHT, tick
 from cydrop._core.panels cimport scratch_floats
 from cydrop._core.serial cimport SERIAL_COPY, SERIAL_PRODUCT
@@ -139,6 +139,27 @@ cdef inline bint member_dense_fits(const Op* op) noexcept nogil:
             and (op.bias.data == NULL or op.bias.size == op.numbers[0] * op.n_out))
 
 
+cdef inline void member_dense_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
+    member_lay_out(op, b, first, layout)
+    lay_out_places(op, b, layout)
+    if layout.training and (op.leaves_out or op.reads_kept):
+        b.gathered_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
+
+
+cdef inline void member_dense_draw(const Op* op, Bound* b, const Step* step) noexcept nogil:
+    """Where units are left out a step has one member, whose weights are gathered."""
+    epilogue_draw(op, b, step)
+    b.weight.data, b.weight.row, b.weight_end = op.weight.data, op.n_out, op.readable
+    b.weight.data += member_of(op, step, 0) * op.n_in * op.n_out
+    if op.bias.data != NULL:
+        b.epilogue.bias = op.bias.data + member_of(op, step, 0) * op.n_out
+
+
+cdef inline bint whole(const Op* op, const Bound* b) noexcept nogil:
+    """Whether all of its inputs and units are there."""
+    return b.n_in == op.n_in and b.n_out == op.n_out
+
+
 cdef inline int threads_of_members(const Op* op, const Step* step) noexcept nogil:
     """Where there are enough members a thread takes whole ones, and 1 is left for each of their products."""
     cdef double work = <double>step.rows * op.n_in * op.n_out
@@ -158,16 +179,16 @@ cdef inline void member_forward(
     cdef Py_ssize_t member = member_of(op, step, m), row = m * step.member_rows
     cdef Epilogue e = epilogue_from(&b.epilogue, row)
     cdef Matrix weight = b.weight
-    weight.data = op.weight.data + member * op.n_in * op.n_out
-    e.bias = op.bias.data + member * op.n_out if op.bias.data != NULL else NULL
-    dense_forward(from_row(b.x, row), weight, op.readable, step.member_rows, op.n_in, op.n_out, &e, from_row(b.z, row),
-                  from_row(b.y, row), scratch, threads)
+    if whole(op, b):
+        weight.data, weight.row = op.weight.data + member * op.n_in * op.n_out, op.n_out
+        e.bias = op.bias.data + member * op.n_out if op.bias.data != NULL else NULL
+    dense_forward(from_row(b.x, row), weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
+                  b.n_out, &e, from_row(b.z, row), from_row(b.y, row), scratch, threads)
 
 
 cdef inline void member_dense_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
     cdef int threads = threads_of_members(op, step)
     cdef Py_ssize_t size = scratch_floats(step.member_rows), m
-    b.weight.row = op.n_out
     if threads == 1:
         for m in range(step.members):
             member_forward(op, b, step, m, step.scratch, step.threads)
@@ -185,13 +206,14 @@ cdef inline void member_backward(
     cdef Matrix weight = b.weight, dz = from_row(upstream.dz, row), dx = from_row(upstream.spare, row), z = dx, y = dx
     cdef Epilogue e
     cdef Gradient to
-    weight.data = op.weight.data + place
+    if whole(op, b):
+        weight.data, weight.row = op.weight.data + place, op.n_out
     if upstream.wanted:
         if below != NULL:
             e, z, y = epilogue_from(&below.epilogue, row), from_row(below.z, row), from_row(below.y, row)
-        dense_backward_input(dz, weight, op.readable, step.member_rows, op.n_in, op.n_out,
-                             &e if below != NULL else NULL, z, y, dx, scratch, threads)
-    gradient_of(op, b, NULL, False, step, &to)
+        dense_backward_input(dz, weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
+                             b.n_out, &e if below != NULL else NULL, z, y, dx, scratch, threads)
+    gradient_of(op, b, below, False, step, &to)
     to.resume = False
     to.full_row = full_row
     to.weight += place
@@ -199,7 +221,7 @@ cdef inline void member_backward(
     if to.bias != NULL:
         to.bias += member * op.n_out
         to.bias_gradient += member * op.n_out
-    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, op.n_in, op.n_out, &to, scratch, threads)
+    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, b.n_in, b.n_out, &to, scratch, threads)
 
 
 cdef inline void member_dense_backward(
@@ -221,7 +243,7 @@ cdef inline void member_dense_backward(
 cdef inline Doors member_dense_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits, doors.lay_out, doors.draw = member_dense_fits, member_lay_out, epilogue_draw
+    doors.fits, doors.lay_out, doors.draw = member_dense_fits, member_dense_lay_out, member_dense_draw
     doors.forward, doors.backward = member_dense_forward, member_dense_backward
-    doors.has_epilogue = doors.of_members = True
+    doors.has_epilogue = doors.of_members = doors.gathers = doors.takes_kept = True
     return doors

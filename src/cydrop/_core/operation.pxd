@@ -83,6 +83,7 @@ cdef struct Doors:
     bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
     bint gathers                # and it can do without the units that a shared mask drops
+    bint takes_kept             # it computes with kept inputs alone, since its weights are gathered
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
@@ -113,7 +114,7 @@ cdef struct Op:                 # never changes but for moments and updates
     Py_ssize_t n_numbers
     float* buffer               # what it keeps but does not train, NULL: nothing
     Py_ssize_t buffer_size
-    bint inside                 # one of those that come after a network has become many (members.pxd)
+    int members                 # that a network has become before it (members.pxd), 0: it is one
 
 
 cdef struct Bound:              # an operation and its memory in one workspace
