@@ -272,3 +272,38 @@ def test_a_rate_of_0_is_bit_identical_to_no_layer_and_shifts_nobody_else():
         return [array.tobytes() for array in net.parameters().values()]
 
     assert make([]) == make([cd.Dropout(0.0)])
+
+
+MEMBERS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from digests import digest
+rng = np.random.default_rng(0)
+X, y = rng.random((500, 90), dtype=np.float32), rng.integers(0, 10, 500)
+for sharing in ("mini", "tabm", "packed"):
+    for n_threads in (1, 3):
+        inside = [cd.Dense(100, activation="relu"), cd.Dropout(0.3), cd.Dense(70, activation="mish"), {drop}]
+        layers = [cd.NumericEmbedding("plr", columns=4), cd.Members([*inside, cd.Dense(10)], 8, sharing=sharing)]
+        net = cd.Network(layers, optimizer="adamw", seed=11, n_threads=n_threads)
+        net.fit(X, y, epochs=3, batch_size=100, verbose=0)
+        print(digest(net))
+"""
+MEMBERS_GOLDEN = [
+    "d9a38f67bacfe4ea5aa34e32f6f125a9a70fcef0fed5bead174c34299bde21da",
+    "e26bb66568adda18aac35d994ecd6498947a31549518d24448b7e3562d2e9e75",
+    "68066b954d9d6cf19cc87b7098fab34efb71a83be4401df9fd1858a505893571",
+]
+MEMBERS_SHARED_GOLDEN = [
+    "2f2594a1e09c8a4aebba7f1571a3b1b86ec022a972c4d1480402d1b712f7d52e",
+    "9eaac47d391c80a7f640bb86e2850bcd7763903dc8854548ff1980bdebd8ad8e",
+    "1d04daad6c7589abe3347cc8a9cba92ff768d99f876912d4c2b46a96a8e1a0b5",
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_trained_members_are_the_golden_bits_with_every_instruction_set(simd):
+    for drop, golden in (
+        ("cd.Dropout(0.1)", MEMBERS_GOLDEN),
+        ('cd.Dropout(0.5, shared="batch")', MEMBERS_SHARED_GOLDEN),
+    ):
+        assert run(simd, MEMBERS_SCRIPT.replace("{drop}", drop)).stdout.split() == np.repeat(golden, 2).tolist()

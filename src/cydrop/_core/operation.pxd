@@ -84,6 +84,7 @@ cdef struct Doors:
     bint has_epilogue           # an activation and dropout, the last things that it does
     bint gathers                # and it can do without the units that a shared mask drops
     bint takes_kept             # it computes with kept inputs alone, since its weights are gathered
+    bint passes_kept            # and gives these
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
@@ -105,6 +106,7 @@ cdef struct Op:                 # never changes but for moments and updates
     bint shared                 # one mask for all rows
     bint leaves_out             # and dropped units need not be computed
     bint reads_kept             # the operation below leaves out, so that only kept inputs may come
+    bint follows                # it leaves out what the operation above does
     Source connect              # of its dropped weights
     float max_norm              # 0: none
     Norm norm                   # of a normalisation
