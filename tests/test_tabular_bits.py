@@ -59,7 +59,7 @@ GOLDEN = [
     "6a0fc52dfdf3b907fa94ca92dd0deb56889be741ed79ced7f221e642d6874a85",  # piecewise linear
     "bd23052aecd81985552e90a4f0ea6388e7a68444bd63dd40e6cfc80e0e3fa551",  # small
     "bd01d49917e48c7a2939c9243bbbb584bfd3a62cbb6a52951ce46c87fb39bbbd",  # TabM, two networks
-    "ea14a8229b7d8b4e5ac7a8290feba0ca3e2e51851f8b1be70b23cbc2a2bd058e",  # TabM by log-loss, shared masks
+    "8dcacbd711d0508124f1581bf3f39ac76728301413dac2390d59022848c1f88e",  # TabM by log-loss, shared masks
     "4d236843e5e753b0dc49038ee589230a37885ad2693b2d51bcfe799ba62fee64",  # TabM, two folds
     "b35c9792df1ddf4d9af7e8035a5ab4fadb3abf53408696548903a97f367d90a7",  # TabM, nothing shared
 ]

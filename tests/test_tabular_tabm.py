@@ -224,6 +224,13 @@ def test_divergence_says_what_an_estimator_can_do_about_it(data):
         TabMRegressor(**FAST, learning_rate_init=1e30).fit(*data)
 
 
+def test_batches_are_not_cut_into_shards(data):
+    model = TabMRegressor(**FAST)
+    with pytest.raises(ValueError, match=r"parallel= cannot train a network with Members"):
+        model.fit(*data, parallel=cd.distributed.DataParallel())
+    assert vars(model) == vars(TabMRegressor(**FAST))
+
+
 # Targets, weights, ensembles --------------------------------------------------------------------------------
 
 

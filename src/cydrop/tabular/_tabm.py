@@ -125,8 +125,8 @@ class TabM(Recipe):
         outputs : int
         seed : int
         """
-        rate = 0.0 if self.learning_rate_init is None else self.learning_rate_init
-        optimizer = AdamW(rate, weight_decay=self.weight_decay, clip_norm=CLIP_NORM)
+        assert self.learning_rate_init is not None
+        optimizer = AdamW(self.learning_rate_init, weight_decay=self.weight_decay, clip_norm=CLIP_NORM)
         layers = self.layers(table, outputs)
         net = Network(layers, loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads)
         net.build(table.rows.shape[1])
