@@ -334,8 +334,8 @@ cdef inline pack_end drop_of(const Op* op, const PackedOp* b, Py_ssize_t row) no
 
 
 cdef inline pack_end end_backward(const Op* op, const PackedOp* b, Py_ssize_t row) noexcept nogil:
-    """What makes d loss / d f(z) of d loss / d y, or of ReLU d loss / d z: the zeros of its y are the mask of activation
-    and dropout together."""
+    """What makes d loss / d f(z) of d loss / d y, or of ReLU d loss / d z: the zeros of its y are the mask of
+    activation and dropout together."""
     cdef pack_end end = drop_of(op, b, row)
     if op.activation == RELU:
         end.words, end.y = NULL, b.y + row * op.n_out * PACK
