@@ -182,6 +182,60 @@ def rows_kept():
     return len(vars(_worker)["_received"])
 
 
+def members_of(nets, X, y, copies=False):
+    """Networks as a search prepares them, each with a copy of y or all with the same."""
+    from cydrop._run.core import core_of
+    from cydrop._run.many import ManyJob, OneOfMany
+    from cydrop._run.rows import NO_ORDER, checked_rows
+
+    found = []
+    for net in nets:
+        core = core_of(net)
+        core.built_for(X.shape[1])
+        rows = found[0].job.data if found and not copies else checked_rows(core.loss, 3, X, y, None, len(X))
+        found.append(OneOfMany(core, ManyJob(rows, rows, NO_ORDER, NO_ORDER, 4, 100)))
+    return found
+
+
+def test_workers_keep_their_rows_from_one_with_statement_to_the_next():
+    X, y = data()
+    nets, local = slow_networks(6), slow_networks(6)
+    members = members_of(nets, X, y, copies=True)
+    with processes() as executor:
+        watched = Watched(executor)
+        elsewhere = _executors.running(watched, members, 1)
+        for rung, going in ((2, members), (4, members[:3])):
+            for member in going:
+                member.goal = rung
+            with elsewhere as run:
+                run(going, 1, lambda back: None)
+            assert not _worker.own
+    assert sum(size > 0 for size in watched.rows) <= 2
+    assert max(watched.rows) < 1.1 * (X.nbytes + 4 * len(y)), "equal labels go once"
+    for member in members:
+        member.finish()
+    for net, other in zip(nets, local, strict=True):
+        own = {"rows": range(len(X)), "validation_rows": range(len(X)), "epochs": len(net.history)}
+        cd.fit_many([other], X, y, batch_size=100, verbose=0, **own)
+        assert state_of(net) == state_of(other)
+    assert [len(net.history) for net in nets] == [4, 4, 4, 2, 2, 2]
+
+
+def test_networks_that_were_stopped_meanwhile_are_not_sent_any_more():
+    nets = slow_networks(30)
+    members = members_of(nets, *data())
+
+    def stop(back):
+        for member in members:
+            member.stopped = member.training.epoch == 0
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor, _executors.running(executor, members, 1) as run:
+        run(members, 1, stop)
+    trained = sum(member.training.epoch == 4 for member in members)
+    assert 0 < trained < 30
+    assert sum(member.training.epoch == 0 for member in members) == 30 - trained
+
+
 class Strange(concurrent.futures.Executor):
     """Workers that take tasks in any order; each keeps its own rows, now and then forgets them, or begins anew."""
 

@@ -80,7 +80,13 @@ class Parcel:
 
     @cached_property
     def packed(self) -> bytes:
+        self.members = [member for member in self.members if not member.stopped]
         return pickle.dumps([self.pack(member) for member in self.members], protocol=5)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether nobody has stopped all of them meanwhile."""
+        return not all(member.stopped for member in self.members)
 
 
 @dataclass(eq=False, frozen=True)
@@ -94,7 +100,8 @@ class Flight:
 class Elsewhere:
     """Trains networks on the workers of an executor, within a `with` statement, which gives what does so.
 
-    At its end no task is left that has not begun, and what has come back is in the networks.
+    At its end no task is left that has not begun, and what has come back is in the networks. There may be another one
+    after it, for which the workers have the rows already.
 
     Parameters
     ----------
@@ -125,6 +132,9 @@ class Elsewhere:
         for future, flight in self._flying.items():
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._land(future.result(), flight)
+        self._flying.clear()
+        self._waiting.clear()
+        self._patient.clear()
         if isinstance(error, WorkerError):
             error.trained = tuple(
                 place for place, member in enumerate(self._members)
@@ -169,6 +179,7 @@ class Elsewhere:
 
     def _send(self) -> None:
         """What the workers may have now: each a task, and once it has rows another one that waits for it."""
+        self._waiting = deque(parcel for parcel in self._waiting if parcel.wanted)
         while self._waiting:
             equipped = sum(self._has_rows.values())
             if self._lacking > self._on_their_way:
@@ -252,10 +263,10 @@ class Luggage:
 
     def __init__(self, members: Sequence[OneOfMany]) -> None:
         self.common = Common([], [])
-        self._data: dict[tuple[int, ...], int] = {}  # places among the common rows, by the arrays
+        self._data: dict[tuple[Any, ...], int] = {}  # places among the common rows, by X and what is in the rest
         self._states = {member: state_of(place, member) for place, member in enumerate(members)}
-        known: dict[int, bytes] = {}  # digests, by the array
-        digests = {member: [digest_of(array, known) for array in numbers_of(member)] for member in members}
+        self._known: dict[int, bytes] = {}  # digests, by the array
+        digests = {member: [self._digest(array) for array in numbers_of(member)] for member in members}
         several = {digest for digest, count in Counter(itertools.chain(*digests.values())).items() if count > 1}
         places: dict[bytes, int] = {}
         self._numbers: dict[OneOfMany, list[int | NDArray[Any]]] = {}
@@ -273,11 +284,18 @@ class Luggage:
         """Which of the common rows these are."""
         if rows is None:
             return None
-        arrays = rows.X, rows.labels, rows.targets, rows.weights
-        place = self._data.setdefault(tuple(map(id, arrays)), len(self.common.rows))
+        rest = map(self._digest, (rows.labels, rows.targets, rows.weights))
+        place = self._data.setdefault((id(rows.X), *rest, rows.each), len(self.common.rows))
         if place == len(self.common.rows):
             self.common.rows.append(rows)
         return place
+
+    def _digest(self, array: NDArray[Any]) -> bytes:
+        """Equal for equal arrays."""
+        if id(array) not in self._known:
+            what = repr((array.dtype, array.shape)).encode() + array.tobytes()
+            self._known[id(array)] = hashlib.blake2b(what, digest_size=20).digest()
+        return self._known[id(array)]
 
     @cached_property
     def packed(self) -> bytes:
@@ -334,12 +352,6 @@ def packs_of(members: Sequence[OneOfMany]) -> list[list[OneOfMany]]:
                 filling[shape] = pack
         pack.append(member)
     return sorted(packs, key=lambda pack: sum(map(work_left, pack)), reverse=True)
-
-
-def digest_of(array: NDArray[np.int64], known: dict[int, bytes]) -> bytes:
-    if id(array) not in known:
-        known[id(array)] = hashlib.blake2b(array.tobytes(), digest_size=20).digest()
-    return known[id(array)]
 
 
 def shortened(array: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from sklearn.utils.multiclass import type_of_target
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import core_of
-from cydrop._run.many import Judge, ManyJob, OneOfMany, finish_all
+from cydrop._run.many import Judge, ManyJob, OneOfMany, Run, finish_all
 from cydrop._run.prediction import predict
 from cydrop._run.rows import NO_ORDER, checked_rows
 from cydrop._run.state import Weights
@@ -179,7 +180,7 @@ def search(
         race.trials.append(Trial(number, recipe, chosen, [int(rng.randint(2**31 - 1)) for _ in race.folds]))
     race.until = math.inf if limit is None else began + limit
     try:
-        race.run(executor, count)
+        race.run(executor, count if executor is None or n_threads is not None else None)
     finally:
         if count > 1:
             cpu.rest_threads()
@@ -238,6 +239,7 @@ class Race:
         self.settings, self.rows, self.verbose = settings, rows, verbose
         self.trials: list[Trial] = []
         self.until = math.inf
+        self.running: AbstractContextManager[Run] | None = None
         classes = settings.recipe.task == CLASSES
         self.spread = np.zeros(0) if classes else Standard.of(rows.y, rows.weight).scale
         self.outputs = max(2, int(rows.y.max()) + 1) if classes else rows.y.shape[1]
@@ -246,8 +248,8 @@ class Race:
             for train, held in pairs
         ]
 
-    def run(self, executor: Any, n_threads: int) -> None:
-        """Rung after rung."""
+    def run(self, executor: Any, n_threads: int | None) -> None:
+        """Rung after rung; without a number of threads each worker of the executor has its share of its machine."""
         ladder = [*self.settings.recipe.rungs, 1.0]
         left = self.trials
         together = len(left) if executor is not None else TOGETHER
@@ -275,7 +277,7 @@ class Race:
         for member in trial.members:
             member.goal = max(1, math.floor(trial.goal * member.job.epochs + 1e-9))
 
-    def _train(self, trials: Sequence[Trial], executor: Any, n_threads: int) -> None:
+    def _train(self, trials: Sequence[Trial], executor: Any, n_threads: int | None) -> None:
         members = [member for trial in trials for member in trial.members]
         first = self.trials[0]
 
@@ -286,8 +288,10 @@ class Race:
                     member.stopped = member not in first.members or member.training.epoch > 0
 
         try:
-            with running(executor, members, n_threads) as run:
-                run(members, n_threads, tell)
+            if self.running is None or executor is None:  # the workers of an executor keep their rows
+                self.running = running(executor, members, n_threads)
+            with self.running as run:
+                run(members, n_threads or 1, tell)
         except BaseException:
             finish_all(members)
             raise
