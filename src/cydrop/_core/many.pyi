@@ -11,6 +11,7 @@ ENDINGS: tuple[str, ...]
 
 class Training:
     record: NDArray[np.float64]
+    shape: tuple[Any, ...] | None
     limit: int
     def __init__(
         self,
