@@ -7,7 +7,8 @@ shows: columns of dtype category and missing cells as they are where it takes th
 
 * The two `MLP` of cydrop.sklearn and scikit-learn: the mean for a missing number, numbers standardised, categories as
   columns of 0 and 1, and the target of a regression standardised too.
-* RealMLP of pytabkit takes no missing number: here too the mean, and a category for each such column says where.
+* RealMLP of pytabkit and TabM of PyTorch take no missing number: here too the mean, and a category for each such
+  column says where.
 * CatBoost wants strings for categories; a missing one is "".
 
 Seconds are those of `fit` and of the prediction of the test rows, the means and columns above included; imports and
@@ -68,6 +69,12 @@ def real_mlp(run: Run, **options: Any) -> Any:
     return run.of(tabular, "RealMLP", random_state=run.seed, n_threads=run.threads, **options)
 
 
+def tab_m(run: Run) -> Any:
+    from cydrop import tabular
+
+    return run.of(tabular, "TabM", random_state=run.seed, n_threads=run.threads)
+
+
 def cydrop_mlp(run: Run) -> Any:
     from cydrop import sklearn
 
@@ -114,11 +121,22 @@ def real_mlp_of_pytabkit(run: Run, name: str) -> Any:
     return make_pipeline(means_and_indicators(), model)
 
 
+def tab_m_of_torch(run: Run) -> Any:
+    import tabm_torch
+    import torch
+    from sklearn.pipeline import make_pipeline
+
+    torch.set_num_threads(run.threads)
+    return make_pipeline(means_and_indicators(), tabm_torch.TabM(run.classes, run.seed))
+
+
 # Names that a report shows, in its order
 METHODS = {
     "cydrop": Method(real_mlp, ("cydrop", "numpy")),
     "cydrop-4": Method(functools.partial(real_mlp, n_ensemble=4), ("cydrop", "numpy")),
     "cydrop-s": Method(functools.partial(real_mlp, small=True), ("cydrop", "numpy")),
+    "tabm": Method(tab_m, ("cydrop", "numpy")),
+    "tabm-torch": Method(tab_m_of_torch, ("tabm", "rtdl-num-embeddings", "torch")),
     "cydrop-mlp": Method(cydrop_mlp, ("cydrop", "numpy")),
     "sklearn-mlp": Method(sklearn_mlp, ("scikit-learn", "numpy")),
     "hist-gb": Method(hist_gb, ("scikit-learn",)),

@@ -34,12 +34,13 @@ MODULES = sorted(
 
 # modules that hold what `cydrop` itself offers, or serve the others: users do not import them
 INSIDE = {
-    "config", "data", "errors", "saving", "history", "layers", "many", "monte_carlo", "network", "xorshift",
+    "config", "data", "ensemble", "errors", "saving", "history", "layers", "many", "monte_carlo", "network", "xorshift",
 }  # fmt: skip
 
 # what modules need of one another: not underscored, but nothing that a user calls
 PLUMBING = {
     "callbacks": {"Notifier", "checked", "for_verbose", "is_terminal"},
+    "many": {"running"},
     "distributed": {"checked", "checked_for_estimator", "team_of", "trainer_of"},
     "losses": {"from_config", "resolve"},
     "optimizers": {"from_config", "resolve"},

@@ -174,3 +174,15 @@ def test_by_hand_both_spellings_learn_and_agree(tmp_path):
     (tolerance,) = re.findall(r"^they agree within (\S+)$", text, re.MULTILINE)
     assert max(map(float, differences)) <= float(tolerance) == 1e-5
     assert list(tmp_path.iterdir()) == []
+
+
+# optuna_pruning.py -----------------------------------------------------------------------------------------
+
+
+def test_optuna_prunes_trials_and_the_best_network_is_kept(tmp_path):
+    text = finished("optuna_pruning.py", "--trials", 16, "--epochs", 6, cwd=tmp_path)
+    pruned, best = re.search(r"^16 trials, (\d+) pruned; the best: \{(.*)\}$", text, re.MULTILINE).groups()
+    assert 0 < int(pruned) < 16
+    assert "'learning_rate'" in best
+    (accuracy,) = re.findall(r"test accuracy ([\d.]+)$", text, re.MULTILINE)
+    assert float(accuracy) > 0.8

@@ -33,7 +33,8 @@ REFUSED = "is not a network that cydrop can load: "
 
 
 def good_networks():
-    """A network of every kind of layer and option, trained; one without moments and history; one that is not built."""
+    """A network of every kind of layer and option, trained; one without moments and history; one that is not built; an
+    ensemble."""
     rng = np.random.default_rng(0)
     rich = cd.Network(
         [cd.Dropout(cd.schedules.Cosine(0.3), mode="vanilla"), cd.Dense(9, activation=cd.ELU(0.5), max_norm=2.0),
@@ -43,21 +44,33 @@ def good_networks():
     )  # fmt: skip
     rich.fit(rng.random((40, 6)), rng.integers(0, 3, 40), epochs=3, batch_size=16, validation_split=0.2, verbose=0)
     bare = cd.Network([cd.Dense(2)], loss="mse", optimizer="sgd", seed=2, n_threads=1).build(6)
-    return [rich, bare, cd.Network([cd.Dense(3), cd.Dropout(0.5)], seed=3, n_threads=1)]
+    members = [
+        cd.Network([cd.Dense(4), cd.BatchNorm(), cd.Dropout(0.4), cd.Dense(2)], loss=loss, seed=seed, n_threads=1)
+        for seed, loss in enumerate(["gaussian_nll", cd.losses.GaussianNLL()])
+    ]
+    members.append(cd.Network([cd.Dense(2)], loss="gaussian_nll", optimizer="sgd", seed=2, n_threads=1))
+    for member in members[:2]:
+        member.fit(rng.random((20, 6)), rng.random(20), epochs=2, batch_size=8, verbose=0)
+    return [rich, bare, cd.Network([cd.Dense(3), cd.Dropout(0.5)], seed=3, n_threads=1), cd.Ensemble(members)]
+
+
+DESCRIPTIONS = {"cydrop", "cydrop_ensemble"}  # entries of the metadata that are JSON
 
 
 def taken_apart(raw):
     """Header with its description as an object, and what follows."""
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    header["__metadata__"]["cydrop"] = json.loads(header["__metadata__"]["cydrop"])
+    metadata = header["__metadata__"]
+    metadata |= {key: json.loads(metadata[key]) for key in DESCRIPTIONS & metadata.keys()}
     return header, raw[8 + length :]
 
 
 def put_together(header, body):
     metadata = header.get("__metadata__")
-    if isinstance(metadata, dict) and "cydrop" in metadata:
-        header = header | {"__metadata__": metadata | {"cydrop": json.dumps(metadata["cydrop"])}}
+    if isinstance(metadata, dict):
+        texts = {key: json.dumps(metadata[key]) for key in DESCRIPTIONS & metadata.keys()}
+        header = header | {"__metadata__": metadata | texts}
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + body
 
@@ -155,7 +168,9 @@ def layout_mutated(rng, raw):
     """Offsets and shapes that lie: swapped, shifted, beyond the end, multiplied; bodies too long and too short."""
     header, body = taken_apart(raw)
     entries = [entry for name, entry in header.items() if name != "__metadata__"]
-    built = header["__metadata__"]["cydrop"]["built"]
+    metadata = header["__metadata__"]
+    described = [metadata["cydrop"]] if "cydrop" in metadata else metadata["cydrop_ensemble"]["members"]
+    built = rng.choice(described)["built"]
     for _ in range(rng.choice([1, 1, 2])):
         kind = rng.randrange(8 if entries else 1)
         if kind == 0:
@@ -185,7 +200,7 @@ def layout_mutated(rng, raw):
 
 def mutation(seed, good):
     rng = random.Random(seed)
-    raw = rng.choice([good[0], good[0], *good[1:]])
+    raw = rng.choice([good[0], good[0], *good[1:], good[3]])
     return rng.choice([bytes_mutated, tree_mutated, tree_mutated, layout_mutated])(rng, raw)
 
 
@@ -197,6 +212,12 @@ def outcome(path):
         if REFUSED not in str(error) or len(str(error)) > 1000:
             raise AssertionError(f"a ValueError that does not explain itself: {error}") from error
         return "refused"
+    if isinstance(net, cd.Ensemble):
+        plans = [core_of(member).plan for member in net]
+        if None not in plans:  # others may be of any width
+            X = np.zeros((3, plans[0].n_features), dtype=np.float32)
+            assert net.predict(X).shape == (3, plans[0].n_outputs)
+        return "loaded"
     if core_of(net).plan is not None:  # one that was not built yet may be of any size, as one that is made by hand
         X = np.zeros((3, core_of(net).plan.n_features), dtype=np.float32)
         assert net.predict(X).shape == (3, core_of(net).plan.n_outputs)
@@ -288,6 +309,20 @@ def dear_files(tmp_path):
     header["__metadata__"]["cydrop"]["built"]["n_features"] = 2**40
     header["0.weight"] = {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 2**82]}
     yield "huge weights", put_together(header, bytes(64))
+    members = cd.Ensemble([cd.Network([cd.ReLU()], loss="mse", seed=0).build(3) for _ in range(2200)])
+    members.save(tmp_path / "ensemble")
+    yield "many members", (tmp_path / "ensemble").read_bytes()
+    (tmp_path / "ensemble").unlink()
+    members = cd.Ensemble([cd.Network([cd.ReLU()], loss="mse", seed=0).build(3) for _ in range(2)])
+    members.save(tmp_path / "ensemble")
+    header, _ = taken_apart((tmp_path / "ensemble").read_bytes())
+    room = files.LONGEST_HEADER - len(put_together(header, b"")) - 100
+    for member in header["__metadata__"]["cydrop_ensemble"]["members"]:
+        member["layers"] = [{"layer": "GaussianDropout"}] * (
+            room // 2 // len(json.dumps('{"layer": "GaussianDropout"}, '))
+        )
+    yield "members of many layers", put_together(header, b"")
+    (tmp_path / "ensemble").unlink()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module that tells the peak of memory")
@@ -392,6 +427,83 @@ def test_a_lie_in_the_header_is_named(name, raw, tmp_path):
     path.write_bytes(put_together(header, body))
     with pytest.raises(ValueError, match=f"net {REFUSED}.*{message}"):
         cd.load(path)
+
+
+@pytest.fixture(scope="module")
+def raw_ensemble(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "net"
+    good_networks()[3].save(path)
+    return path.read_bytes()
+
+
+def of_ensemble(change):
+    """A mutation of the description alone."""
+
+    def apply(header):
+        change(header["__metadata__"]["cydrop_ensemble"])
+
+    return apply
+
+
+def swapped(ensemble):
+    ensemble["members"].reverse()
+
+
+CASES_OF_ENSEMBLES = {
+    "format of tomorrow": (of_ensemble(lambda d: d.update(format=2)), "has format 2, this cydrop .* reads format 1"),
+    "format of a member": (
+        of_ensemble(lambda d: d["members"][1].update(format=1)),
+        "format 1, this cydrop .* format 2",
+    ),
+    "no members": (of_ensemble(lambda d: d.update(members=[])), "its list of members is empty"),
+    "members no list": (of_ensemble(lambda d: d.update(members={})), "its members is not a list, but {}"),
+    "a member null": (of_ensemble(lambda d: d["members"].append(None)), "has format None"),
+    "a member too few": (of_ensemble(lambda d: d["members"].pop(0)), "lacking or too many"),
+    "members swapped": (of_ensemble(swapped), "lacking or too many"),
+    "something else": (of_ensemble(lambda d: d.update(weights=[])), r"\['format', 'members', 'weights'\], not"),
+    "no object": (lambda h: h["__metadata__"].update(cydrop_ensemble=[]), "has format None"),
+    "a network as well": (lambda h: h["__metadata__"].update(cydrop={}), "describe both a network and an ensemble"),
+    "a member's tensor missing": (lambda h: h.pop("1.0.weight"), r"lacking or too many: \['1.0.weight'\]"),
+    "a tensor of nobody": (lambda h: h.update({"0.weight": h["0.0.weight"]}), r"lacking or too many: \['0.weight'\]"),
+    "overlapping": (lambda h: h["1.0.bias"].update(data_offsets=h["0.0.bias"]["data_offsets"]), "overlap"),
+    "losses that differ": (
+        of_ensemble(lambda d: d["members"][2].update(loss={"loss": "mse"})),
+        r"networks\[2\] has the loss 'mse', networks\[0\] 'gaussian_nll'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES_OF_ENSEMBLES)
+def test_a_lie_about_an_ensemble_is_named(name, raw_ensemble, tmp_path):
+    change, message = CASES_OF_ENSEMBLES[name]
+    header, body = taken_apart(raw_ensemble)
+    change(header)
+    path = tmp_path / "net"
+    path.write_bytes(put_together(header, body))
+    with pytest.raises(ValueError, match=f"net {REFUSED}.*{message}"):
+        cd.load(path)
+
+
+def test_numbers_that_no_training_produces_name_the_member(raw_ensemble, tmp_path):
+    header, body = taken_apart(raw_ensemble)
+    for name, number, message in (
+        ("1.0.weight", np.nan, "'1.0.weight' has values that are NaN or infinite"),
+        ("0.1.running_variance", -1.0, "'0.1.running_variance' must not be negative"),
+        ("1.moment2.3.bias", -1.0, "'1.moment2.3.bias' must not be negative"),
+    ):
+        start = header[name]["data_offsets"][0]
+        changed = body[:start] + np.float32(number).tobytes() + body[start + 4 :]
+        (tmp_path / "net").write_bytes(put_together(header, changed))
+        with pytest.raises(ValueError, match=f"{REFUSED}tensor {message}"):
+            cd.load(tmp_path / "net")
+
+
+def test_every_cut_of_an_ensemble_is_noticed(raw_ensemble, tmp_path):
+    path = tmp_path / "net"
+    for length in range(0, len(raw_ensemble), 37):
+        path.write_bytes(raw_ensemble[:length])
+        with pytest.raises(ValueError, match=REFUSED):
+            cd.load(path)
 
 
 def with_header(text):

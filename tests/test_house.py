@@ -20,6 +20,7 @@ ORDER = [
     "__main__", "__init__",
     "tabular",
     "sklearn", "onnx", "exchange",
+    "ensemble",
     "many",
     "network",
     "distributed",

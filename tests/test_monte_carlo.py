@@ -196,6 +196,47 @@ def test_the_likelihood_of_a_predicted_variance_needs_no_precision(rng):
         net.evaluate_mc(X, y, noise_precision=1.0)
 
 
+def test_what_classifiers_do_not_know_is_entropies_of_the_samples(net, rng):
+    mc = net.predict_mc(rng.standard_normal((30, 12)), 40, seed=6, return_samples=True)
+    p = mc.samples.astype(np.float64)
+    average = -(p * np.log(p)).sum(axis=2).mean(axis=0)
+    mean = p.mean(axis=0)
+    np.testing.assert_allclose(mc.aleatoric, average, rtol=1e-5)
+    np.testing.assert_allclose(mc.total, -(mean * np.log(mean)).sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(mc.epistemic, mc.total - average, atol=1e-6)
+    assert mc.total.tobytes() == mc.entropy.tobytes()
+    assert mc.epistemic.tobytes() == mc.mutual_information.tobytes()
+
+
+def test_of_binary_targets_each_has_its_parts(rng):
+    layers = [cd.Dense(30), cd.ReLU(), cd.Dropout(0.4), cd.Dense(3)]
+    net = cd.Network(layers, loss="binary_cross_entropy", seed=1).build(5)
+    mc = net.predict_mc(rng.standard_normal((20, 5)), 30, seed=0, return_samples=True)
+    p = mc.samples.astype(np.float64)
+    np.testing.assert_allclose(mc.aleatoric, -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mc.total, mc.aleatoric + mc.epistemic, atol=1e-6)
+    assert mc.total.shape == (20, 3)
+
+
+def test_of_a_predicted_variance_the_total_is_its_mean_and_the_variance_of_the_means(rng):
+    layers = [cd.Dense(30), cd.ReLU(), cd.Dropout(0.4), cd.Dense(4)]
+    net = cd.Network(layers, loss="gaussian_nll", seed=1).build(5)
+    mc = net.predict_mc(rng.standard_normal((20, 5)), 30, seed=0, return_samples=True)
+    z = mc.samples.astype(np.float64)
+    np.testing.assert_allclose(mc.aleatoric, z[:, :, 2:].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mc.epistemic, z[:, :, :2].var(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mc.total, mc.aleatoric + mc.epistemic, rtol=1e-5)
+    np.testing.assert_allclose(mc.total, mc.std**2, rtol=1e-5)
+
+
+def test_without_a_predicted_variance_the_noise_is_not_known(rng):
+    net = cd.Network([cd.Dense(30), cd.ReLU(), cd.Dropout(0.4), cd.Dense(2)], loss="mse", seed=1).build(5)
+    mc = net.predict_mc(rng.standard_normal((20, 5)), 30, seed=0)
+    assert mc.aleatoric is None
+    np.testing.assert_allclose(mc.epistemic, mc.std**2, rtol=1e-5)
+    assert mc.total.tobytes() == mc.epistemic.tobytes()
+
+
 def test_uncertainty_grows_away_from_the_data(rng):
     x = rng.uniform(-1, 1, 300)
     layers = [cd.Dense(64), cd.ReLU(), cd.Dropout(0.2), cd.Dense(64), cd.ReLU(), cd.Dropout(0.2), cd.Dense(1)]

@@ -316,3 +316,32 @@ def test_noise_that_does_not_say_its_nodes_is_refused_where_it_would_act():
     assert cd.onnx.to_model(net).graph.node  # the identity in prediction
     with pytest.raises(ValueError, match=r"an ONNX model cannot hold Other.* its class has no method noisy"):
         cd.onnx.to_model(net, mc=True)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "mse", "gaussian_nll"])
+@pytest.mark.parametrize("sharing", ["mini", "tabm", "packed"])
+def test_models_predict_what_members_predict_together(sharing, loss, rng):
+    X = rng.standard_normal((19, 7)).astype(np.float32)
+    y = {"cross_entropy": rng.integers(0, 4, 19), "binary_cross_entropy": rng.integers(0, 2, (19, 4)),
+         "mse": rng.standard_normal((19, 4)), "gaussian_nll": rng.standard_normal((19, 2))}[loss]  # fmt: skip
+    inside = [cd.Dense(20, activation="relu"), cd.Dropout(0.3), cd.Dense(17, activation="gelu"), cd.Dense(4)]
+    net = cd.Network([cd.Dense(8), cd.Members(inside, 5, sharing=sharing)], loss=loss, seed=2)
+    net.fit(X, y, epochs=2, verbose=0)
+    for mc in (False, True):
+        run = session(cd.onnx.to_model(net, mc=mc))
+        np.testing.assert_allclose(run.run(None, {"X": X})[0], net.predict(X), rtol=1e-4, atol=1e-5)
+    dropped = run.run(None, {"X": X, "training_mode": np.array(True)})[0]
+    assert not np.allclose(dropped, net.predict(X), rtol=1e-4)
+
+
+def test_models_draw_shared_masks_for_each_member():
+    net = cd.Network([cd.Members([cd.Dropout(0.5, shared="batch"), cd.Dense(1)], 3)], loss="mse", seed=1).build(40)
+    for name, value in (("input_scale", 1), ("1.weight", 1), ("1.bias", 0)):
+        net.parameters()[f"0.{name}"][...] = value
+    net.parameters()["0.1.weight"][...] = np.array([1, 100, 10000]).reshape(3, 1, 1)
+    X = np.ones((5, 40), dtype=np.float32)
+    run = session(cd.onnx.to_model(net, mc=True))
+    (y,) = run.run(None, {"X": X, "training_mode": np.array(True)})
+    assert len(np.unique(y)) == 1  # all rows have the same
+    kept = round(y[0, 0] * 3 / 2)
+    assert len({kept % 100, kept // 100 % 100, kept // 10000}) > 1

@@ -203,6 +203,41 @@ def test_every_kind_of_embedding_has_its_golden_bits(simd):
     assert run(simd, EMBEDDINGS_SCRIPT).stdout.split() == 2 * EMBEDDINGS_GOLDEN
 
 
+ENSEMBLE_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np, hashlib
+rng = np.random.default_rng(0)
+X, y = rng.standard_normal((700, 20)).astype("f"), rng.standard_normal(700)
+for n_threads in (1, 3):
+    layers = [cd.Dense(60), cd.ReLU(), cd.Dropout(0.3), cd.Dense(2)]
+    ensemble = cd.Ensemble([cd.Network(layers, loss="gaussian_nll", seed=seed) for seed in range(5)])
+    ensemble.n_threads = n_threads
+    for how in (dict(bootstrap=True), dict(folds=5)):
+        ensemble.fit(X, y, seed=1, epochs=2, patience=5, n_threads=n_threads, verbose=0, **how)
+        mc = ensemble.predict_mc(X, 9, seed=1)
+        for array in (ensemble.oof_predictions, ensemble.predict(X), mc.total, mc.aleatoric, mc.epistemic):
+            print(hashlib.sha256(array.tobytes()).hexdigest()[:16])
+"""
+
+ENSEMBLE_GOLDEN = [
+    "9ec56574a93662c5",  # out-of-bag
+    "c0c38f206dba080f",  # predictions
+    "a501b4cfdd1abe93",  # total
+    "bc1b554199d1fe22",  # aleatoric
+    "4808da71e356a58e",  # epistemic
+    "647f456ebd6d3972",  # the same of folds
+    "5b14a2590eaa0740",
+    "10136b7fadbe0451",
+    "0452268f16fa21c0",
+    "d904bb07383c259d",
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_ensembles_have_their_golden_bits(simd):
+    assert run(simd, ENSEMBLE_SCRIPT).stdout.split() == 2 * ENSEMBLE_GOLDEN
+
+
 def test_the_baseline_trains_to_the_same_weights_up_to_rounding():
     """Without the fused instruction a step rounds differently: the same in kind, not in bits."""
     script = SCRIPT.split("for ")[0] + "net, X = trained(1, 'tanh', 'sgd'); print(*net.predict(X).ravel())"
@@ -272,3 +307,38 @@ def test_a_rate_of_0_is_bit_identical_to_no_layer_and_shifts_nobody_else():
         return [array.tobytes() for array in net.parameters().values()]
 
     assert make([]) == make([cd.Dropout(0.0)])
+
+
+MEMBERS_SCRIPT = """
+import sys; sys.path.insert(0, {tests!r})
+import cydrop as cd, numpy as np
+from digests import digest
+rng = np.random.default_rng(0)
+X, y = rng.random((500, 90), dtype=np.float32), rng.integers(0, 10, 500)
+for sharing in ("mini", "tabm", "packed"):
+    for n_threads in (1, 3):
+        inside = [cd.Dense(100, activation="relu"), cd.Dropout(0.3), cd.Dense(70, activation="mish"), {drop}]
+        layers = [cd.NumericEmbedding("plr", columns=4), cd.Members([*inside, cd.Dense(10)], 8, sharing=sharing)]
+        net = cd.Network(layers, optimizer="adamw", seed=11, n_threads=n_threads)
+        net.fit(X, y, epochs=3, batch_size=100, verbose=0)
+        print(digest(net))
+"""
+MEMBERS_GOLDEN = [
+    "d9a38f67bacfe4ea5aa34e32f6f125a9a70fcef0fed5bead174c34299bde21da",
+    "e26bb66568adda18aac35d994ecd6498947a31549518d24448b7e3562d2e9e75",
+    "68066b954d9d6cf19cc87b7098fab34efb71a83be4401df9fd1858a505893571",
+]
+MEMBERS_SHARED_GOLDEN = [
+    "2f2594a1e09c8a4aebba7f1571a3b1b86ec022a972c4d1480402d1b712f7d52e",
+    "9eaac47d391c80a7f640bb86e2850bcd7763903dc8854548ff1980bdebd8ad8e",
+    "1d04daad6c7589abe3347cc8a9cba92ff768d99f876912d4c2b46a96a8e1a0b5",
+]
+
+
+@pytest.mark.parametrize("simd", [name for name in cd.show_config()["simd_available"] if name != "baseline"])
+def test_trained_members_are_the_golden_bits_with_every_instruction_set(simd):
+    for drop, golden in (
+        ("cd.Dropout(0.1)", MEMBERS_GOLDEN),
+        ('cd.Dropout(0.5, shared="batch")', MEMBERS_SHARED_GOLDEN),
+    ):
+        assert run(simd, MEMBERS_SCRIPT.replace("{drop}", drop)).stdout.split() == np.repeat(golden, 2).tolist()

@@ -950,6 +950,7 @@ def test_monte_carlo_of_a_classifier(digits):
     mc = two.predict_mc(X_test, 50, return_samples=True, quantiles=[0.05, 0.95])
     assert mc.mean.shape == mc.std.shape == (500, 2)
     assert mc.entropy.shape == mc.mutual_information.shape == (500,)
+    np.testing.assert_allclose(mc.total, mc.aleatoric + mc.epistemic, atol=1e-5)
     np.testing.assert_allclose(mc.mean.sum(axis=1), 1.0, rtol=1e-6)
     np.testing.assert_allclose(mc.std, mc.samples.std(axis=0), atol=1e-5)
     np.testing.assert_allclose(mc.quantiles, np.quantile(mc.samples, [0.05, 0.95], axis=0), atol=1e-6)

@@ -692,6 +692,7 @@ def test_samples_have_a_mean_and_a_spread(data, classifier, regressor):
     p = mc.mean.astype(float)
     np.testing.assert_allclose(mc.entropy, -(p * np.log(p)).sum(axis=1), rtol=1e-4)
     assert (mc.mutual_information <= mc.entropy).all()
+    np.testing.assert_allclose(mc.total, mc.aleatoric + mc.epistemic, atol=1e-12)
     np.testing.assert_array_equal(mc.mean, classifier.predict_mc(X[:50], samples=200, seed=0).mean)
     assert not np.array_equal(mc.mean, classifier.predict_mc(X[:50], samples=200, seed=1).mean)
     mc = regressor.predict_mc(X[:50], samples=60, quantiles=[0.05, 0.5, 0.95], return_samples=True)

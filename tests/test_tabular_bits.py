@@ -12,7 +12,7 @@ import cydrop as cd
 SCRIPT = """
 import hashlib
 import numpy as np
-from cydrop.tabular import RealMLPClassifier, RealMLPRegressor
+from cydrop.tabular import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
 
 rng = np.random.default_rng(0)
 n = 700
@@ -34,6 +34,10 @@ for n_threads in (1, 2, 3):
         RealMLPRegressor(max_iter=8, n_folds=2, **common),
         RealMLPRegressor(max_iter=8, numeric_embedding="piecewise_linear", **common),
         RealMLPRegressor(max_iter=8, small=True, **common),
+        TabMClassifier(max_iter=4, n_members=5, n_ensemble=2, **common),
+        TabMClassifier(max_iter=4, n_members=5, metric="log_loss", sharing="tabm", shared_masks=True, **common),
+        TabMRegressor(max_iter=4, n_members=5, n_folds=2, max_onehot=10, **common),
+        TabMRegressor(max_iter=4, n_members=5, sharing="packed", batches="shared", **common),
     ]
     for model in members:
         classes = hasattr(model, "predict_proba")
@@ -42,7 +46,7 @@ for n_threads in (1, 2, 3):
         for network in model.networks_:
             for array in network.parameters().values():
                 found.update(array.tobytes())
-        if not model.small:
+        if not getattr(model, "small", False):
             found.update(model.predict_mc(X, 4).mean.tobytes())
         print(found.hexdigest())
 """
@@ -54,6 +58,10 @@ GOLDEN = [
     "89c5dcd0806d80ae171ac1320ad5499e204d98e6eb78b1c57dbe0d82b6494889",  # two folds
     "6a0fc52dfdf3b907fa94ca92dd0deb56889be741ed79ced7f221e642d6874a85",  # piecewise linear
     "bd23052aecd81985552e90a4f0ea6388e7a68444bd63dd40e6cfc80e0e3fa551",  # small
+    "bd01d49917e48c7a2939c9243bbbb584bfd3a62cbb6a52951ce46c87fb39bbbd",  # TabM, two networks
+    "8dcacbd711d0508124f1581bf3f39ac76728301413dac2390d59022848c1f88e",  # TabM by log-loss, shared masks
+    "4d236843e5e753b0dc49038ee589230a37885ad2693b2d51bcfe799ba62fee64",  # TabM, two folds
+    "b35c9792df1ddf4d9af7e8035a5ab4fadb3abf53408696548903a97f367d90a7",  # TabM, nothing shared
 ]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cydrop import callbacks, losses, optimizers, schedules
 from cydrop._version import __version__ as __version__
 from cydrop.config import show_config
+from cydrop.ensemble import Ensemble, load
 from cydrop.errors import DivergedError
 from cydrop.history import History
 from cydrop.layers import (
@@ -42,7 +43,7 @@ from cydrop.layers import (
 )
 from cydrop.many import fit_many
 from cydrop.monte_carlo import MonteCarlo
-from cydrop.network import Network, load
+from cydrop.network import Network
 from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
@@ -65,6 +66,7 @@ __all__ = [
     "DivergedError",
     "Dropout",
     "Embedding",
+    "Ensemble",
     "GaussianDropout",
     "GaussianNoise",
     "History",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks
 from cydrop._base.declaration import Declaration
+from cydrop._base.likelihood import SMALLEST, log, normal_log_density, plogp
 from cydrop._core.kinds import kind_of
 from cydrop._core.losses import KINDS
 
@@ -34,8 +35,6 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
 Array: TypeAlias = NDArray[Any]
 Doubles: TypeAlias = NDArray[np.float64]
 
-SMALLEST = 1e-300  # probabilities and variances below count as this, where a logarithm or a division follows
-
 
 class Loss(Declaration, ABC):
     """Base of the losses. A loss says what it is once, in its class."""
@@ -44,6 +43,7 @@ class Loss(Declaration, ABC):
     code: ClassVar[int]  # its number in the kernels
     binary: ClassVar[bool] = False  # whether every output is the probability that its target is 1
     has_density: ClassVar[bool] = True  # whether predictions say how likely y is, without a precision of the noise
+    predictions: ClassVar[str] = "values"  # what `Network.predict` gives: these, or "probabilities"
     torch_links: ClassVar[tuple[str, ...]] = ()  # the modules of PyTorch that are its link
     sklearn_name: ClassVar[str | None] = None  # what scikit-learn's regressors call it
     sklearn_factor: ClassVar[float] = 1.0  # scikit-learn's loss of one output over this one
@@ -150,6 +150,25 @@ class Loss(Declaration, ABC):
         """
         return mean, variance
 
+    def noise(self, mean: Doubles) -> Doubles | None:
+        """The variance of y that the samples predict, on average. None: they predict none.
+
+        Parameters
+        ----------
+        mean : ndarray, shape (n, units)
+            Of the samples.
+        """
+        return None
+
+    def inverse_link(self, p: Doubles) -> Doubles:
+        """Raw outputs whose link gives these predictions.
+
+        Parameters
+        ----------
+        p : ndarray, shape (n, units)
+        """
+        return p
+
     def entropy(self, p: Doubles) -> Doubles | None:
         """Entropy of predictions in nats, of each row or, where they are `binary`, of each element. None: they are no
         probabilities.
@@ -177,19 +196,16 @@ class Loss(Declaration, ABC):
     # In other programs ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        """Adds the link to an ONNX graph.
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        """Adds the link to an ONNX graph; the name of what it gives, which is what `Network.predict` returns.
 
         Parameters
         ----------
         graph : the graph that cydrop.onnx writes
         z : str
             Name of the raw outputs.
-
-        Returns
-        -------
-        list
-            The outputs of the graph: what `Network.predict` returns.
+        output : str or None
+            The name to give; None: any.
         """
 
     def mix_onnx(self, graph: Any, z: str) -> str:
@@ -243,6 +259,7 @@ class CrossEntropy(Loss):
 
     name = "cross_entropy"
     code = kind_of(KINDS, name)
+    predictions = "probabilities"
     torch_links = ("Softmax", "LogSoftmax")
     option_names = ("label_smoothing", "r_drop")
     label_smoothing: float
@@ -283,15 +300,18 @@ class CrossEntropy(Loss):
         return {"accuracy": float(np.mean(p.argmax(axis=1) == likeliest))}
 
     def entropy(self, p: Doubles) -> Doubles:
-        return np.asarray(_plogp(p).sum(axis=1))
+        return np.asarray(plogp(p).sum(axis=1))
 
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         if y.ndim == 1:
-            return _log(p[:, np.arange(len(y)), y])
-        return np.asarray((y * _log(p)).sum(axis=2))
+            return log(p[:, np.arange(len(y)), y])
+        return np.asarray((y * log(p)).sum(axis=2))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Softmax", z, axis=1, output="probabilities"), graph.n_outputs)]
+    def inverse_link(self, p: Doubles) -> Doubles:
+        return log(p)
+
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Softmax", z, axis=1, output=output))
 
     def mix_onnx(self, graph: Any, z: str) -> str:
         y: str = graph.add("Log", super().mix_onnx(graph, graph.add("Softmax", z, axis=-1)))
@@ -310,6 +330,7 @@ class BinaryCrossEntropy(Loss):
     name = "binary_cross_entropy"
     code = kind_of(KINDS, name)
     binary = True
+    predictions = "probabilities"
     torch_links = ("Sigmoid",)
 
     def hit_rate(self, hits: float, rows: int, targets: int) -> dict[str, float]:
@@ -321,14 +342,17 @@ class BinaryCrossEntropy(Loss):
         return self.hit_rate(int(right.sum()), len(y), right.size)
 
     def entropy(self, p: Doubles) -> Doubles:
-        return _plogp(p) + _plogp(1.0 - p)
+        return plogp(p) + plogp(1.0 - p)
 
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         y = y.astype(np.float64)
-        return np.asarray((y * _log(p) + (1.0 - y) * _log(1.0 - p)).sum(axis=2))
+        return np.asarray((y * log(p) + (1.0 - y) * log(1.0 - p)).sum(axis=2))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Sigmoid", z, output="probabilities"), graph.n_outputs)]
+    def inverse_link(self, p: Doubles) -> Doubles:
+        return log(p) - log(1.0 - p)
+
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Sigmoid", z, output=output))
 
     def mix_onnx(self, graph: Any, z: str) -> str:
         p, q = (super(BinaryCrossEntropy, self).mix_onnx(graph, graph.add("Sigmoid", some))
@@ -356,10 +380,10 @@ class _Regression(Loss):
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         if precision is None:
             raise ValueError(f"with {self.name} y has a density only where the precision of its noise is given")
-        return _normal_log_density(p, y, np.full(p.shape, precision))
+        return normal_log_density(p, y, np.full(p.shape, precision))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
-        return [graph.output(graph.add("Identity", z, output="values"), graph.n_outputs)]
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
+        return str(graph.add("Identity", z, output=output))
 
 
 class MSE(_Regression):
@@ -426,14 +450,21 @@ class GaussianNLL(_Regression):
         half = mean.shape[1] // 2  # in all: the variance of the means, plus the mean of the variances
         return mean[:, :half], variance[:, :half] + mean[:, half:]
 
+    def noise(self, mean: Doubles) -> Doubles:
+        return mean[:, mean.shape[1] // 2 :]
+
+    def inverse_link(self, p: Doubles) -> Doubles:
+        half = p.shape[1] // 2
+        return np.concatenate([p[:, :half], log(p[:, half:])], axis=1)
+
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         half = p.shape[2] // 2
-        return _normal_log_density(p[:, :, :half], y, 1.0 / np.maximum(p[:, :, half:], SMALLEST))
+        return normal_log_density(p[:, :, :half], y, 1.0 / np.maximum(p[:, :, half:], SMALLEST))
 
-    def to_onnx(self, graph: Any, z: str) -> list[Any]:
+    def to_onnx(self, graph: Any, z: str, output: str | None = None) -> str:
         means, logs = graph.split(z, "means", "log_variances")
         variances = graph.add("Min", graph.add("Exp", logs), graph.constant("largest", np.finfo(np.float32).max))
-        return [graph.output(graph.add("Concat", means, variances, axis=1, output="values"), graph.n_outputs)]
+        return str(graph.add("Concat", means, variances, axis=1, output=output))
 
     def mix_onnx(self, graph: Any, z: str) -> str:
         mean = super().mix_onnx(graph, z)
@@ -443,21 +474,6 @@ class GaussianNLL(_Regression):
         means, _ = graph.split(mean, "means", "unused")
         y: str = graph.add("Concat", means, graph.add("Log", graph.add("Add", spread, variances)), axis=1)
         return y
-
-
-def _plogp(p: Doubles) -> Doubles:
-    """-p log p, 0 at 0."""
-    return -p * np.log(np.where(p > 0, p, 1.0))
-
-
-def _log(p: Doubles) -> Doubles:
-    return np.asarray(np.log(np.maximum(p, SMALLEST)))
-
-
-def _normal_log_density(mean: Doubles, y: Array, precision: Doubles) -> Doubles:
-    """Of a row's targets together."""
-    densities = np.log(precision) - math.log(2 * math.pi) - precision * (y - mean) ** 2
-    return np.asarray(densities.sum(axis=2) / 2)
 
 
 KNOWN: dict[str, type[Loss]] = {

@@ -29,7 +29,20 @@ from cydrop._run.rows import Rows
 from cydrop._run.team import ALONE, Team
 from cydrop.optimizers import Optimizer
 
-__all__ = ["LogLikelihood", "MonteCarlo", "Tally", "evaluate_mc", "predict_mc", "quantile_levels", "row_ends"]
+__all__ = [  # noqa: RUF022 (in the order of this file)
+    "MonteCarlo",
+    "quantile_levels",
+    "of_entropies",
+    "mixture",
+    "Tally",
+    "LogLikelihood",
+    "predict_mc",
+    "evaluate_mc",
+    "checked_precision",
+    "row_ends",
+    "sampling_rates",
+    "blocks_of",
+]
 
 SAMPLE_ROWS = 256  # rows that are sampled at a time; masks are keyed by the row in a batch, so this is fixed
 STACKED_ROWS = 128  # samples of few rows are stacked into batches of up to this many rows; fixed for the same reason
@@ -40,7 +53,13 @@ Blocks: TypeAlias = Iterator[tuple[int, int, Floats]]  # first sample, first row
 
 @dataclass(eq=False)
 class MonteCarlo:
-    """What `Network.predict_mc` returns.
+    """What `predict_mc` returns, of a network, an ensemble or an estimator.
+
+    Three attributes say how unsure a prediction is, and why; total = aleatoric + epistemic, up to rounding. For
+    classifiers they are entropies in nats, H[p] = -sum p log p, and E is the mean over samples:
+    H[E p] = E H[p] + (H[E p] - E H[p]) (Houlsby et al. 2011; Depeweg et al. 2018). For regression they are variances in
+    units of y^2, by the law of total variance: Var y = E v + Var m, of sampled means m and variances v (Depeweg et al.
+    2018); that is also the variance of the mixture of Lakshminarayanan et al. (2017).
 
     Attributes
     ----------
@@ -57,6 +76,14 @@ class MonteCarlo:
         Quantiles of the samples, shape (quantiles, n, units), on request.
     samples : ndarray or None
         All predictions, shape (samples, n, units), on request.
+    total : ndarray or None
+        For classifiers `entropy`; for regression, (n, k), the variance of y as far as it is predicted, std^2.
+    aleatoric : ndarray or None
+        What more data would not take away. For classifiers the mean entropy of the samples, in the shape of `entropy`;
+        for `gaussian_nll` the mean of the sampled variances, (n, k). None for other regression losses: their networks
+        do not predict how far y scatters, and 0 would say that it does not.
+    epistemic : ndarray or None
+        What the model does not know: `mutual_information`, or the variance of the sampled means, (n, k).
     """
 
     mean: Floats
@@ -65,6 +92,9 @@ class MonteCarlo:
     mutual_information: Floats | None = None
     quantiles: Floats | None = None
     samples: Floats | None = None
+    total: Floats | None = None
+    aleatoric: Floats | None = None
+    epistemic: Floats | None = None
 
     def errors(self, loss: losses.Loss, data: Rows) -> dict[str, float]:
         """The metrics of the mean prediction.
@@ -92,13 +122,31 @@ def quantile_levels(quantiles: ArrayLike) -> NDArray[np.float64]:
     return levels
 
 
-class Tally:
-    """Mean, spread and entropies of Monte Carlo samples of shape (n, units), in float64 (Welford 1962)."""
+def of_entropies(total: NDArray[Any], average: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What a `MonteCarlo` says of classifiers: from the entropy of the mean and the mean entropy."""
+    information = np.maximum(total - average, 0.0)
+    return {
+        "entropy": total, "mutual_information": information,
+        "total": total, "aleatoric": average, "epistemic": information,
+    }  # fmt: skip
 
-    def __init__(self, loss: losses.Loss, shape: tuple[int, int], n_threads: int) -> None:
+
+def mixture(loss: losses.Loss, mean: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What `predict` gives, of a mixture of predictions with this mean and variance: the mean; where the predictions
+    are means and variances, the mean and the variance of the mixture."""
+    if loss.noise(mean) is None:
+        return mean
+    center, variance = loss.moments(mean, spread)
+    return np.concatenate([center, np.minimum(variance, np.finfo(np.float32).max)], axis=1)
+
+
+class Tally:
+    """Mean, spread and, if wanted, entropies of predictions of shape (n, units), in float64 (Welford 1962)."""
+
+    def __init__(self, loss: losses.Loss, shape: tuple[int, int], n_threads: int, entropies: bool = True) -> None:
         self.loss, self.count, self.n_threads = loss, 0, n_threads
         self.mean, self.squares = np.zeros(shape), np.zeros(shape)
-        of_one_row = loss.entropy(np.zeros((1, shape[1])))
+        of_one_row = loss.entropy(np.zeros((1, shape[1]))) if entropies else None
         self.entropies = np.zeros((0, 1) if of_one_row is None else (shape[0], of_one_row.size))
 
     def add(self, first: int, start: int, block: Floats) -> None:
@@ -120,18 +168,25 @@ class Tally:
         self, samples: Floats | None, kept: Floats | None = None, levels: NDArray[np.float64] | None = None
     ) -> MonteCarlo:
         """What was tallied; quantiles of `kept` at the levels, if any."""
-        mean, variance = self.loss.moments(self.mean, self.squares / self.count)
-        entropy, information, quantiles = None, None, None
-        total = self.loss.entropy(mean)
+        spread = self.squares / self.count
+        mean, variance = self.loss.moments(self.mean, spread)
+        total, noise = self.loss.entropy(mean), self.loss.noise(self.mean)
         if total is not None:
-            entropy = total.astype(np.float32)
-            average = self.entropies.reshape(total.shape) / self.count
-            information = np.maximum(total - average, 0.0).astype(np.float32)
+            parts = of_entropies(total, self.entropies.reshape(total.shape) / self.count)
+        else:
+            parts = {"total": variance, "epistemic": spread[:, : mean.shape[1]]}
+            parts |= {} if noise is None else {"aleatoric": noise}
+        quantiles = None
         if kept is not None and levels is not None:
             quantiles = np.quantile(kept, levels, axis=0).astype(np.float32)
+        said = {name: part.astype(np.float32) for name, part in parts.items()}
         return MonteCarlo(
-            mean.astype(np.float32), np.sqrt(variance).astype(np.float32), entropy, information, quantiles, samples
+            mean.astype(np.float32), np.sqrt(variance).astype(np.float32), quantiles=quantiles, samples=samples, **said
         )
+
+    def prediction(self) -> NDArray[np.float64]:
+        """What `predict` gives, of the mixture of what was tallied."""
+        return mixture(self.loss, self.mean, self.squares / self.count)
 
 
 class LogLikelihood:
@@ -199,17 +254,14 @@ def evaluate_mc(
         with team.together():
             data = core.rows(X, y, None, None, team.part(X))
             loss = data.loss
-            if noise_precision is not None:
-                noise_precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
-                if loss.has_density:
-                    raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
-        facts = {"method": "evaluate_mc", "noise_precision": noise_precision}
+            precision = checked_precision(loss, noise_precision)
+        facts = {"method": "evaluate_mc", "noise_precision": precision}
         model, blocks, rows = _sampled(core, data.X, samples, seed, drop_connect, rate, team, facts)
         with team.together():
             if model.loss is not loss:
                 raise RuntimeError("another thread has assigned another loss meanwhile, which y was not checked for")
             tally = Tally(loss, (len(rows), model.plan.n_outputs), core.n_threads)
-            likelihood = LogLikelihood(loss, data, noise_precision)
+            likelihood = LogLikelihood(loss, data, precision)
             for first, start, block in blocks:
                 tally.add(first, start, block)
                 likelihood.add(start, block)
@@ -217,6 +269,16 @@ def evaluate_mc(
         team.join(likelihood.total, row_ends(team, len(rows)))
         found = likelihood.result(samples) | tally.result(None).errors(loss, data)
         return of_parts(team.of_all((found, len(rows), counted_of(data)))) if team.partitioned else found
+
+
+def checked_precision(loss: losses.Loss, noise_precision: Any) -> float | None:
+    """The precision of the noise in y, for a loss that needs one to be a likelihood."""
+    if noise_precision is None:
+        return None
+    precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
+    if loss.has_density:
+        raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
+    return precision
 
 
 def row_ends(team: Team, rows: int) -> list[int]:
@@ -239,51 +301,48 @@ def _sampled(
     team.prepare(core)
     with team.together():
         model = core.made("samples")  # this one to the end, whatever another thread sets
-        rates = _sampling_rates(
-            wish, core.optimizer, [draw.layer for draw in model.plan.draws], bool(model.plan.members)
-        )
+        drawing = [draw.layer for draw in model.plan.draws]
+        rates, doubt = sampling_rates(wish, core.optimizer, drawing, bool(model.plan.members))
+        if doubt is not None:
+            warnings.warn(doubt, stacklevel=4)  # at the user's line that called a method of the network
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
     facts = {**facts, "samples": samples, "drop_connect": drop_connect, "rates": rates.tolist()}
     team.check_prediction(core, rows, facts)
     source = team.of_first(source)
     if team.partitioned:  # rows of another rank have masks of their own
         source = seeding.child(source, team.rank)
-    return model, _blocks(model, rows, samples, source, moments, rates, team), rows
+    return model, blocks_of(model, rows, samples, source, moments, rates, team), rows
 
 
-def _sampling_rates(
+def sampling_rates(
     rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws], members: bool
-) -> NDArray[np.float64]:  # fmt: skip
-    """The rates of Monte Carlo samples, shape (1, layers that draw)."""
+) -> tuple[NDArray[np.float64], str | None]:
+    """The rates of Monte Carlo samples, shape (1, layers that draw), and what the user has to know of them."""
     rates = rates_at([1.0], optimizer, drawing).drawing
     if rate is not None:
         rates[0, [layer.rate_name == "rate" for layer in drawing]] = rate
     elif not rates.any():
         rates = rates_at([0.5], optimizer, drawing).drawing
         if rates.any():
-            _warn(
+            return rates, (
                 "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "
                 "middle; give rate= for others"
             )
     if not rates.any() and not members:  # whose samples differ without dropout
         what = "all rates are 0" if drawing else "no layer drops or adds noise"
         drops = any(layer.rate_name == "rate" for layer in drawing)
-        _warn(
+        return rates, (
             f"nothing is drawn in the Monte Carlo samples, since {what}: all are the same, and a spread of 0 is no "
             f"certainty{'; give rate= above 0' if drops else ''}"
         )
-    return rates
+    return rates, None
 
 
-def _warn(message: str) -> None:
-    """At the user's line that called a method of the network."""
-    warnings.warn(message, stacklevel=6)
-
-
-def _blocks(
+def blocks_of(
     model: Model, rows: Floats, samples: int, source: np.random.SeedSequence, moments: bool, rates: NDArray[np.float64],
-    team: Team,
+    team: Team = ALONE,
 ) -> Blocks:  # fmt: skip
+    """The samples of a model, piece by piece."""
     plan, engine = model.plan, model.engine
     seeds = seeding.words_of(source, 2 * len(plan.draws)).reshape(-1, 2)
     chunks = -(-len(rows) // SAMPLE_ROWS)

@@ -28,6 +28,7 @@ from cydrop._base import checks
 from cydrop._run import files
 from cydrop._run.core import core_of
 from cydrop._version import __version__
+from cydrop.ensemble import Ensemble, nodes
 from cydrop.network import Network
 
 __all__ = ["export", "to_model"]
@@ -39,10 +40,11 @@ LARGEST = 2**31 - 2**20  # bytes of weights: protobuf ends at 2 GiB, and the nod
 
 
 def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> None:
-    """Writes a network, or an estimator with its classes, to an ONNX file (opset 17, IR version 8).
+    """Writes a network, an ensemble, or an estimator with its classes, to an ONNX file (opset 17, IR version 8).
 
     The model takes "X", float32 of shape (n, n_features) for any n. For a network it gives what `Network.predict`
-    gives, as "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll).
+    gives, as "probabilities" (cross_entropy, binary_cross_entropy) or "values" (means then variances for gaussian_nll);
+    for an ensemble what `Ensemble.predict` gives, in the same way.
     For an `MLPClassifier` it gives "label", (n,), what `predict` gives as int64 or text (for several labels 0 and 1,
     (n, n_labels)), and "probabilities", (n, n_classes), what `predict_proba` gives; for an `MLPRegressor` "variable",
     in the shape of `predict`. Equal networks give equal files. The file is written under a temporary name and renamed,
@@ -57,7 +59,7 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
 
     Parameters
     ----------
-    net : Network, estimator or sklearn.pipeline.Pipeline
+    net : Network, Ensemble, estimator or sklearn.pipeline.Pipeline
         Built or fitted, usually trained. The estimators are those of `cydrop.sklearn` and `cydrop.tabular`; a pipeline
         has one of the former at its end, and steps before it that the skl2onnx package converts.
     path : str or path-like
@@ -65,7 +67,8 @@ def export(net: Any, path: Any, *, mc: bool = False, example: Any = None) -> Non
         Whether dropout, noise and drop-connect stay in the model, for Monte Carlo dropout. They act where the input
         "training_mode", a boolean scalar, is True; it may be left out, and is then False. Rates that follow a schedule
         take its final value, those of tables' estimators that of the estimator's `dropout`. A mask with shared="batch"
-        and a mask of weights hold for all rows of a run.
+        and a mask of weights hold for all rows of a run. Of an ensemble a run gives the mean of one sample of each
+        member: the spread over runs is that of the mean, not that between members.
     example : DataFrame or array, or None
         For a pipeline: rows as its `predict` takes them. The columns of a DataFrame become inputs, (n, 1) each, with
         their names: float32 for numbers, int64 for integers, text. None: one input "X", all float32.
@@ -143,7 +146,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
             f"{type(last).__name__} takes a table's columns as inputs, which the steps before it would change; export "
             "the pipeline's last step alone"
         )
-    networks = [last] if isinstance(last, Network) else last.networks_ if of_table else [last.network_]
+    networks = _networks_of(last)
     plans = [core_of(network).made("an ONNX model").plan for network in networks]
     network, plan = networks[0], plans[0]
     size = 4 * sum(plan.arena_size + plan.buffer_size for plan in plans)
@@ -157,6 +160,8 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     graph = _Graph(onnx, mc)
     if of_table:
         inputs, outputs = last.to_onnx(graph)
+    elif isinstance(last, Ensemble):
+        inputs, outputs = nodes(last, graph)
     else:
         value, kind = "X", kinds.FLOAT
         if first is not None:
@@ -167,8 +172,7 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
             value = graph.add("Cast", value, to=kinds.FLOAT)
         value = graph.network(network, value)
         graph.place = "link"
-        outputs = network.loss.to_onnx(graph, value) if last is network else graph.answer(last, value)
-
+        outputs = [graph.prediction(network, value)] if last is network else graph.answer(last, value)
     if mc:
         inputs.append(helper.make_tensor_value_info("training_mode", kinds.BOOL, []))
         graph.initializers.append(onnx.numpy_helper.from_array(np.array(False), "training_mode"))
@@ -187,6 +191,14 @@ def to_model(net: Any, *, mc: bool = False, example: Any = None) -> Any:
     return model
 
 
+def _networks_of(net: Any) -> list[Network]:
+    if isinstance(net, Network):
+        return [net]
+    if isinstance(net, Ensemble):
+        return list(net)
+    return list(net.networks_) if hasattr(net, "to_onnx") else [net.network_]
+
+
 def _taken_apart(net: Any) -> tuple[Any, Any]:
     """The steps of a pipeline before its last, or None; and the network or estimator."""
     steps, last = None, net
@@ -199,15 +211,18 @@ def _taken_apart(net: Any) -> tuple[Any, Any]:
     if estimators is not None and isinstance(last, estimators.MLPClassifier | estimators.MLPRegressor):
         sys.modules["sklearn.utils.validation"].check_is_fitted(last, "network_")
         return steps, last
-    if tables is not None and isinstance(last, tables.RealMLPClassifier | tables.RealMLPRegressor):
+    if tables is not None and isinstance(
+        last, tables.RealMLPClassifier | tables.RealMLPRegressor | tables.TabMClassifier | tables.TabMRegressor
+    ):
         sys.modules["sklearn.utils.validation"].check_is_fitted(last, "parts_")
         return steps, last
-    if not isinstance(last, Network) or last is not net:
+    if not isinstance(last, Network | Ensemble) or last is not net:
         got = f"{net!r} ({type(net).__name__})" if len(repr(net)) < 60 else type(net).__name__
         end = "" if last is net else f" that ends with {type(last).__name__}"
         raise TypeError(
-            f"net must be a cydrop.Network, got {got}{end}; an estimator of cydrop.sklearn or cydrop.tabular will do, "
-            "and a Pipeline that ends with one; of what wraps such an estimator give that, or its network_"
+            f"net must be a cydrop.Network, got {got}{end}; a cydrop.Ensemble will do, an estimator of cydrop.sklearn "
+            "or cydrop.tabular, and a Pipeline that ends with one; of what wraps such an estimator give that, or its "
+            "network_"
         )
     return None, net
 
@@ -290,6 +305,7 @@ class _Graph:
         self.prefix = ""  # of the network at work, where there are several
         self.place = ""  # of the layer at work: names begin with it
         self.used: Counter[str] = Counter()
+        self.members = 0  # that values have one after another, in front of the rows; 0: there are none
 
     def network(self, net: Network, x: str, prefix: str = "", layers: Sequence[Any] | None = None) -> str:
         """The raw output of a network; `layers` instead of its own, if given."""
@@ -359,6 +375,10 @@ class _Graph:
         return self.add("RandomNormalLike", like, mean=mean, scale=deviation)
 
     # The end --------------------------------------------------------------------------------------------------
+
+    def prediction(self, net: Network, z: str) -> Any:
+        """From raw outputs to what `Network.predict` returns."""
+        return self.output(net.loss.to_onnx(self, z, net.loss.predictions), self.n_outputs)
 
     def answer(self, estimator: Any, z: str) -> list[Any]:
         """From raw outputs to what the estimator's `predict` and `predict_proba` return."""

@@ -1,4 +1,4 @@
-"""Networks in files: what a file says about a network, which need not be trusted.
+"""Networks and ensembles in files: what a file says about them, which need not be trusted.
 
     description    {"format": 2, "layers": [...], "loss": {...}, "optimizer": {...}, "root": [...], "epochs": 3,
                     "history": ["loss", ...], "built": {"n_features": 64, "draws": 90, "updates": 90}}
@@ -6,6 +6,10 @@
 The description, JSON in the header of a safetensors file (`cydrop._run.files`), holds the layers, loss and optimizer,
 the seed, the counters that the random numbers depend on, and the names of the history's metrics. Tensors are the
 history, the parameters, the optimizer's moments and the running statistics.
+
+    "cydrop_ensemble"    {"format": 1, "members": [description, ...]}
+
+An ensemble has this entry instead, and the tensors of member 3 begin with "3.": "3.1.weight", "3.history.loss".
 
 `load` reads the header alone, works out from the description which tensors of which shapes there must be, compares,
 and only then takes memory for them; their bytes are read where they belong.
@@ -16,10 +20,12 @@ compares what they understood with the network; both look at the numbers with on
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import numbers
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BufferedReader
 from typing import Any
@@ -39,9 +45,10 @@ from cydrop._run.state import Built, State
 from cydrop._version import __version__
 from cydrop.history import History
 
-__all__ = ["check", "load", "save"]
+__all__ = ["check", "load", "save", "save_ensemble"]
 
 FORMAT = 2
+FORMAT_OF_ENSEMBLES = 1  # of the list; the members are described as networks are
 
 # A value of the history is 8 bytes in the file and 40 as a Python float in a list: 48 MB more at most.
 LONGEST_HISTORY = 1_500_000
@@ -51,18 +58,29 @@ DESCRIPTION = ("format", "layers", "loss", "optimizer", "root", "epochs", "histo
 COUNTERS = ("n_features", "draws", "updates")
 REFUSALS = (ValueError, TypeError, ArithmeticError, RecursionError)  # what reading a description may raise
 UNSAVED = "the network cannot be saved: "
+UNSAVED_ENSEMBLE = "the ensemble cannot be saved: "
 DIVERGED = "training must have diverged; go on from an earlier state, with a lower learning rate or clip_norm"
 
 
 def save(state: State, path: Any) -> None:
     """Writes the network next to `path`, then renames: a reader finds the old file or the new one, complete."""
+    _save([state], path, False)
+
+
+def save_ensemble(states: Sequence[State], path: Any) -> None:
+    """Writes several networks as one file, as `save` does."""
+    _save(states, path, True)
+
+
+def _save(states: Sequence[State], path: Any, several: bool) -> None:
     place = files.checked_path(path)
-    header, tensors = _described(state)
-    for name, array in tensors.items():
-        try:
-            _check_values(name, array, state.optimizer)
-        except ValueError as error:
-            raise ValueError(f"{UNSAVED}{error}; {DIVERGED}") from None
+    header, tensors = _described(states, several)
+    for state, prefix in zip(states, _prefixes(len(states), several), strict=True):
+        for name, array in {} if state.built is None else (state.built.tensors or {}).items():
+            try:
+                _check_values(name, f"{prefix}{name}", array, state.optimizer)
+            except ValueError as error:
+                raise ValueError(f"{UNSAVED_ENSEMBLE if several else UNSAVED}{error}; {DIVERGED}") from None
     with files.replaced(place) as file:
         files.write(file, header, tensors)
 
@@ -77,33 +95,70 @@ def check(state: State, path: Any) -> None:
     files.writable_at(place, path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this user may not write files to its folder", path)
-    _described(state)
+    _described([state], False)
 
 
 # Writing -----------------------------------------------------------------------------------------------------
 
 
-def _described(state: State) -> tuple[bytes, dict[str, NDArray[Any]]]:
-    """The header, and the tensors in their order: such that `load` reads them as this very network."""
+def _prefixes(count: int, several: bool) -> list[str]:
+    """What the names of each member's tensors begin with."""
+    return [f"{number}." for number in range(count)] if several else [""]
+
+
+@contextlib.contextmanager
+def _of_member(number: int, several: bool) -> Iterator[None]:
+    """Errors say of which member they are."""
     try:
-        _check_classes(state)
-        text, tensors = _header_of(state)
-        if len(text) > LONGEST_HEADER:
-            what = f"the description of this network of {len(state.layers)} layers takes {len(text):,} bytes"
-            raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; pickle the network instead")
-        _check_same(state, _understood(text, sum(array.nbytes for array in tensors.values()), state.n_threads))
+        yield
     except REFUSALS as error:
-        raise ValueError(f"{UNSAVED}{_reason(error)}") from None
+        raise ValueError(f"networks[{number}]: {_reason(error)}") if several else error from None
+
+
+def _described(states: Sequence[State], several: bool) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The header, and the tensors in their order: such that `load` reads them as these very networks."""
+    try:
+        for number, state in enumerate(states):
+            with _of_member(number, several):
+                _check_classes(state)
+        text, tensors = _header_of(states, several)
+        if len(text) > LONGEST_HEADER:
+            layers_of_all = sum(len(state.layers) for state in states)
+            what = f"{len(states)} networks" if several else "this network"
+            what = f"the description of {what} of {layers_of_all} layers takes {len(text):,} bytes"
+            instead = "save its networks one by one, or pickle it" if several else "pickle the network instead"
+            raise ValueError(f"{what}, a file holds {LONGEST_HEADER:,}; {instead}")
+        found = _understood(text, sum(array.nbytes for array in tensors.values()), states[0].n_threads)
+        for number, pair in enumerate(zip(states, found.states, strict=True)):
+            with _of_member(number, several):
+                _check_same(*pair)
+    except REFUSALS as error:
+        raise ValueError(f"{UNSAVED_ENSEMBLE if several else UNSAVED}{_reason(error)}") from None
     return text, tensors
 
 
-def _header_of(state: State) -> tuple[bytes, dict[str, NDArray[Any]]]:
-    tensors = _history_tensors(state.history)  # first: its eight-byte numbers begin at multiples of eight
+def _header_of(states: Sequence[State], several: bool) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    prefixes, tensors = _prefixes(len(states), several), dict[str, NDArray[Any]]()
+    for number, (state, prefix) in enumerate(zip(states, prefixes, strict=True)):  # first: their eight-byte numbers
+        with _of_member(number, several):  # begin at multiples of eight
+            tensors |= {prefix + name: array for name, array in _history_tensors(state.history).items()}
+    _check_history(sum(values.size for values in tensors.values()))
+    for state, prefix in zip(states, prefixes, strict=True):
+        of_network = {} if state.built is None else state.built.tensors or {}
+        tensors |= {prefix + name: array for name, array in of_network.items()}
+    descriptions = [_description_of(state) for state in states]
+    described: dict[str, Any] = {"cydrop": descriptions[0]}
+    if several:
+        described = {"cydrop_ensemble": {"format": FORMAT_OF_ENSEMBLES, "members": descriptions}}
+    metadata = {name: JSON.encode(value) for name, value in described.items()}
+    return files.header_of(metadata | {"version": __version__}, tensors), tensors
+
+
+def _description_of(state: State) -> dict[str, Any]:
     built = None
     if state.built is not None:
         built = {name: getattr(state.built, name) for name in COUNTERS}
-        tensors |= state.built.tensors or {}
-    description = {
+    return {
         "format": FORMAT,
         "layers": [layer.config() for layer in state.layers],
         "loss": state.loss.config(),
@@ -113,7 +168,6 @@ def _header_of(state: State) -> tuple[bytes, dict[str, NDArray[Any]]]:
         "history": list(state.history.metrics),
         "built": built,
     }
-    return files.header_of({"cydrop": JSON.encode(description), "version": __version__}, tensors), tensors
 
 
 def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
@@ -131,7 +185,6 @@ def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
             if type(value) is not float and not (isinstance(value, numbers.Real | np.bool_) and _is_float(value)):
                 raise ValueError(f"{what} must be numbers that a float can hold, one per epoch, got {value!r:.50}")
         tensors[f"history.{name}"] = np.array([float(value) for value in values])
-    _check_history(sum(len(values) for values in tensors.values()))
     return tensors
 
 
@@ -177,7 +230,7 @@ def _check_classes(state: State) -> None:
         check(where, part)
 
 
-def _check_same(state: State, found: _Found) -> None:
+def _check_same(state: State, found: State) -> None:
     """Raises unless what was read is what was to be written."""
 
     def compare(where: str, mine: Any, read: Any) -> None:
@@ -190,18 +243,18 @@ def _check_same(state: State, found: _Found) -> None:
         elif mine != read:
             raise ValueError(f"{where} is {mine!r:.100}, which would be read as {read!r:.100}")
 
-    mine, read = _parts(state), _parts(found.state)
+    mine, read = _parts(state), _parts(found)
     compare("the list of parts", list(mine), list(read))
     for where, part in mine.items():
         compare(where, part, read[where])
-    if state.built is not None and found.state.built is not None:
-        own, other = (_operations(built.plan) for built in (state.built, found.state.built))
+    if state.built is not None and found.built is not None:
+        own, other = (_operations(built.plan) for built in (state.built, found.built))
         if own != other:
             raise ValueError("its layers are not those that it was built with; make a new network of them")
-    compare("what is built", state.built and state.built[:3], found.state.built and found.state.built[:3])
-    compare("the seed", state.root, found.state.root)
-    compare("the number of epochs", state.epochs, found.state.epochs)
-    compare("the history", list(state.history.metrics), list(found.state.history.metrics))
+    compare("what is built", state.built and state.built[:3], found.built and found.built[:3])
+    compare("the seed", state.root, found.root)
+    compare("the number of epochs", state.epochs, found.epochs)
+    compare("the history", list(state.history.metrics), list(found.history.metrics))
 
 
 def _operations(plan: Plan | None) -> list[dict[str, Any]]:
@@ -214,24 +267,24 @@ def _operations(plan: Plan | None) -> list[dict[str, Any]]:
     return operations
 
 
-def _check_values(name: str, array: NDArray[Any], optimizer: optimizers.Optimizer) -> None:
+def _check_values(name: str, in_file: str, array: NDArray[Any], optimizer: optimizers.Optimizer) -> None:
     """Raises for numbers that no training produces: neither written nor read. Takes no memory."""
-    if name.startswith("history.") or not array.size:
+    if not array.size:
         return
     with np.errstate(invalid="ignore"):  # of NaN, which the least and the largest then are
         low, high = float(array.min()), float(array.max())
     if not math.isfinite(low) or not math.isfinite(high):
-        raise ValueError(f"tensor {name!r} has values that are NaN or infinite")
+        raise ValueError(f"tensor {in_file!r} has values that are NaN or infinite")
     squares = name.startswith("moment2.") and not optimizer.velocity
     if low < 0 and (squares or name.endswith(".running_variance")):
-        raise ValueError(f"tensor {name!r} must not be negative, got {low:g}")
+        raise ValueError(f"tensor {in_file!r} must not be negative, got {low:g}")
 
 
 # Reading -----------------------------------------------------------------------------------------------------
 
 
-def load(path: Any, n_threads: int | None) -> Core:
-    """The core of a network that `save` wrote."""
+def load(path: Any, n_threads: int | None) -> tuple[list[Core], bool]:
+    """The core of a network that `save` wrote, or those that `save_ensemble` wrote; and whether it was that."""
     threads.resolve(n_threads)  # a wrong argument is no fault of the file
     place = files.checked_path(path)
     with open(place, "rb") as file:
@@ -249,23 +302,29 @@ def _reason(error: Exception) -> str:
 class _Found:
     """What a header says."""
 
-    state: State  # without tensors, and with a history of names alone
+    states: list[State]  # without tensors, and with histories of names alone
+    several: bool  # an ensemble
     order: list[tuple[str, int]]  # names and sizes of the tensors as they lie after the header
 
 
-def _read(file: BufferedReader, n_threads: int | None) -> Core:
+def _read(file: BufferedReader, n_threads: int | None) -> tuple[list[Core], bool]:
     text, n_bytes = files.read_header(file)
     found = _understood(text, n_bytes, n_threads)
-    history = found.state.history.metrics
-    core = Core(found.state)
-    views = {} if core.model is None else core.model.tensors()
-    for name, length in found.order:
-        if name in views:
-            _check_values(name, files.fill(file, views[name]), core.optimizer)
-        for start in range(0, 0 if name in views else length, PIECE):
+    cores, views, histories = [], dict[str, Any](), dict[str, list[float]]()
+    for state, prefix in zip(found.states, _prefixes(len(found.states), found.several), strict=True):
+        histories |= {f"{prefix}history.{name}": values for name, values in state.history.metrics.items()}
+        core = Core(state)
+        cores.append(core)
+        for name, view in {} if core.model is None else core.model.tensors().items():
+            views[prefix + name] = name, view, core.optimizer
+    for in_file, length in found.order:
+        if in_file in views:
+            name, view, optimizer = views[in_file]
+            _check_values(name, in_file, files.fill(file, view), optimizer)
+        for start in range(0, 0 if in_file in views else length, PIECE):
             values = files.fill(file, np.empty(min(PIECE, length - start)))
-            history[name.removeprefix("history.")] += values.tolist()
-    return core
+            histories[in_file] += values.tolist()
+    return cores, found.several
 
 
 def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
@@ -273,34 +332,52 @@ def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
     if not text.startswith(b"{"):
         raise ValueError("its header does not begin with '{', as that of a safetensors file does")
     header: dict[str, Any] = files.parsed(text.decode())
-    description = _description(header.pop("__metadata__", None))
-    state, shapes = _state(description, n_threads), {}
-    if state.built is not None:
-        plan = Plan.of(state.layers, state.built.n_features)
-        state = replace(state, built=state.built._replace(plan=plan))
-        state.loss.check_units(plan.n_outputs)
-        prefixes = ["", *(f"moment{i}." for i, used in enumerate(state.optimizer.used_moments(), 1) if used)]
-        shapes = {prefix + p.name: p.shape for prefix in prefixes for p in plan.parameters}
-        shapes |= {p.name: p.shape for p in plan.buffers}
-    lists = {f"history.{name}" for name in state.history.metrics}
+    descriptions, several = _descriptions(header.pop("__metadata__", None))
+    states, shapes, lists = [], dict[str, tuple[int, ...]](), set[str]()
+    for description, prefix in zip(descriptions, _prefixes(len(descriptions), several), strict=True):
+        state = _state(description, n_threads)
+        if state.built is not None:
+            plan = Plan.of(state.layers, state.built.n_features)
+            state = replace(state, built=state.built._replace(plan=plan))
+            state.loss.check_units(plan.n_outputs)
+            kinds = ["", *(f"moment{i}." for i, used in enumerate(state.optimizer.used_moments(), 1) if used)]
+            shapes |= {prefix + kind + p.name: p.shape for kind in kinds for p in plan.parameters}
+            shapes |= {prefix + p.name: p.shape for p in plan.buffers}
+        lists |= {f"{prefix}history.{name}" for name in state.history.metrics}
+        states.append(state)
     order = files.checked_tensors(header, shapes, lists, n_bytes)
     _check_history(sum(size for name, size in order if name in lists))
-    return _Found(state, order)
+    return _Found(states, several, order)
 
 
-def _description(metadata: Any) -> dict[str, Any]:
-    """What the metadata says of the network, if this version of cydrop understands it."""
-    if metadata is None or (isinstance(metadata, dict) and "cydrop" not in metadata):
+def _descriptions(metadata: Any) -> tuple[list[dict[str, Any]], bool]:
+    """What the metadata says of the network, or of the members of an ensemble, if this cydrop understands it."""
+    if metadata is None or (isinstance(metadata, dict) and not metadata.keys() & {"cydrop", "cydrop_ensemble"}):
         raise ValueError("it holds tensors but no description of a network; cydrop.exchange takes others' weights")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are not texts")
-    description = files.parsed(metadata["cydrop"])
+    writer, several = metadata.get("version", "before 0.1.0"), "cydrop_ensemble" in metadata
+    if not several:
+        return [_description(files.parsed(metadata["cydrop"]), writer)], False
+    if "cydrop" in metadata:
+        raise ValueError("its metadata describe both a network and an ensemble")
+    ensemble = _of_format(files.parsed(metadata["cydrop_ensemble"]), FORMAT_OF_ENSEMBLES, writer)
+    members = a_list("members", an_object("description", ensemble, ("format", "members"))["members"])
+    if not members:
+        raise ValueError("its list of members is empty")
+    return [_description(member, writer) for member in members], True
+
+
+def _description(description: Any, writer: str) -> dict[str, Any]:
+    return an_object("description", _of_format(description, FORMAT, writer), DESCRIPTION)
+
+
+def _of_format(description: Any, known: int, writer: str) -> Any:
     form = description.get("format") if isinstance(description, dict) else None
-    if type(form) is not int or form != FORMAT:
-        writer = metadata.get("version", "before 0.1.0")
-        this = f"this cydrop {__version__} reads format {FORMAT}"
+    if type(form) is not int or form != known:
+        this = f"this cydrop {__version__} reads format {known}"
         raise ValueError(f"it has format {form!r:.20}, {this}: load it with the one that wrote it, cydrop {writer:.20}")
-    return an_object("description", description, DESCRIPTION)
+    return description
 
 
 def _state(description: dict[str, Any], n_threads: int | None) -> State:

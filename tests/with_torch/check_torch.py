@@ -269,3 +269,44 @@ def test_soft_labels_have_the_loss_and_the_gradient_of_pytorch(rng):
 def test_tensors_without_numbers_in_memory_are_refused_in_a_sentence(given, message):
     with pytest.raises(ValueError, match=message):
         cd.Network([cd.Dense(2)], seed=0).predict(given)
+
+
+# Many networks in one ------------------------------------------------------------------------------------------
+
+
+def members_of(p, X, sharing, places):
+    """Raw outputs of all members, (members, rows, units), as TabM's paper has them."""
+    x = X[None]
+    if sharing == "mini":
+        x = x * p["input_scale"][:, None]
+    for place in places:
+        weight, bias = p[f"{place}.weight"], p[f"{place}.bias"]
+        if f"{place}.input_scale" in p:
+            x = (x * p[f"{place}.input_scale"][:, None]) @ weight * p[f"{place}.output_scale"][:, None]
+        else:
+            x = x @ weight
+        x = x + (bias if bias.ndim == 1 else bias[:, None])
+        if place != places[-1]:
+            x = torch.relu(x)
+    return x
+
+
+@pytest.mark.parametrize("sharing", ["mini", "tabm", "packed"])
+def test_members_have_the_outputs_and_gradients_of_autograd(sharing, rng):
+    X, y = rng.standard_normal((19, 11)).astype(np.float32), rng.integers(0, 3, 19)
+    inside = [cd.Dense(20, activation="relu"), cd.Dense(17, activation="relu"), cd.Dense(3)]
+    net = cd.Network([cd.Members(inside, 5, sharing=sharing)], seed=1).build(11)
+    p = {}
+    for name, array in net.parameters().items():
+        array += 0.1 * rng.standard_normal(array.shape)
+        p[name.removeprefix("0.")] = torch.tensor(array, requires_grad=True)
+    inputs = torch.tensor(X, requires_grad=True)
+    z = members_of(p, inputs, sharing, "012")
+    loss = torch.stack([nn.functional.cross_entropy(own, torch.from_numpy(y)) for own in z]).mean()
+    loss.backward()
+    assert_close(net.forward(X, training=True), z.detach().numpy())
+    assert_close(net.predict(X), z.softmax(dim=2).mean(dim=0).detach().numpy())
+    grad = (z.softmax(dim=2) - nn.functional.one_hot(torch.from_numpy(y), 3)).detach().numpy() / (5 * 19)
+    assert_close(net.backward(grad), inputs.grad.numpy())
+    for name, gradient in net.gradients().items():
+        assert_close(gradient, p[name.removeprefix("0.")].grad.numpy())

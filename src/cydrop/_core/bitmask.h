@@ -235,6 +235,26 @@ static inline int put_kept(uint64_t bits, const float *x, float *out, int n) {
     return taken;
 }
 
+/* the same, but out[j] stays what it is where bit j is not set */
+static inline int put_kept_over(uint64_t bits, const float *x, float *out, int n) {
+    int taken = 0;
+    if (n < 64) bits &= (1ull << n) - 1;
+#if defined(__AVX512F__) && defined(__POPCNT__)
+    for (int j = 0; j < n; j += 16, bits >>= 16) {
+        const int some = __builtin_popcount((unsigned)(bits & 0xFFFF));
+        const __m512 v = _mm512_maskz_loadu_ps((__mmask16)((1u << some) - 1), x + taken);
+        _mm512_mask_storeu_ps(out + j, (__mmask16)bits, _mm512_maskz_expand_ps((__mmask16)bits, v));
+        taken += some;
+    }
+#elif defined(__GNUC__)
+    for (; bits; bits &= bits - 1) out[__builtin_ctzll(bits)] = x[taken++];
+#else
+    for (int j = 0; j < n; j++)
+        if ((bits >> j) & 1) out[j] = x[taken++];
+#endif
+    return taken;
+}
+
 /* 64 bits that begin at any bit of a mask; the mask has one word to spare at its end */
 static inline uint64_t bits_at(const uint64_t *mask, int64_t bit) {
     const int shift = (int)(bit & 63);

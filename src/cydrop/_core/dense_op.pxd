@@ -33,7 +33,7 @@ cdef inline void dense_lay_out(const Op* op, Bound* b, const Bound* first, Layou
         b.z = take_matrix(layout, op.n_out)
     lay_out_mask(op, b, layout)
     lay_out_places(op, b, layout)
-    if layout.training and (op.leaves_out or op.reads_kept):
+    if layout.training and (op.leaves_out or op.reads_kept or op.follows):
         b.gathered_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
     if not layout.draws or op.connect.column < 0:
         return
@@ -151,9 +151,9 @@ cdef inline void gradient_of(
     to.bias_moment1, to.bias_moment2 = op.bias.moment1, op.bias.moment2
     to.mask = b.connect_mask
     to.scale = b.connect_scale
-    to.rows_kept = below.places if below != NULL and below.gathered else NULL
-    to.cols_kept = b.places if b.gathered else NULL
-    to.cols_bits = b.mask
+    to.rows_kept = below.kept.places if below != NULL and below.gathered else NULL
+    to.cols_kept = b.kept.places if b.gathered else NULL
+    to.cols_bits = b.kept.bits
     to.gathered = to.rows_kept != NULL or to.cols_kept != NULL
     to.n_in, to.n_out = op.n_in, op.n_out
     to.full_row, to.full_row_floats = step.full_row, step.full_row_floats
@@ -165,6 +165,6 @@ cdef inline Doors dense_doors() noexcept:
     memset(&doors, 0, sizeof(Doors))
     doors.lay_out, doors.begin, doors.draw = dense_lay_out, dense_begin, dense_draw
     doors.forward, doors.backward = dense_op_forward, dense_op_backward
-    doors.has_product = doors.has_epilogue = doors.gathers = True
+    doors.has_product = doors.has_epilogue = doors.gathers = doors.takes_kept = True
     doors.lanes = DENSE_LANES
     return doors

@@ -32,16 +32,31 @@ cdef inline void draw_bits(
         draw_mask(key, keep_threshold(rate), bits, first, n, threads if n > SERIAL_COPY else 1)
 
 
+cdef inline Py_ssize_t member_bits(const Op* op) noexcept nogil:
+    """From one member's mask for its rows to the next one's: whole words."""
+    return (op.n_out + 63) // 64 * 64
+
+
+cdef inline const uint64_t* member_mask(const Op* op, const Bound* b, const Step* step) noexcept nogil:
+    """The mask in force, which is drawn from the beginning of a block on, or given for all members."""
+    cdef Py_ssize_t first = step.first_member * member_bits(op)
+    if not op.shared or op.members == 0:
+        return b.mask
+    return b.mask + (first if b.given else place_in_block(first)) // 64
+
+
 cdef inline void draw_units(const Op* op, Bound* b, double rate, const Step* step) noexcept nogil:
     """The mask of a dropout layer or of alpha dropout, unless it is given or not needed."""
     cdef Py_ssize_t n = op.n_out if op.shared else step.rows * op.n_out
     cdef Py_ssize_t first = 0 if op.shared or b.given else step.first_row * op.n_out
     b.quiet = rate <= 0.0 and not b.given
-    if step.members > 0 and op.shared and op.inside:    # one for each
-        first = step.first_member * op.n_out
+    if op.shared and op.members > 0:
+        first = step.first_member * member_bits(op)
     b.epilogue.mask_first = place_in_block(first)
-    if step.members > 0 and b.given:                    # for all of them
-        b.epilogue.mask_first = first if op.shared else step.first_row * op.n_out
+    if op.shared and op.members > 0:                    # `member_mask` is where it begins
+        b.epilogue.mask_first = 0
+    elif step.members > 0 and b.given:                  # for all of them
+        b.epilogue.mask_first = 0 if op.shared else step.first_row * op.n_out
     if not (b.quiet or b.given):
         draw_bits(key_of(&op.noise, step.shared_number if op.shared else step.number, step.seeds), rate, b.mask, first,
                   n, step.threads)

@@ -107,7 +107,7 @@ cdef class Engine:
             learner.limits_norms = learner.limits_norms or p.ops[i].max_norm > 0
             if has_parameters(&p.ops[i]):
                 p.lowest = min(i, p.lowest)
-        lower_members(p, plan)
+        self.work *= lower_members(p, plan)
 
     def __dealloc__(self):
         free(self.program.ops)

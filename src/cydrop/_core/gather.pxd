@@ -17,6 +17,7 @@ cdef extern from "bitmask.h" nogil:
     uint64_t bits_at(const uint64_t* mask, int64_t bit)
     int take_kept(uint64_t bits, const float* x, float* out, int n, int64_t room)
     int put_kept(uint64_t bits, const float* x, float* out, int n)
+    int put_kept_over(uint64_t bits, const float* x, float* out, int n)
 
 cdef extern from "fma.h" nogil:
     void fetch_line(const void* p)
@@ -46,6 +47,27 @@ cdef inline void spread(
     cdef Py_ssize_t j = 0, taken = 0
     while j < width:
         taken += put_kept(bits_at(bits, first + j), source + taken, to + j, <int>min(<Py_ssize_t>64, width - j))
+        j += 64
+
+
+cdef inline void spread_over(
+    const float* source, const uint64_t* bits, Py_ssize_t first, Py_ssize_t width, float* to
+) noexcept nogil:
+    """The same, but what is dropped stays as it is."""
+    cdef Py_ssize_t j = 0, taken = 0
+    while j < width:
+        taken += put_kept_over(bits_at(bits, first + j), source + taken, to + j, <int>min(<Py_ssize_t>64, width - j))
+        j += 64
+
+
+cdef inline void gather_part(
+    const float* source, const uint64_t* bits, Py_ssize_t first, Py_ssize_t width, Py_ssize_t room, float* to
+) noexcept nogil:
+    """The kept ones of units first..first+width of a row; up to to[room - 1] anything may be written."""
+    cdef Py_ssize_t j = 0, found = 0
+    while j < width:
+        found += take_kept(bits_at(bits, first + j), source + j, to + found, <int>min(<Py_ssize_t>64, width - j),
+                           room - found)
         j += 64
 
 

@@ -110,15 +110,16 @@ cdef inline int lower_segments(Learner* learner, list segments) except -1:
     return 0
 
 
-cdef inline void lower_members(Program* p, plan) noexcept:
-    """What the plan says of members, once all operations are there; and which operations leave units out."""
+cdef inline int lower_members(Program* p, plan) except -1:
+    """What the plan says of members, once all operations are there; and which operations leave units out. Returns how
+    often they work on a row."""
     cdef int i
     p.members, p.inside, p.own_orders = plan.members, plan.inside, plan.own_orders
     for i in range(p.n_ops):
-        p.ops[i].inside = p.members > 0 and i >= p.inside
-        p.one_by_one = p.one_by_one or (p.ops[i].inside and p.ops[i].shared)
-    if p.members == 0:
-        mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters)
+        p.ops[i].members = p.members if i >= p.inside else 0
+        p.one_by_one = p.one_by_one or (p.ops[i].members > 0 and p.ops[i].shared)
+    mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters, p.one_by_one)
+    return max(1, p.members)
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:

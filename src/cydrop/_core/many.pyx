@@ -215,6 +215,59 @@ cdef class Training:
         self.best_parameters[:] = parameters
         self.best_buffers[:] = buffers
 
+    def whole(self):
+        """Where it and its network stand at the end of an epoch, for `take_over`; views of its own arrays. There is no
+        best epoch (None) where there was none, or where it was put back."""
+        cdef Engine engine = self.engine
+        cdef Trainee* t = &self.t
+        found = self.state()
+        found.update({
+            "batch": t.batch, "draws": engine.draws, "updates": engine.updates,
+            "parameters": numpy.asarray(engine.parameters), "buffers": numpy.asarray(engine.buffers),
+            "moment1": numpy.asarray(engine.moment1), "moment2": numpy.asarray(engine.moment2),
+        })
+        if t.best_epoch == 0 or t.ended != GOES_ON or t.epoch == self.record.shape[0]:
+            found["best_parameters"] = found["best_buffers"] = None
+        return found
+
+    def take_over(self, state):
+        """Stands where another of the same rows and epochs stood, and its network too: in one call, in which nothing
+        can fail and no interrupt comes once anything has changed."""
+        cdef Engine engine = self.engine
+        cdef Trainee* t = &self.t
+        cdef const float[::1] parameters = state["parameters"], buffers = state["buffers"]
+        cdef const float[::1] moment1 = state["moment1"], moment2 = state["moment2"]
+        cdef const float[::1] best_parameters = parameters[:self.best_parameters.shape[0]]
+        cdef const float[::1] best_buffers = buffers[:self.best_buffers.shape[0]]
+        cdef const double[:, ::1] done = state["record"]
+        cdef double[:, ::1] record = self.record
+        cdef Py_ssize_t epoch = state["epoch"], waited = state["waited"], batch = state["batch"]
+        cdef Py_ssize_t best_epoch = state["best_epoch"]
+        cdef double best_score = state["best_score"]
+        cdef int ended = state["ended"]
+        cdef unsigned long long draws = state["draws"], updates = state["updates"]
+        if state["best_parameters"] is not None:
+            best_parameters, best_buffers = state["best_parameters"], state["best_buffers"]
+        if (
+            parameters.shape[0] != engine.parameters.shape[0] or buffers.shape[0] != engine.buffers.shape[0]
+            or moment1.shape[0] != engine.moment1.shape[0] or moment2.shape[0] != engine.moment2.shape[0]
+            or best_parameters.shape[0] != self.best_parameters.shape[0]
+            or best_buffers.shape[0] != self.best_buffers.shape[0]
+            or done.shape[0] != epoch or done.shape[1] != COLUMNS or not 0 <= epoch <= record.shape[0]
+        ):
+            raise ValueError("the state is of another network")
+        with nogil:
+            engine.parameters[:] = parameters
+            engine.buffers[:] = buffers
+            engine.moment1[:] = moment1
+            engine.moment2[:] = moment2
+            self.best_parameters[:] = best_parameters
+            self.best_buffers[:] = best_buffers
+            record[:epoch] = done
+            engine.draws, engine.updates = draws, updates
+            t.epoch, t.waited, t.batch, t.ended = epoch, waited, batch, ended
+            t.best_score, t.best_epoch = best_score, best_epoch
+
     def finish(self):
         """Ends training, within an epoch or after one: the best epoch is put back, if it is kept."""
         cdef Trainee* t = &self.t

@@ -13,7 +13,7 @@ from cydrop._core.activations cimport IDENTITY, RELU
 from cydrop._core.dense cimport finish_backward, finish_forward
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport MARGIN, Matrix
-from cydrop._core.drawing cimport draw_units, rate_of
+from cydrop._core.drawing cimport draw_units, member_bits, member_mask, rate_of
 from cydrop._core.dropout cimport BLOCK, mask_words
 from cydrop._core.gather cimport Kept, gather, spread
 from cydrop._core.operation cimport MAP_LANES, Bound, Doors, Layout, Op, Upstream, Step, swap, take, take_matrix
@@ -54,8 +54,11 @@ cdef inline bint keeps_z(const Op* op) noexcept nogil:
 
 
 cdef inline void lay_out_mask(const Op* op, Bound* b, Layout* layout) noexcept nogil:
+    cdef Py_ssize_t bits = layout.capacity * op.n_out
+    if op.shared:
+        bits = max(bits, op.members * member_bits(op))      # of all, where they are given
     if layout.draws and op.noise.column >= 0:
-        b.mask = <uint64_t*>take(layout, 2 * mask_words(BLOCK - 1, layout.capacity * op.n_out))
+        b.mask = <uint64_t*>take(layout, 2 * mask_words(BLOCK - 1, bits))
 
 
 cdef inline void lay_out_places(const Op* op, Bound* b, Layout* layout) noexcept nogil:
@@ -85,7 +88,7 @@ cdef inline void epilogue_draw(const Op* op, Bound* b, const Step* step) noexcep
     b.epilogue.scale = 1.0 if op.vanilla or rate >= 1.0 else <float>(1.0 / (1.0 - rate))
     draw_units(op, b, rate, step)
     if not b.quiet:
-        b.epilogue.mask = b.mask
+        b.epilogue.mask = member_mask(op, b, step)
 
 
 cdef inline void map_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:

@@ -19,9 +19,10 @@ from cydrop._core.dense cimport (
 )
 from cydrop._core.dense_op cimport gradient_of
 from cydrop._core.epilogue cimport Epilogue
-from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, through_epilogue
-from cydrop._core.matrix cimport Matrix, from_row
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take_matrix
+from cydrop._core.gather cimport gather_row, spread
+from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, lay_out_places, through_epilogue
+from cydrop._core.matrix cimport MARGIN, Matrix, from_row
+from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take, take_matrix
 from cydrop._core.pace cimport BACKWARD_INPUT, BACKWARD_WEIGHT, tick
 from cydrop._core.panels cimport scratch_floats
 from cydrop._core.serial cimport SERIAL_COPY, SERIAL_PRODUCT
@@ -52,6 +53,61 @@ cdef inline void member_lay_out(const Op* op, Bound* b, const Bound* first, Layo
     if keeps_z(op):
         b.z = take_matrix(layout, op.n_out)
     lay_out_mask(op, b, layout)
+    lay_out_places(op, b, layout)
+
+
+cdef inline Py_ssize_t row_floats(const Op* op) noexcept nogil:
+    return (op.n_out + MARGIN + 15) // 16 * 16
+
+
+cdef inline void member_scale_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
+    member_lay_out(op, b, first, layout)
+    if layout.training and (op.leaves_out or op.reads_kept):
+        b.memory = take(layout, 4 * row_floats(op))
+
+
+cdef struct Scale:              # a member's
+    float* weight
+    float* bias                 # NULL: none
+    float* weight_gradient
+    float* bias_gradient
+
+
+cdef inline bint whole(const Op* op, const Bound* b) noexcept nogil:
+    """Whether all of its inputs and units are there; else a step has one member."""
+    return b.n_in == op.n_in and b.n_out == op.n_out
+
+
+cdef inline Scale scale_of(const Op* op, const Bound* b, const Step* step, Py_ssize_t m) noexcept nogil:
+    """The parameters of number m of the step where they lie or, of kept units, in the operation's memory."""
+    cdef Py_ssize_t place = member_of(op, step, m) * op.n_out, row = row_floats(op)
+    cdef Scale own
+    own.weight, own.weight_gradient = op.weight.data + place, op.weight.gradient + place
+    own.bias, own.bias_gradient = op.bias.data, op.bias.gradient
+    if op.bias.data != NULL:
+        own.bias += place
+        own.bias_gradient += place
+    if not whole(op, b):
+        own.weight, own.weight_gradient = b.memory, b.memory + row
+        own.bias = b.memory + 2 * row if op.bias.data != NULL else NULL
+        own.bias_gradient = b.memory + 3 * row
+    return own
+
+
+cdef inline void gather_scale(const Op* op, const Bound* b, const Step* step) noexcept nogil:
+    """Brings the parameters of kept units together."""
+    cdef Py_ssize_t place = member_of(op, step, 0) * op.n_out
+    gather_row(op.weight.data + place, &b.kept, row_floats(op), b.memory)
+    if op.bias.data != NULL:
+        gather_row(op.bias.data + place, &b.kept, row_floats(op), b.memory + 2 * row_floats(op))
+
+
+cdef inline void spread_scale(const Op* op, const Bound* b, const Step* step) noexcept nogil:
+    """The gradients of kept units to their places, zeros between them."""
+    cdef Py_ssize_t place = member_of(op, step, 0) * op.n_out
+    spread(b.memory + row_floats(op), b.kept.bits, 0, op.n_out, op.weight.gradient + place)
+    if op.bias.data != NULL:
+        spread(b.memory + 3 * row_floats(op), b.kept.bits, 0, op.n_out, op.bias.gradient + place)
 
 
 cdef inline void scale_row(const float* x, const float* w, const float* bias, float* z, Py_ssize_t n) noexcept nogil:
@@ -65,15 +121,16 @@ cdef inline void scale_row(const float* x, const float* w, const float* bias, fl
 
 
 cdef inline void member_scale_row(const Op* op, const Bound* b, const Step* step, Py_ssize_t r) noexcept nogil:
-    cdef Py_ssize_t place = member_of(op, step, r // step.member_rows) * op.n_out
-    scale_row(b.x.data + r * b.x.row, op.weight.data + place, op.bias.data + place if op.bias.data != NULL else NULL,
-              b.z.data + r * b.z.row, op.n_out)
-    finish_forward(&b.epilogue, b.z, b.y, r, 1, 0, op.n_out, False)
+    cdef Scale own = scale_of(op, b, step, r // step.member_rows)
+    scale_row(b.x.data + r * b.x.row, own.weight, own.bias, b.z.data + r * b.z.row, b.n_out)
+    finish_forward(&b.epilogue, b.z, b.y, r, 1, 0, b.n_out, False)
 
 
 cdef inline void member_scale_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
     cdef Py_ssize_t r
     cdef int threads = step.threads if step.rows * op.n_out > SERIAL_COPY else 1
+    if not whole(op, b):
+        gather_scale(op, b, step)
     if threads == 1:
         for r in range(step.rows):
             member_scale_row(op, b, step, r)
@@ -86,20 +143,22 @@ cdef inline void member_scale_gradient(
     const Op* op, const Bound* b, const Upstream* upstream, const Step* step, Py_ssize_t m, Py_ssize_t col0
 ) noexcept nogil:
     """Some columns of the gradients of number m of the step, its rows in order; dz becomes d loss / d x."""
-    cdef Py_ssize_t n = min(<Py_ssize_t>PIECE, op.n_out - col0), place = member_of(op, step, m) * op.n_out + col0, r, j
-    cdef const float* w = op.weight.data + place
-    cdef float* dw = op.weight.gradient + place
-    cdef float* db = op.bias.gradient + place
+    cdef Scale own = scale_of(op, b, step, m)
+    cdef Py_ssize_t n = min(<Py_ssize_t>PIECE, b.n_out - col0), r, j
+    cdef const float* w = own.weight + col0
+    cdef float* dw = own.weight_gradient + col0
+    cdef float* db = own.bias_gradient
     cdef const float* x
     cdef float* dz
     memset(dw, 0, n * sizeof(float))
-    if op.bias.data != NULL:
+    if own.bias != NULL:
+        db += col0
         memset(db, 0, n * sizeof(float))
     for r in range(m * step.member_rows, (m + 1) * step.member_rows):
         x, dz = b.x.data + r * b.x.row + col0, upstream.dz.data + r * upstream.dz.row + col0
         for j in range(n):
             dw[j] = fma32(dz[j], x[j], dw[j])
-        if op.bias.data != NULL:
+        if own.bias != NULL:
             for j in range(n):
                 db[j] = db[j] + dz[j]
         if upstream.wanted:
@@ -110,7 +169,7 @@ cdef inline void member_scale_gradient(
 cdef inline void member_scale_backward(
     const Op* op, Bound* b, const Bound* below, Upstream* upstream, const Step* step
 ) noexcept nogil:
-    cdef Py_ssize_t pieces = (op.n_out + PIECE - 1) // PIECE, unit
+    cdef Py_ssize_t pieces = (b.n_out + PIECE - 1) // PIECE, unit
     cdef int threads = step.threads if step.rows * op.n_out > SERIAL_COPY else 1
     if threads == 1:
         for unit in range(step.members * pieces):
@@ -118,16 +177,18 @@ cdef inline void member_scale_backward(
     else:
         for unit in prange(step.members * pieces, num_threads=threads, schedule="static"):
             member_scale_gradient(op, b, upstream, step, unit // pieces, unit % pieces * PIECE)
+    if not whole(op, b):
+        spread_scale(op, b, step)
     if upstream.wanted:
-        through_epilogue(below, upstream, op.n_in, step)
+        through_epilogue(below, upstream, b.n_in, step)
 
 
 cdef inline Doors member_scale_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits, doors.lay_out, doors.draw = member_scale_fits, member_lay_out, epilogue_draw
+    doors.fits, doors.lay_out, doors.draw = member_scale_fits, member_scale_lay_out, epilogue_draw
     doors.forward, doors.backward = member_scale_forward, member_scale_backward
-    doors.has_epilogue = doors.of_members = True
+    doors.has_epilogue = doors.of_members = doors.gathers = doors.passes_kept = True
     return doors
 
 
@@ -137,6 +198,21 @@ cdef inline Doors member_scale_doors() noexcept:
 cdef inline bint member_dense_fits(const Op* op) noexcept nogil:
     return (op.n_numbers == 1 and op.numbers[0] >= 1 and op.weight.size == op.numbers[0] * op.n_in * op.n_out
             and (op.bias.data == NULL or op.bias.size == op.numbers[0] * op.n_out))
+
+
+cdef inline void member_dense_lay_out(const Op* op, Bound* b, const Bound* first, Layout* layout) noexcept nogil:
+    member_lay_out(op, b, first, layout)
+    if layout.training and (op.leaves_out or op.reads_kept):
+        b.gathered_weights.data = take(layout, op.n_in * ((op.n_out + 15) // 16 * 16) + MARGIN)
+
+
+cdef inline void member_dense_draw(const Op* op, Bound* b, const Step* step) noexcept nogil:
+    """Where units are left out a step has one member, whose weights are gathered."""
+    epilogue_draw(op, b, step)
+    b.weight.data, b.weight.row, b.weight_end = op.weight.data, op.n_out, op.readable
+    b.weight.data += member_of(op, step, 0) * op.n_in * op.n_out
+    if op.bias.data != NULL:
+        b.epilogue.bias = op.bias.data + member_of(op, step, 0) * op.n_out
 
 
 cdef inline int threads_of_members(const Op* op, const Step* step) noexcept nogil:
@@ -158,16 +234,16 @@ cdef inline void member_forward(
     cdef Py_ssize_t member = member_of(op, step, m), row = m * step.member_rows
     cdef Epilogue e = epilogue_from(&b.epilogue, row)
     cdef Matrix weight = b.weight
-    weight.data = op.weight.data + member * op.n_in * op.n_out
-    e.bias = op.bias.data + member * op.n_out if op.bias.data != NULL else NULL
-    dense_forward(from_row(b.x, row), weight, op.readable, step.member_rows, op.n_in, op.n_out, &e, from_row(b.z, row),
-                  from_row(b.y, row), scratch, threads)
+    if whole(op, b):
+        weight.data, weight.row = op.weight.data + member * op.n_in * op.n_out, op.n_out
+        e.bias = op.bias.data + member * op.n_out if op.bias.data != NULL else NULL
+    dense_forward(from_row(b.x, row), weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
+                  b.n_out, &e, from_row(b.z, row), from_row(b.y, row), scratch, threads)
 
 
 cdef inline void member_dense_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
     cdef int threads = threads_of_members(op, step)
     cdef Py_ssize_t size = scratch_floats(step.member_rows), m
-    b.weight.row = op.n_out
     if threads == 1:
         for m in range(step.members):
             member_forward(op, b, step, m, step.scratch, step.threads)
@@ -185,13 +261,14 @@ cdef inline void member_backward(
     cdef Matrix weight = b.weight, dz = from_row(upstream.dz, row), dx = from_row(upstream.spare, row), z = dx, y = dx
     cdef Epilogue e
     cdef Gradient to
-    weight.data = op.weight.data + place
+    if whole(op, b):
+        weight.data, weight.row = op.weight.data + place, op.n_out
     if upstream.wanted:
         if below != NULL:
             e, z, y = epilogue_from(&below.epilogue, row), from_row(below.z, row), from_row(below.y, row)
-        dense_backward_input(dz, weight, op.readable, step.member_rows, op.n_in, op.n_out,
-                             &e if below != NULL else NULL, z, y, dx, scratch, threads)
-    gradient_of(op, b, NULL, False, step, &to)
+        dense_backward_input(dz, weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
+                             b.n_out, &e if below != NULL else NULL, z, y, dx, scratch, threads)
+    gradient_of(op, b, below, False, step, &to)
     to.resume = False
     to.full_row = full_row
     to.weight += place
@@ -199,7 +276,7 @@ cdef inline void member_backward(
     if to.bias != NULL:
         to.bias += member * op.n_out
         to.bias_gradient += member * op.n_out
-    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, op.n_in, op.n_out, &to, scratch, threads)
+    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, b.n_in, b.n_out, &to, scratch, threads)
 
 
 cdef inline void member_dense_backward(
@@ -221,7 +298,7 @@ cdef inline void member_dense_backward(
 cdef inline Doors member_dense_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits, doors.lay_out, doors.draw = member_dense_fits, member_lay_out, epilogue_draw
+    doors.fits, doors.lay_out, doors.draw = member_dense_fits, member_dense_lay_out, member_dense_draw
     doors.forward, doors.backward = member_dense_forward, member_dense_backward
-    doors.has_epilogue = doors.of_members = True
+    doors.has_epilogue = doors.of_members = doors.gathers = doors.takes_kept = True
     return doors

@@ -88,8 +88,10 @@ cdef struct Doors:
     bint has_scale              # a weight and a bias for every unit
     bint has_epilogue           # an activation and dropout, the last things that it does
     bint gathers                # and it can do without the units that a shared mask drops
-    int lanes                   # what it is in a pack of networks
+    bint takes_kept             # it computes with kept inputs alone, since its weights are gathered
+    bint passes_kept            # and gives these
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
+    int lanes                   # what it is in a pack of networks
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
 
@@ -110,6 +112,7 @@ cdef struct Op:                 # never changes but for moments and updates
     bint shared                 # one mask for all rows
     bint leaves_out             # and dropped units need not be computed
     bint reads_kept             # the operation below leaves out, so that only kept inputs may come
+    bint follows                # it leaves out what the operation above does
     Source connect              # of its dropped weights
     float max_norm              # 0: none
     Norm norm                   # of a normalisation
@@ -119,7 +122,7 @@ cdef struct Op:                 # never changes but for moments and updates
     Py_ssize_t n_numbers
     float* buffer               # what it keeps but does not train, NULL: nothing
     Py_ssize_t buffer_size
-    bint inside                 # one of those that come after a network has become many (members.pxd)
+    int members                 # that a network has become before it (members.pxd), 0: it is one
 
 
 cdef struct Bound:              # an operation and its memory in one workspace

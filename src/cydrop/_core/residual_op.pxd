@@ -100,6 +100,8 @@ cdef inline void join_draw(const Op* op, Bound* b, const Step* step) noexcept no
     b.quiet = rate <= 0.0 and not b.given
     b.scale = <float>(1.0 / (1.0 - rate)) if rate < 1.0 else <float>1.0
     b.epilogue.mask_first = place_in_block(first)
+    if step.members > 0 and b.given:        # for all of them
+        b.epilogue.mask_first = step.first_row
     if not (b.quiet or b.given):
         draw_bits(key_of(&op.noise, step.number, step.seeds), rate, b.mask, first, step.rows, step.threads)
 

@@ -140,15 +140,15 @@ cdef inline Py_ssize_t desk_floats(Desk* desk, const Trainee* t, float* memory) 
     rates are there, and zero."""
     cdef const Program* p = &t.program
     cdef Layout layout
-    cdef Py_ssize_t batch
+    cdef Py_ssize_t rows
     memset(&layout, 0, sizeof(Layout))
     layout.memory = memory
     lay_out_held(desk, t, &layout)
     memset(&desk.training, 0, sizeof(Room))
     desk.training.bound, desk.training.rates = desk.bound, desk.rates
     desk.training.n_ops, desk.training.lanes, desk.training.threads = p.n_ops, 1, 1
-    batch = copies_of(p) * min(t.batch_size, t.epoch_rows)
-    desk.training.capacity = layout.capacity = batch if memory == NULL else rows_of_room(p, batch)
+    rows = copies_of(p) * min(t.batch_size, t.epoch_rows)
+    desk.training.capacity = layout.capacity = rows if memory == NULL else rows_of_room(p, rows)
     layout.training = layout.draws = True
     lay_out(&desk.training, p, &layout)
     return layout.used

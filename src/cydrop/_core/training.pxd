@@ -52,6 +52,8 @@ cdef inline int take_shards(
     """Checks that there is room for a part of a batch, and says where its statistics go."""
     cdef int n = part.n_shards
     cdef Py_ssize_t rows = copies_of(p) * part.rows
+    if p.members > 0 and part.shards > 0:
+        raise ValueError("batches of many members are not cut into shards")
     if p.members > 0:
         rows = members_together(p, max(<Py_ssize_t>1, part.rows)) * part.rows
     if n & (n - 1) or part.shards & (part.shards - 1) or part.first_shard < 0 or part.first_shard + n > part.shards or (

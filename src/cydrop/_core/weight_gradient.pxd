@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.dropout cimport select_row
-from cydrop._core.gather cimport spread
+from cydrop._core.gather cimport gather_part, spread, spread_over
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.optimizers cimport Update, update_rows
 from cydrop._core.panels cimport (
@@ -158,6 +158,26 @@ cdef inline void spread_strip(
         r += 1
 
 
+cdef inline void kept_strip(
+    const Gradient* to, float* strip, Py_ssize_t strip_row, Py_ssize_t i0, Py_ssize_t some, Py_ssize_t col0,
+    Py_ssize_t cols, Py_ssize_t n_out, bint back
+) noexcept nogil:
+    """Rows i0..i0+some and columns col0..col0+cols of what a gathered gradient is so far, or back to where they are
+    kept; what is dropped stays as it is."""
+    cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
+    cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first, i
+    cdef float* row
+    for i in range(i0, i0 + some):
+        row = to.weight_gradient + (to.rows_kept[i] if to.rows_kept != NULL else i) * to.n_out + first
+        if to.cols_kept == NULL:
+            memcpy(row if back else strip, strip if back else row, cols * sizeof(float))
+        elif back:
+            spread_over(strip, to.cols_bits, first, width, row)
+        else:
+            gather_part(row, to.cols_bits, first, width, strip_row, strip)
+        strip += strip_row
+
+
 cdef inline void spread_bias(
     const Gradient* to, const float* sums, Py_ssize_t col0, Py_ssize_t cols, Py_ssize_t n_out, float* full_row
 ) noexcept nogil:
@@ -165,6 +185,9 @@ cdef inline void spread_bias(
     cdef Py_ssize_t first = place_of(to.cols_kept, col0, n_out, to.n_out)
     cdef Py_ssize_t width = place_of(to.cols_kept, col0 + cols, n_out, to.n_out) - first
     cdef const float* row = sums
+    if to.resume and to.cols_kept != NULL:
+        spread_over(sums, to.cols_bits, first, width, to.bias_gradient + first)
+        return
     if to.cols_kept != NULL:
         spread(sums, to.cols_bits, first, width, full_row)
         row = full_row
@@ -255,6 +278,8 @@ cdef inline void weight_unit(
     while i < i1:
         some = min(<Py_ssize_t>TILE_ROWS, i1 - i)
         place = i * n_out + col0
+        if to.gathered and to.resume:
+            kept_strip(to, strip, strip_row, i, some, col0, cols, n_out, False)
         for p in range(panels):
             j = p * TILE_COLS
             if direct:
@@ -280,7 +305,9 @@ cdef inline void weight_unit(
         if to.mask != NULL and to.shards == 0:
             mask_strip(to, to.weight_gradient + place if direct else strip, n_out if direct else strip_row, i, some,
                        n_out, col0, cols)
-        if to.gathered:
+        if to.gathered and to.resume:
+            kept_strip(to, strip, strip_row, i, some, col0, cols, n_out, True)
+        elif to.gathered:
             spread_strip(to, strip, strip_row, i, some, n_in, col0, cols, n_out, full_row)
         elif not direct:
             update_rows(to.update, to.weight + place, strip, at(to.weight_moment1, place),

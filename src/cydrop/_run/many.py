@@ -109,6 +109,8 @@ class OneOfMany:
     core : Core
         Built; its turn is this thread's.
     job : ManyJob
+    rates : Rates or None
+        For all its batches, where somebody has worked them out for it.
 
     Attributes
     ----------
@@ -118,21 +120,24 @@ class OneOfMany:
         Whether it pauses after each, so that somebody can be told.
     stopped : bool
         Whether somebody has ended its training.
+    rates : Rates
+    epochs_before : int
+        Of the network, of earlier calls.
     """
 
-    def __init__(self, core: Core, job: ManyJob) -> None:
+    def __init__(self, core: Core, job: ManyJob, rates: Rates | None = None) -> None:
         self.core, self.job = core, job
-        self._epochs_before, self._told = core.epochs, 0
+        self.epochs_before, self._told = core.epochs, 0
         self._diverged: DivergedError | None = None
         self.goal, self.by_epochs, self.stopped = job.epochs, False, False
-        self.training = self._begun()
+        self.training = self._begun(rates)
 
-    def _begun(self) -> many.Training:
+    def _begun(self, rates: Rates | None = None) -> many.Training:
         """The training of the core as it is now."""
         core, job = self.core, self.job
         self._model = model = core.made("fit_many")
         steps = range(job.epochs * job.batches) if core.rates_change() else range(1)
-        self._rates: Rates = core.rates([step / (job.epochs * job.batches) for step in steps])
+        self.rates = rates or core.rates([step / (job.epochs * job.batches) for step in steps])
         self._in_force = core.optimizer
         judge = job.judge or Judge("loss")
         loss = judge.loss or job.data.loss
@@ -142,8 +147,8 @@ class OneOfMany:
         keep = [(draw.op, 1.0 - draw.layer.rate_at(1.0)) for draw in model.plan.vanilla_draws]
         return many.Training(
             model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
-            job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self._rates,
-            np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self._epochs_before,
+            job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self.rates,
+            np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self.epochs_before,
             np.array([op for op, _ in keep], dtype=np.int32), np.array([share for _, share in keep], dtype=np.float32),
             bool(job.data.hit_rate(0)), loss.option, verdict, *clamp, many.SCORES.index(monitor),
             job.ties == "last", job.patience or 0, job.restore_best, job.epochs,
@@ -168,11 +173,17 @@ class OneOfMany:
         return self.stopped or self.training.ended != "goes on" or self.training.epoch == self.job.epochs
 
     @property
+    def size(self) -> int:
+        """Bytes of all that its training changes, about."""
+        arena = self._model.plan.arena_size
+        return 4 * (arena * (2 if self.job.restore_best else 1) + sum(len(moment) for moment in self._model.moments))
+
+    @property
     def diverged(self) -> DivergedError | None:
         """Where it diverged, if it did."""
         if self._diverged is None and self.training.ended == "diverged":
             batch = min(self.training.batch + 1, self.job.batches)
-            self._diverged = DivergedError(self._epochs_before + self.training.epoch + 1, batch)
+            self._diverged = DivergedError(self.epochs_before + self.training.epoch + 1, batch)
         return self._diverged
 
     @property
@@ -207,7 +218,7 @@ class OneOfMany:
         metrics = {"loss": [total / rows for total in record["loss"]]}
         metrics |= self._hit_rates(first, record["correct"])
         last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
-        rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self._rates]
+        rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self.rates]
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = rates[0].tolist()
         if callable(core.optimizer.weight_decay):
@@ -229,21 +240,21 @@ class OneOfMany:
         return metrics
 
     def _hit_rates(self, first: int, correct: list[float]) -> dict[str, list[float]]:
-        """Of epochs from this one on, in which so much was right."""
+        """The accuracies of epochs, from the first of them on."""
         job, plan = self.job, self._model.plan
         if plan.members and not plan.own_orders:
             correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
+        if plan.orders == 1 and job.epoch_rows == job.n_rows:
+            return job.data.hit_rates(correct, job.rows)
         rows = job.rows if len(job.rows) else np.arange(job.n_rows)
         if job.epoch_rows == job.n_rows or job.data.counted is None:
             trained = rows[: job.epoch_rows]
             return job.data.hit_rates(correct, trained if plan.orders == 1 else np.tile(trained, plan.orders))
         found: dict[str, list[float]] = {}
-        for epoch, hits in enumerate(correct, first):
-            orders = []  # of which some rows were left out: it counts which
-            for member in range(plan.orders):
-                path = (member,) if plan.own_orders else ()
-                seed = seeding.branch(self.core.root, seeding.SHUFFLE, self._epochs_before + epoch, *path)
-                orders.append(rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]])
+        for epoch, hits in enumerate(correct, self.epochs_before + first):  # some rows were left out: it counts which
+            paths = [(member,) for member in range(plan.orders)] if plan.own_orders else [()]
+            seeds = [seeding.branch(self.core.root, seeding.SHUFFLE, epoch, *path) for path in paths]
+            orders = [rows[Xorshift(seed).permutation(job.n_rows)[: job.epoch_rows]] for seed in seeds]
             for name, rate in job.data.hit_rate(hits, np.concatenate(orders)).items():
                 found.setdefault(name, []).append(rate)
         return found
@@ -256,7 +267,7 @@ class OneOfMany:
         step = self.training.epoch * self.job.batches + self.training.batch - 1
         if step < 0:
             return
-        rates = self._rates.drawing[step if len(self._rates.drawing) > 1 else 0]
+        rates = self.rates.drawing[step if len(self.rates.drawing) > 1 else 0]
         size = min(self.job.batch_size, self.job.n_rows)
         batch = step % self.job.batches
         last = min(size, self.job.epoch_rows - batch * size)
@@ -277,9 +288,13 @@ def train(members: Sequence[OneOfMany], n_threads: int, tell: Tell) -> None:
         tell(busy)
 
 
+Run = Callable[[Sequence[OneOfMany], int, Tell], None]  # `train`, or what does its work elsewhere
+
+
 def train_halving(
-    groups: Sequence[Sequence[OneOfMany]], ladder: Sequence[tuple[int, int]], n_threads: int, tell: Tell
-) -> list[int]:
+    groups: Sequence[Sequence[OneOfMany]], ladder: Sequence[tuple[int, int]], n_threads: int, tell: Tell,
+    run: Run = train,
+) -> list[int]:  # fmt: skip
     """Successive halving by epochs (Jamieson and Talwalkar 2016): which of the groups went on to the end.
 
     A group is one network, or those of one configuration on several folds: the mean of their scores counts. `ladder`
@@ -290,7 +305,7 @@ def train_halving(
         going = [member for place in left for member in groups[place]]
         for member in going:
             member.goal = min(rung, member.job.epochs)
-        train(going, n_threads, tell)
+        run(going, n_threads, tell)
         scores = {place: sum(member.score for member in groups[place]) / len(groups[place]) for place in left}
         left = sorted(sorted(left, key=lambda place: (scores[place], place))[:survivors])
     return left

@@ -62,7 +62,9 @@ class Passes:
         workspace.take_back_masks()
         for mask, draw in zip(given, model.plan.mask_draws, strict=True):
             if mask is not None:
-                workspace.give_mask(draw.op, _packed(mask))
+                drawn = np.zeros(_drawn_shape(model.plan, draw, mask.shape), dtype=np.bool_)
+                drawn[..., : mask.shape[-1]] = mask
+                workspace.give_mask(draw.op, _packed(drawn))
         out = np.empty((rows, model.plan.n_outputs), dtype=np.float32)
         model.engine.forward(workspace, X, out, rates)
         self.remember(model, len(X), given, list(rates[0]))
@@ -110,13 +112,20 @@ def _drawn(last: _Pass, draw: Draw) -> Mask:
         if other is draw and given is not None:
             return given
     shape = plan.mask_shape(draw, last.rows)
-    size = math.prod(shape)
+    drawn = _drawn_shape(plan, draw, shape)
+    size = math.prod(drawn)
     bits = np.zeros(dropout.words_of(size), dtype=np.uint64)
     rate = last.rates[draw.source.column]
     dropout.mask(bits, size, rate, *key_of(draw.source, last.step), 1)
     mask = np.empty(size, dtype=np.bool_)
     dropout.unpack(bits, mask.view(np.uint8))
-    return mask.reshape(shape)
+    return mask.reshape(drawn)[..., : shape[-1]].copy()
+
+
+def _drawn_shape(plan: Plan, draw: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the bits that are drawn for a mask: where a member's rows share one, each begins with a word."""
+    own = plan.members and plan.ops[draw.op].shared and draw.op >= plan.inside
+    return (shape[0], -(-shape[1] // 64) * 64) if own else shape
 
 
 def last_mask(layer: Draws) -> Mask | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cydrop._base.arrays import Floats
@@ -82,13 +84,17 @@ def of_parts(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]
 
 
 def _evaluate(model: Model, data: Rows, n_threads: int, team: Team) -> dict[str, float]:
-    """Of many rows piece by piece."""
-    rows, step = len(data.X), max(1, EVALUATED // model.plan.n_outputs)
+    return evaluated(lambda X: predict(model, X, False, None, team), model.plan.n_outputs, data, n_threads)
+
+
+def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads: int) -> dict[str, float]:
+    """The loss and the metrics of raw outputs of so many units; of many rows piece by piece."""
+    rows, step = len(data.X), max(1, EVALUATED // units)
     counts = bool(data.hit_rate(0))  # else the metrics are of errors
     total, hits, sums = np.zeros(1), 0, np.zeros(3)
     for start in range(0, rows, step):
         part = data if step >= rows else data.part(slice(start, start + step))
-        z = predict(model, part.X, False, None, team)
+        z = raw(part.X)
         row_losses, some = part.row_losses(z, n_threads)
         total = np.cumsum(np.concatenate([total, row_losses]))[-1:]  # one after another, as if in one piece
         hits += some

@@ -67,7 +67,8 @@ class Dropout(RandomLayer):
         if not graph.mc:
             y = graph.add("Mul", x, graph.constant("keep", in_prediction))
         else:
-            like = x if self.shared is None else graph.constant("row", np.zeros((1, *graph.shape)))
+            rows = (1,) if graph.members == 0 else (graph.members, 1)  # one mask for all rows, or for a member's
+            like = x if self.shared is None else graph.constant("row", np.zeros((*rows, *graph.shape)))
             y = graph.drop(x, like, rate, in_prediction, vanilla)
         return y
 

@@ -257,7 +257,7 @@ class Members(Layer):
     # In an ONNX graph, where values are (members, n, columns) --------------------------------------------------------
 
     def to_onnx(self, graph: Any, x: str) -> str:
-        place = graph.place
+        place, graph.members = graph.place, self.members
         y: str = graph.add("Unsqueeze", x, graph.constant("axes", [0], np.int64))
         if self.sharing == "mini":
             y = self._of_each(graph, "Mul", y, "input_scale")
@@ -268,7 +268,7 @@ class Members(Layer):
                 graph.shape = (layer.units,)
             else:
                 y = layer.to_onnx(graph, y)
-        graph.place = place
+        graph.place, graph.members = place, 0
         return y
 
     def _dense_to_onnx(self, graph: Any, x: str, layer: Dense, head: bool) -> str:

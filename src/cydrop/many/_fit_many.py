@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import Core, core_of
-from cydrop._run.many import MONITORS, ManyJob, OneOfMany, finish_all, rungs, train, train_halving
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rungs, train, train_halving
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
 from cydrop.many._arguments import checked_networks, one_each, others, row_numbers
+from cydrop.many._executors import Elsewhere, checked_executor
 from cydrop.many._progress import Progress, progress_for
 from cydrop.network import Network
 
@@ -79,10 +80,13 @@ def fit_many(
     sample_weight : array-like or None
         As for `fit`, of the rows of X; a network's validation rows are weighted by it as well.
     n_threads : int or None
-        Threads for all networks together; None takes what the machine grants. The networks' own numbers stay.
+        Threads for all networks together; None takes what the machine grants. The networks' own numbers stay. With an
+        `executor` it is the threads of each worker; None: its share of the processors of its machine.
     executor : concurrent.futures.Executor or None
         Where the networks are trained, instead of in this process: a process pool,
-        `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X and y are sent to each worker once.
+        `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X, y and `sample_weight` are sent to each
+        worker once, networks there and back; what comes back has the bits of the local run. Layers, losses and
+        optimizers must be what pickle can take, and `callbacks` must be empty.
     callbacks : sequence of callbacks, or callable
         Told of every network, in this thread. A callback that keeps something of one network (`EarlyStopping`,
         `Checkpoint`, ...) must not serve several: give a function that is called with each network and returns its own
@@ -109,9 +113,13 @@ def fit_many(
         For unusable arguments, before anything is changed.
     RuntimeError
         While another thread trains, changes or saves one of the networks.
+    cydrop.many.WorkerError
+        When the `executor` takes no task or one of its workers dies or fails. What has come back is kept, every other
+        network is as before the call.
     KeyboardInterrupt
         After Ctrl-C, which is answered between two steps. Every network is as after its last step, or its best epoch,
-        and can be used; its history has the epochs that it finished.
+        and can be used; its history has the epochs that it finished. With an `executor` no task is begun any more; the
+        networks that have come back are kept, all others are as before.
 
     Examples
     --------
@@ -137,7 +145,13 @@ def fit_many(
         "patience", patience, len(found),
         lambda name, value: None if value is None else checks.integer(name, value, 1),
     )  # fmt: skip
+    elsewhere = checked_executor(executor)
     told = _callbacks_for(callbacks)
+    if elsewhere is not None and (callable(callbacks) or len(callbacks)):
+        raise ValueError(
+            "callbacks are functions of this process, which the workers of an executor do not share: leave them out, "
+            "or train without executor"
+        )
     if not found:
         return []
     with ExitStack() as turns:
@@ -167,7 +181,10 @@ def fit_many(
         for core in cores:
             core.built_for(data.X.shape[1])
         members = [OneOfMany(core, job) for core, job in zip(cores, jobs, strict=True)]
-        _train(found, members, eta, count, told, progress_for(verbose, len(found), score))
+        running: AbstractContextManager[Run] = nullcontext(train)
+        if elsewhere is not None:
+            running = Elsewhere(elsewhere, members, None if n_threads is None else count)
+        _train(found, members, eta, count, told, progress_for(verbose, len(found), score), running)
     return [network.history for network in found]
 
 
@@ -221,7 +238,7 @@ def _callbacks_for(given: Any) -> Callable[[Network], list[Callback]]:
 
 def _train(
     networks: Sequence[Network], members: Sequence[OneOfMany], eta: int | None, n_threads: int,
-    callbacks_for: Callable[[Network], list[Callback]], progress: Progress,
+    callbacks_for: Callable[[Network], list[Callback]], progress: Progress, running: AbstractContextManager[Run],
 ) -> None:  # fmt: skip
     """All stretches, with what is told in between; at the end, whatever happened, every network is whole."""
     notifiers: dict[OneOfMany, tuple[Network, Notifier]] = {}
@@ -244,11 +261,12 @@ def _train(
                         notifiers[member] = network, notifier
                         member.stopped = network.stop_training
                         member.renew_if_changed()
-                if eta is None:
-                    train(members, n_threads, tell)
-                else:
-                    most = max(member.job.epochs for member in members)
-                    train_halving([[member] for member in members], rungs(len(members), most, eta), n_threads, tell)
+                with running as run:
+                    if eta is None:
+                        run(members, n_threads, tell)
+                    else:
+                        ladder = rungs(len(members), max(member.job.epochs for member in members), eta)
+                        train_halving([[member] for member in members], ladder, n_threads, tell, run)
             finally:
                 finish_all(members)
     finally:

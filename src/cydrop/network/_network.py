@@ -27,7 +27,7 @@ from cydrop.network._by_hand import ByHand
 from cydrop.network._parts import Parts
 from cydrop.network._sampling import Sampling
 
-__all__ = ["Network", "check_network", "load"]
+__all__ = ["Network", "check_network", "load", "of_core"]
 
 
 @named_after_class
@@ -451,8 +451,16 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     """
     from cydrop import saving
 
+    cores, several = saving.load(path, n_threads)
+    if several:
+        raise ValueError(f"{path} holds an ensemble of {len(cores)} networks, which cydrop.load reads")
+    return of_core(cores[0])
+
+
+def of_core(core: Core) -> Network:
+    """The face of a core."""
     network = Network.__new__(Network)
-    network._begin(saving.load(path, n_threads))
+    network._begin(core)
     return network
 
 

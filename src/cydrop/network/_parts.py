@@ -163,7 +163,7 @@ class Parts(Cored):
         standard deviation of the outputs x W, so that this becomes 1 (a unit with the same output for all rows is
         divided by the root of the number of inputs). The bias of a unit is minus a mean, with random weights, of its
         outputs x W at five random rows: its zero lies among the rows. `NumericEmbedding("piecewise_linear")` takes the
-        edges of its bins from the rows. What other layers hold stays as it is.
+        edges of its bins from the rows. What other layers hold stays as it is, also what is inside `Members`.
 
         Call it before `fit`: all parameters change in one step, what was learned is lost, and the optimizer's moments
         start afresh. The same seed and rows give the same bits, on any number of threads. Of very many rows the first

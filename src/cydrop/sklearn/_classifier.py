@@ -305,6 +305,9 @@ class Classification(Task):
             mutual_information=of_rows(mc.mutual_information),
             quantiles=None if levels is None else quantiles(samples, levels),
             samples=samples if keep else None,
+            total=of_rows(mc.total),
+            aleatoric=of_rows(mc.aleatoric),
+            epistemic=of_rows(mc.epistemic),
         )
 
 

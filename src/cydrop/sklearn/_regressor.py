@@ -165,4 +165,6 @@ class Regression(Task):
             shaped(mc.std),
             quantiles=None if levels is None else shaped(quantiles(mc.samples, levels)),
             samples=shaped(mc.samples) if keep and mc.samples is not None else None,
+            total=None if mc.total is None else shaped(mc.total),
+            epistemic=None if mc.epistemic is None else shaped(mc.epistemic),
         )

@@ -94,7 +94,8 @@ class TableEstimator(BaseEstimator, ABC):
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
-        Each network makes an equal share of the samples, so that the spread contains how much the networks differ.
+        Each network makes an equal share of the samples, so that the spread contains how much the networks differ. A
+        sample of TabM is the prediction of one of its members, each in turn: how much they differ is in the spread too.
 
         Parameters
         ----------
@@ -107,9 +108,9 @@ class TableEstimator(BaseEstimator, ABC):
         quantiles : array-like of numbers in [0, 1], or None
             Which quantiles of the samples `.quantiles` holds.
         rate : float in [0, 1] or None
-            Probability of dropping. None takes `dropout`, the rate of the first half of training (at its end the rate
-            has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no dropout:
-            only networks differ.
+            Probability of dropping. None takes `dropout`, in RealMLP the rate of the first half of training (at its end
+            the rate has faded to 0, and all samples would be the same). With `dropout=0` or `small=True` there is no
+            dropout: only networks differ, and the members of TabM.
 
         Returns
         -------
@@ -135,7 +136,13 @@ class TableEstimator(BaseEstimator, ABC):
         if seed is None and isinstance(self.random_state, int | np.integer):
             seed = int(self.random_state)
         return _sampling.predict_mc(
-            self._members(inputs), self._values, samples, seed, return_samples, quantiles, self._sampled_rate(rate)
+            [member for member in self._members(inputs) for _ in range(member[0].share)],
+            self._values,
+            samples,
+            seed,
+            return_samples,
+            quantiles,
+            self._sampled_rate(rate),
         )
 
     def _sampled_rate(self, rate: float | None) -> float | None:
@@ -225,7 +232,9 @@ class TableEstimator(BaseEstimator, ABC):
         check_is_fitted(self, "parts_")
         table = read(self, self.schema_, X)
         warn_of_unknown(self.schema_, table, self.parts_[0].preprocessor.known)
-        return [part.preprocessor.transform(table).rows for part in self.parts_]
+        known = {id(part.preprocessor): part.preprocessor for part in self.parts_}  # several parts may have the same
+        rows = {place: preprocessor.transform(table).rows for place, preprocessor in known.items()}
+        return [rows[id(part.preprocessor)] for part in self.parts_]
 
     def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:
         return [
@@ -241,10 +250,10 @@ class TableEstimator(BaseEstimator, ABC):
     def _mean(self, X: Any) -> Doubles:
         """The mean of what the networks predict."""
         members = self._members(self._inputs(X))
-        total = self._values(members[0][0], members[0][1].predict(members[0][2]))
+        total = self._values(members[0][0], members[0][1].predict(members[0][2])) * members[0][0].share
         for part, network, rows in members[1:]:
-            total += self._values(part, network.predict(rows))
-        return total / len(members)
+            total += self._values(part, network.predict(rows)) * part.share
+        return total / sum(part.share for part, _, _ in members)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,29 +11,11 @@ from cydrop.tabular._documentation import documented
 from cydrop.tabular._estimator import TableClassifier, TableRegressor
 from cydrop.tabular._parameters import keep
 from cydrop.tabular._realmlp import REALMLP
+from cydrop.tabular._tabm import TABM
 
 
 @named_after_class
-@documented(
-    kind="classifier",
-    smoothing="""
-        Share of the label that is spread over all classes. "auto" is 0.1 with metric="error" and 0 with
-        metric="log_loss": smoothing makes fewer errors, but worse probabilities.""",
-    metric="""
-        What the best epoch is chosen by; of equally good ones the latest. "error" (the share of wrong labels) where
-        labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.""",
-    error='the share of wrong labels, or with metric="log_loss" the log-loss.',
-    parameters="""
-    class_weight : dict, "balanced" or None
-        Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
-        classes the same weight in sum: n_samples / (n_classes * rows of the class), each row counted by its
-        sample_weight.
-""",
-    attributes="""
-    classes_ : ndarray
-        The labels, sorted.
-""",
-)  # fmt: skip
+@documented("RealMLP", "classifier")
 class RealMLPClassifier(TableClassifier):
     """Classifier for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
     Steinwart 2024).
@@ -71,16 +53,7 @@ class RealMLPClassifier(TableClassifier):
 
 
 @named_after_class
-@documented(
-    kind="regressor",
-    smoothing="""
-        For classifiers; here "auto" and 0 are allowed, and change nothing.""",
-    metric="""
-        Only "error", the RMSE; with several targets, each in units of its standard deviation.""",
-    error="the RMSE, of each target in units of its standard deviation.",
-    parameters="",
-    attributes="",
-)
+@documented("RealMLP", "regressor")
 class RealMLPRegressor(TableRegressor):
     """Regressor for tables as they are: RealMLP, a dropout network with tuned defaults (Holzmüller, Grinsztajn and
     Steinwart 2024).
@@ -117,7 +90,88 @@ class RealMLPRegressor(TableRegressor):
         keep(self, locals())
 
 
-_files.KNOWN.update({cls.__name__: cls for cls in (RealMLPClassifier, RealMLPRegressor)})
+@named_after_class
+@documented("TabM", "classifier")
+class TabMClassifier(TableClassifier):
+    """Classifier for tables as they are: TabM, many dropout networks in one (Gorishniy, Kotelnikov and Babenko 2025).
+
+    Labels may be of any type that can be sorted. Minimises the mean of the members' cross-entropies.
+    """
+
+    family = TABM
+
+    def __init__(
+        self,
+        *,
+        n_members: int = 32,
+        sharing: str = "mini",
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
+        dropout: float = 0.1,
+        shared_masks: bool = False,
+        numeric_embedding: str | None = "piecewise_linear",
+        max_iter: int = 1000,
+        n_iter_no_change: int = 16,
+        batch_size: int | str = "auto",
+        batches: str = "own",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float = 3e-4,
+        label_smoothing: float = 0.0,
+        metric: str = "error",
+        max_onehot: int = 256,
+        embedding_size: int = 16,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        class_weight: Any = None,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
+
+
+@named_after_class
+@documented("TabM", "regressor")
+class TabMRegressor(TableRegressor):
+    """Regressor for tables as they are: TabM, many dropout networks in one (Gorishniy, Kotelnikov and Babenko 2025).
+
+    One target, or several at once. Minimises the mean of the members' mean squared errors of the standardised targets.
+    """
+
+    family = TABM
+
+    def __init__(
+        self,
+        *,
+        n_members: int = 32,
+        sharing: str = "mini",
+        hidden_layer_sizes: int | Sequence[int] = (512, 512),
+        dropout: float = 0.1,
+        shared_masks: bool = False,
+        numeric_embedding: str | None = "piecewise_linear",
+        max_iter: int = 1000,
+        n_iter_no_change: int = 16,
+        batch_size: int | str = "auto",
+        batches: str = "own",
+        learning_rate_init: float = 2e-3,
+        weight_decay: float = 3e-4,
+        label_smoothing: float = 0.0,
+        metric: str = "error",
+        max_onehot: int = 256,
+        embedding_size: int = 16,
+        categorical_features: Any = "from_dtype",
+        validation_fraction: float = 0.2,
+        n_ensemble: int = 1,
+        n_folds: int = 1,
+        random_state: Any = None,
+        n_threads: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
+        keep(self, locals())
+
+
+_files.KNOWN.update({cls.__name__: cls for cls in (RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor)})
 
 
 def load(path: Any, *, n_threads: int | None = None) -> Any:
@@ -131,7 +185,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
 
     Returns
     -------
-    RealMLPClassifier or RealMLPRegressor
+    RealMLPClassifier, RealMLPRegressor, TabMClassifier or TabMRegressor
         Fitted, with the parameters that it was made with; a `random_state` that was no int is None.
 
     Raises

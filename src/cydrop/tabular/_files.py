@@ -147,7 +147,7 @@ def _part(part: Part) -> dict[str, Any]:
             for h in part.histories
         ],
         "best_epochs": part.best_epochs,
-    }
+    } | ({"share": part.share} if part.share != 1 else {})
 
 
 # Reading -----------------------------------------------------------------------------------------------------
@@ -286,6 +286,7 @@ def _classes(given: Any) -> Any:
 
 
 def _read_part(given: Any, kind: type[AnyPreprocessor], schema: Schema, n_targets: int | None) -> Part:
+    share = given.pop("share", 1) if isinstance(given, dict) else 1
     given = an_object("part", given, ("preprocessor", "standard", "histories", "best_epochs"))
     preprocessor = _preprocessor(given["preprocessor"], kind, schema)
     standard = None
@@ -299,7 +300,9 @@ def _read_part(given: Any, kind: type[AnyPreprocessor], schema: Schema, n_target
         raise ValueError("it has targets that are numbers, and classes")
     histories = [_history(entry) for entry in a_list("histories", given["histories"])]
     epochs = [a_count(epoch) for epoch in a_list("best_epochs", given["best_epochs"], len(histories))]
-    return Part(preprocessor, standard, [], histories, epochs)
+    if a_count(share) < 1:
+        raise ValueError("a part of it counts nothing")
+    return Part(preprocessor, standard, [], histories, epochs, share)
 
 
 def _history(given: Any) -> History:

@@ -17,7 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop import layers
 from cydrop.network import Network
 from cydrop.tabular._columns import CATEGORY, NUMBER, Value
+from cydrop.tabular._onnx_quantiles import normal
 from cydrop.tabular._preprocessing import CLIPPED, LARGEST, Preprocessor, one_hot, smooth_clip
+from cydrop.tabular._quantiles import QuantilePreprocessor
+from cydrop.tabular._recipe import AnyPreprocessor
 from cydrop.tabular._training import Part
 
 OWN = {"X", "label", "probabilities", "variable", "training_mode"}  # names of other inputs and of outputs
@@ -33,7 +36,7 @@ def nodes(estimator: Any, graph: Any) -> tuple[list[Any], list[Any]]:
         for place, network in enumerate(part.networks):
             z = graph.network(network, rows, f"network{number}.{place}.", _layers(estimator, network, graph.mc))
             graph.place = f"output{number}.{place}"
-            found.append(_values(estimator, graph, part, z))
+            found += [_values(estimator, graph, part, z)] * part.share
     graph.place = "mean"
     mean = found[0]
     if len(found) > 1:  # ONNX Runtime has no Mean in float64
@@ -113,11 +116,15 @@ class _Columns:
         self.graph.used[name] += 1
         self.inputs.append(self.graph.onnx.helper.make_tensor_value_info(name, kind, ["n", columns]))
 
-    def prepared(self, preprocessor: Preprocessor, place: str) -> str:
+    def prepared(self, preprocessor: AnyPreprocessor, place: str) -> str:
         """The rows of a network's input: numbers, indicators, one-hot columns, codes."""
         graph = self.graph
         graph.place = place
-        found, codes = self._numbers(preprocessor), []
+        codes = []
+        if isinstance(preprocessor, QuantilePreprocessor):
+            found = self._ranks(preprocessor)
+        else:
+            found = self._numbers(preprocessor)
         at = len(preprocessor.means) + len(preprocessor.indicated)
         for number, (known, embedded) in enumerate(zip(preprocessor.known, preprocessor.embedded, strict=True)):
             if not known:
@@ -128,6 +135,9 @@ class _Columns:
                 codes.append(graph.add("Reshape", single, graph.integers("shape", [-1, 1])))
                 continue
             count = len(known)
+            if isinstance(preprocessor, QuantilePreprocessor):
+                found.append(self._zeros_and_ones(code, count))
+                continue
             width = 1 if count <= 2 else count
             scale = preprocessor.median[at : at + width], preprocessor.factor[at : at + width]
             found.append(self._one_hot(code, count, *scale))
@@ -162,6 +172,19 @@ class _Columns:
             found.append(graph.add("Where", gaps, graph.constant("gone", gone), graph.constant("there", there)))
         return found
 
+    def _ranks(self, preprocessor: QuantilePreprocessor) -> list[str]:
+        """Numbers as normal quantiles of their ranks, and indicators."""
+        graph = self.graph
+        if not len(preprocessor.means):
+            return []
+        x = normal(graph, self._clip(self.doubles, LARGEST), preprocessor.quantiles)
+        x = graph.add("Where", self.missing, _doubles(graph, "means", preprocessor.means), x)
+        found = [graph.add("Cast", x, to=self.kinds.FLOAT)]
+        if len(preprocessor.indicated):
+            places = graph.integers("indicated", preprocessor.indicated.tolist())
+            found.append(graph.add("Cast", graph.add("Gather", self.missing, places, axis=1), to=self.kinds.FLOAT))
+        return found
+
     def _clip(self, x: str, most: float) -> str:
         low, high = (_doubles(self.graph, "bound", bound) for bound in (-most, most))
         return str(self.graph.add("Clip", x, low, high))
@@ -184,12 +207,16 @@ class _Columns:
             values = smooth_clip((one_hot(np.arange(count + 1), count) - median) * factor)
             return str(graph.add("Gather", graph.constant("values", values), code, axis=0))
         on, off = (smooth_clip((value - median) * factor) for value in (1.0, 0.0))
+        height = graph.add("Mul", self._zeros_and_ones(code, count), graph.constant("height", on - off))
+        return str(graph.add("Add", height, graph.constant("off", off)))
+
+    def _zeros_and_ones(self, code: str, count: int) -> str:
+        """A column for each of `count` categories."""
+        graph = self.graph
         pair = graph.constant("pair", [0.0, 1.0])
         columns = graph.add("OneHot", code, graph.integers("depth", [count + 1]), pair, axis=1)
         ends = (graph.integers(name, [at]) for name, at in (("start", 1), ("end", count + 1), ("axis", 1)))
-        columns = graph.add("Slice", columns, *ends)
-        height = graph.add("Mul", columns, graph.constant("height", on - off))
-        return str(graph.add("Add", height, graph.constant("off", off)))
+        return str(graph.add("Slice", columns, *ends))
 
 
 def _spelling(name: str, known: list[Value]) -> Callable[[Any], Any]:

@@ -34,17 +34,38 @@ ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
 
 @dataclass(frozen=True)
 class RealMLP(Recipe):
-    """TD, or (`small`) TD-S."""
+    """TD, or (`small`) TD-S; and what only a search chooses.
+
+    Attributes
+    ----------
+    chosen_activation : str or None
+        None: the paper's for the task.
+    beta2 : float
+        Of Adam.
+    frequencies, size, sigma : of `NumericEmbedding("pbld")`; None: its defaults
+    embedding_factor, scale_factor, first_factor : float
+        What multiplies the learning rate of the embedding of numbers, of the scale of each input, and of the first
+        dense layer.
+    """
 
     small: bool
+    chosen_activation: str | None = None
+    beta2: float = 0.95
+    frequencies: int | None = None
+    size: int | None = None
+    sigma: float | None = None
+    embedding_factor: float = 0.1
+    scale_factor: float = 6.0
+    first_factor: float = 1.0
 
     drop_last = True
     ties = "last"
     patience = None
+    rungs = (1 / 15, 3 / 15, 7 / 15)  # of training, at which the learning rate is 0: the ends of its first three waves
 
     @property
     def activation(self) -> str:
-        return ACTIVATIONS[self.task]
+        return self.chosen_activation or ACTIVATIONS[self.task]
 
     @property
     def learning_rate(self) -> float:
@@ -73,12 +94,13 @@ class RealMLP(Recipe):
             Classes, or targets.
         """
         found = self._embeddings(table)
-        found.append(Scale(learning_rate_factor=6.0, decay_factor=6.0))
-        for units in self.hidden_layer_sizes:
-            found.append(self._dense(units))
+        found.append(Scale(learning_rate_factor=self.scale_factor, decay_factor=self.scale_factor))
+        for number, units in enumerate(self.hidden_layer_sizes):
+            factor = self.first_factor if number == 0 else 1.0
             if self.small:
-                found[-1] = self._dense(units, self.activation)
+                found.append(self._dense(units, self.activation))
                 continue
+            found.append(self._dense(units, factor=factor))
             found.append(Parametric(self.activation, learning_rate_factor=0.1, decay_factor=0.1))
             if self.dropout:
                 found.append(Dropout(FlatCos(self.dropout)))
@@ -89,14 +111,19 @@ class RealMLP(Recipe):
         if len(table.cardinalities):
             found.append(Embedding([int(k) for k in table.cardinalities], self.embedding_size))
         if table.measured and self.numeric_embedding is not None and not self.small:
-            kind, columns = self.numeric_embedding, table.measured
-            found.append(NumericEmbedding(kind, columns=columns, learning_rate_factor=0.1, decay_factor=0.1))
+            found.append(
+                NumericEmbedding(
+                    self.numeric_embedding, columns=table.measured, frequencies=self.frequencies, size=self.size,
+                    sigma=self.sigma, learning_rate_factor=self.embedding_factor, decay_factor=self.embedding_factor,
+                )
+            )  # fmt: skip
         return found
 
-    def _dense(self, units: int, activation: str | None = None) -> Dense:
+    def _dense(self, units: int, activation: str | None = None, factor: float = 1.0) -> Dense:
+        rates = {"bias": 0.1} if factor == 1.0 else {"weight": factor, "bias": 0.1 * factor}
         return Dense(
             units, activation=activation, parametrization="ntk", weight_init="lecun_normal", bias_init="zeros",
-            learning_rate_factor={"bias": 0.1}, decay_factor={"bias": 0.0},
+            learning_rate_factor=rates, decay_factor={"bias": 0.0},
         )  # fmt: skip
 
     def network(self, table: Prepared, outputs: int, seed: int) -> Network:
@@ -111,7 +138,7 @@ class RealMLP(Recipe):
         """
         decay = 0.0 if self.small else self.weight_decay
         optimizer = AdamW(
-            CosLog4(self.learning_rate), beta1=0.9, beta2=0.95, epsilon=1e-8,
+            CosLog4(self.learning_rate), beta1=0.9, beta2=self.beta2, epsilon=1e-8,
             weight_decay=FlatCos(decay) if decay else 0.0,
         )  # fmt: skip
         net = Network(

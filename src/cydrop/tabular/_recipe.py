@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base.arrays import Floats
+from cydrop._core.losses import VERDICTS, verdict
 from cydrop._run.core import core_of
-from cydrop._run.prediction import evaluate
-from cydrop._run.rows import checked_rows
+from cydrop._run.prediction import evaluate, predict
+from cydrop._run.rows import NO_FLOATS, NO_LABELS, NO_MATRIX, checked_rows
 from cydrop.callbacks import Callback, EarlyStopping
 from cydrop.distributed import DataParallel
 from cydrop.history import History
@@ -33,7 +34,6 @@ __all__ = ["AnyPreprocessor", "Family", "HeldOut", "Member", "Recipe", "Settings
 AnyPreprocessor: TypeAlias = Preprocessor | QuantilePreprocessor
 
 CLASSES, NUMBERS = "classes", "numbers"
-DIGITS = 6  # of the share of wrong rows: a row that weighs next to nothing does not choose between epochs
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Recipe(ABC):
 
     drop_last: ClassVar[bool]  # whether rows that do not fill a last batch sit out the epoch
     ties: ClassVar[str]  # which of several equally good epochs is kept
+    rungs: ClassVar[tuple[float, ...]]  # shares of training after which a search compares
 
     @property
     def loss(self) -> Loss:
@@ -153,12 +154,13 @@ class HeldOut(Callback):
             model = core.made("the log-loss")
             data = checked_rows(CrossEntropy(), model.plan.n_outputs, self.rows, self.y, self.weight, len(self.y))
             return evaluate(model, data, core.n_threads)["loss"]
-        p = network.predict(self.rows)
+        z = predict(core_of(network).made("the error"), self.rows, False)
+        weight = NO_FLOATS if self.weight is None else np.asarray(self.weight, dtype=np.float32)
         if self.recipe.task == NUMBERS:
-            p = p if self.range is None else np.clip(p, *self.range)
-            squares = ((p.astype(np.float64) - self.y) ** 2).mean(axis=1)
-            return float(np.sqrt(np.average(squares, weights=self.weight)))
-        return round(float(np.average(p.argmax(axis=1) != self.y, weights=self.weight)), DIGITS)
+            low, high = (NO_FLOATS, NO_FLOATS) if self.range is None else self.range
+            return verdict(VERDICTS.index("root_mean_square"), z, NO_LABELS, self.y, weight, low, high)
+        labels = self.y.astype(np.int32)
+        return verdict(VERDICTS.index("share_wrong"), z, labels, NO_MATRIX, weight, NO_FLOATS, NO_FLOATS)
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         metrics["val_error"] = self.error(network)

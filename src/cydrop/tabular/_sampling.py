@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
-from cydrop.layers import Dropout
-from cydrop.monte_carlo import MonteCarlo, quantile_levels
+from cydrop.layers import Dropout, Members
+from cydrop.monte_carlo import MonteCarlo, of_entropies, quantile_levels
 from cydrop.network import Network
 from cydrop.tabular._columns import Doubles
 from cydrop.tabular._training import Part
@@ -23,6 +23,11 @@ PIECE = 1 << 23  # sampled values that are kept at a time
 def drops(layers: Iterable[Any]) -> bool:
     """Whether there is dropout among the layers, or within them."""
     return any(isinstance(layer, Dropout) or drops(getattr(layer, "layers", ())) for layer in layers)
+
+
+def has_members(network: Network) -> bool:
+    """Whether the network is many in one, each of which predicts."""
+    return isinstance(network.layers[-1], Members)
 
 
 def predict_mc(
@@ -41,7 +46,7 @@ def predict_mc(
     samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
     levels = None if quantiles is None else quantile_levels(quantiles)
     keep = checks.flag("return_samples", return_samples)
-    if rate is None:
+    if rate is None and not any(has_members(network) for _, network, _ in members):
         what = "all are the same, and a spread of 0 is no certainty"
         what = what if len(members) == 1 else "only the networks differ"
         message = f"nothing is drawn in the Monte Carlo samples, since there is no dropout: {what}"
@@ -58,8 +63,7 @@ def predict_mc(
                 key = np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
                 some = rows[start : start + step]
                 if rate is None:
-                    output = network.predict(some)
-                    drawn.append(values(part, np.broadcast_to(output, (count, *output.shape))))
+                    drawn.append(values(part, _without_dropout(network, some, count)))
                     continue
                 mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
                 drawn.append(values(part, np.asarray(mc.samples)))
@@ -73,24 +77,32 @@ def predict_mc(
     return MonteCarlo(**result)
 
 
+def _without_dropout(network: Network, rows: Floats, count: int) -> NDArray[Any]:
+    """So many samples of a network in which nothing is drawn: of its members in turn, or all the same."""
+    if has_members(network):
+        outputs = network.predict_members(rows)
+        return np.asarray(outputs[np.arange(count) % len(outputs)])
+    output = network.predict(rows)
+    return np.broadcast_to(output, (count, *output.shape))
+
+
 def _summary(drawn: Doubles, levels: Doubles | None, keep: bool, classes: bool) -> dict[str, Any]:
     """What `MonteCarlo` holds, of samples of shape (samples, n, ...); in float64, since targets may be large and their
     spread small."""
     mean = drawn.mean(axis=0)
     unit = max(1.0, float(np.abs(mean).max()) / 1e100)  # squares stay finite
+    std = unit * np.sqrt((((drawn - mean) / unit) ** 2).mean(axis=0))
     result: dict[str, Any] = {
         "mean": mean,
-        "std": unit * np.sqrt((((drawn - mean) / unit) ** 2).mean(axis=0)),
-        "entropy": None,
-        "mutual_information": None,
+        "std": std,
         "quantiles": None if levels is None else np.quantile(drawn, levels, axis=0),
         "samples": drawn if keep else None,
     }
     if classes:
-        result["entropy"] = _entropy(mean)
-        average = np.mean([_entropy(sample) for sample in drawn], axis=0)
-        result["mutual_information"] = np.maximum(result["entropy"] - average, 0.0)
-    return result
+        return result | of_entropies(_entropy(mean), np.mean([_entropy(sample) for sample in drawn], axis=0))
+    with np.errstate(over="ignore"):  # of targets beyond 1e154 the square is infinite
+        variance = std**2
+    return result | {"total": variance, "epistemic": variance}
 
 
 def _entropy(p: Doubles) -> Doubles:

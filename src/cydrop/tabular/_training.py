@@ -57,6 +57,7 @@ class Part:
     networks: list[Network] = field(default_factory=list)
     histories: list[History] = field(default_factory=list)
     best_epochs: list[int] = field(default_factory=list)  # those that were kept, counted from 1
+    share: int = 1  # how often its networks count in the mean
 
 
 @dataclass(eq=False)
@@ -115,20 +116,15 @@ def _fit(
     task = settings.recipe.task
     if team.size > 1:
         settings = replace(settings, n_threads=1)  # ranks make the members one after another, all the same one
-    columns = columns_of(X)
-    validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
-    schema, table = learned(columns, estimator.categorical_features)
-    if isinstance(estimator.categorical_features, str):  # nobody has said that they are categories
-        warn_of_categories(schema, table)
-    rows, factors = _rows(estimator, task, table, y, sample_weight)
+    schema, rows, factors = gathered(estimator, X, y, sample_weight, 4)
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if team.size > 1:
         team.check_same(_facts(estimator, schema, rows, held))
     if len(rows) <= settings.recipe.rows_of_batch(len(rows)):
         rows = rows.merged()
-    rng = _random_state(estimator.random_state)
-    splits = _split(rng, rows, task, settings, held)
-    del columns, table, rows, held  # while networks are trained, their rows are there once
+    rng = random_state_of(estimator.random_state)
+    splits = split(rng, rows, settings, held)
+    del rows, held  # while networks are trained, their rows are there once
     parts, jobs, total = [], list[Job](), len(splits) * settings.n_ensemble
     for train, valid in splits:
         part = Part(settings.recipe.fitted(train.table), None)
@@ -147,6 +143,19 @@ def _fit(
         part.histories.append(member.history)
         part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
+
+
+def gathered(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, stacklevel: int
+) -> tuple[Schema, Rows, Doubles]:  # fmt: skip
+    """What the columns are, checked rows, and the weight of each class. Sets what the estimator knows of its columns
+    and targets. `stacklevel`: how many calls away the user is, for warnings."""
+    columns = columns_of(X)
+    validate_data(estimator, X, y, skip_check_array=True, reset=True)  # the columns' names, and whether y is there
+    schema, table = learned(columns, estimator.categorical_features)
+    if isinstance(estimator.categorical_features, str):  # nobody has said that they are categories
+        warn_of_categories(schema, table, stacklevel + 1)
+    return schema, *_rows(estimator, estimator.task, table, y, sample_weight)
 
 
 def _facts(estimator: Any, schema: Schema, rows: Rows, held: Rows | None) -> dict[str, Any]:
@@ -224,7 +233,8 @@ class _Stop(Callback):
             raise RuntimeError("the training of this network was ended, since another one failed")
 
 
-def _random_state(given: Any) -> np.random.RandomState:
+def random_state_of(given: Any) -> np.random.RandomState:
+    """A source of random numbers, of the parameter that scikit-learn calls so."""
     try:
         rng: np.random.RandomState = check_random_state(given)
     except ValueError:
@@ -305,21 +315,26 @@ def read(estimator: Any, schema: Schema, X: Any) -> Table:
     return schema.read(columns)
 
 
-def _split(
-    rng: np.random.RandomState, rows: Rows, task: str, settings: Settings, held: Rows | None
-) -> list[tuple[Rows, Rows]]:
+def split(
+    rng: np.random.RandomState, rows: Rows, settings: Settings, held: Rows | None
+) -> list[tuple[Rows, Rows]]:  # fmt: skip
     """Training and held-out rows of each part."""
     if held is not None:
         return [(rows, held)]
-    codes = rows.y if task == CLASSES else None
+    return [(rows.take(train), rows.take(valid)) for train, valid in pairs_of(rng, rows, settings)]
+
+
+def pairs_of(
+    rng: np.random.RandomState, rows: Rows, settings: Settings
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:  # fmt: skip
+    """The numbers of training and held-out rows of each part."""
+    codes = rows.y if settings.recipe.task == CLASSES else None
     if settings.n_folds > len(rows):
         raise ValueError(f"n_folds={settings.n_folds} needs as many different rows, got {len(rows)}")
     if settings.n_folds > 1:
-        pairs = _splits.folds(rng, len(rows), settings.n_folds, codes)
-    else:
-        _check_fraction(settings.validation_fraction, len(rows))
-        pairs = [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
-    return [(rows.take(train), rows.take(valid)) for train, valid in pairs]
+        return _splits.folds(rng, len(rows), settings.n_folds, codes)
+    _check_fraction(settings.validation_fraction, len(rows))
+    return [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
 
 
 def _check_fraction(fraction: float, n: int) -> None:

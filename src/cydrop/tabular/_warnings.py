@@ -14,7 +14,7 @@ NUMBERS = 0.9  # of the values
 FEW = 20  # rows, in which values that nobody knows may be chance
 
 
-def warn_of_categories(schema: Schema, table: Table) -> None:
+def warn_of_categories(schema: Schema, table: Table, stacklevel: int) -> None:
     """Warns of columns that are categories by their type and hardly have a value twice."""
     for label, column in zip(schema.categories, table.categories, strict=True):
         present = column.present()
@@ -26,7 +26,7 @@ def warn_of_categories(schema: Schema, table: Table) -> None:
             advice = "Nearly all are numbers: convert the column (pandas.to_numeric) to have it as numbers"
         else:
             advice = "Nothing is learned of values that come once: make numbers of dates, and leave ids out"
-        warnings.warn(f"{what}. {advice}", UserWarning, stacklevel=5)
+        warnings.warn(f"{what}. {advice}", UserWarning, stacklevel=stacklevel + 1)
 
 
 def warn_of_unknown(schema: Schema, table: Table, known: Iterable[list[Value]]) -> None:

@@ -1,0 +1,82 @@
+"""Which member trains on which rows, and what those predict that did not see a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop import xorshift
+from cydrop._base import seeding
+from cydrop._base.arrays import Floats
+from cydrop._run.rows import Rows
+from cydrop.losses import Loss
+from cydrop.monte_carlo import mixture
+from cydrop.network import Network
+
+Index = NDArray[np.int64]
+
+
+class Shares(NamedTuple):
+    """Rows to train on, and to validate on, for each member. None: all rows, or none."""
+
+    rows: list[Index] | None = None
+    held: list[Index] | None = None
+
+
+def all_but_the_end(count: int, data: Rows, share: float) -> Shares:
+    """All members train on the same rows; `share` of them, from the end, are held out."""
+    if not share:
+        return Shares()
+    _, rest = data.split(share)
+    at, n = len(rest.X), len(data.X)
+    return Shares([np.arange(at)] * count, [np.arange(at, n)] * count)
+
+
+def folded(count: int, data: Rows, folds: int, source: np.random.SeedSequence) -> Shares:
+    """Member i leaves out fold i % folds. Of class labels each fold has as many of a class as any other, or one more or
+    less."""
+    n = len(data.X)
+    order = xorshift.Xorshift(source).permutation(n)
+    if data.y.ndim == 1:
+        order = order[np.argsort(data.y[order], kind="stable")]
+    fold = np.empty(n, dtype=np.int64)
+    fold[order] = np.arange(n) % folds
+    places = range(count)
+    return Shares(
+        [np.flatnonzero(fold != place % folds) for place in places],
+        [np.flatnonzero(fold == place % folds) for place in places],
+    )
+
+
+def bootstrapped(count: int, data: Rows, source: np.random.SeedSequence) -> Shares:
+    """As many rows as there are, drawn with replacement, for each member; those that were not drawn are held out."""
+    n, drawn, held = len(data.X), [], []
+    for place in range(count):
+        draws = xorshift.Xorshift(seeding.child(source, place))
+        times = np.ones(n, dtype=np.int64)
+        while times.all():  # of two rows, every second sample has both: then another
+            # the upper half of a word times n, in units of 2^32: one of 0..n-1
+            rows = ((draws.random_raw(n) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)
+            times = np.bincount(rows.astype(np.int64), minlength=n)
+        drawn.append(np.repeat(np.arange(n), times))
+        held.append(np.flatnonzero(times == 0))
+    return Shares(drawn, held)
+
+
+def out_of_fold(members: Sequence[Network], data: Rows, shares: Shares, loss: Loss) -> Floats | None:
+    """The mixture, for each row, of the members that did not train on it; NaN where there is none."""
+    if shares.held is None:
+        return None
+    units = members[0].predict(data.X[:1]).shape[1]
+    mean, squares, counts = np.zeros((len(data.X), units)), np.zeros((len(data.X), units)), np.zeros((len(data.X), 1))
+    with np.errstate(invalid="ignore", over="ignore"):  # of rows that no one left out, and of members near divergence
+        for member, held in zip(members, shares.held, strict=True):
+            prediction = member.predict(data.X[held]).astype(np.float64)
+            counts[held] += 1.0
+            change = prediction - mean[held]  # Welford (1962)
+            mean[held] += change / counts[held]
+            squares[held] += change * (prediction - mean[held])
+        return mixture(loss, np.where(counts > 0, mean, np.nan), squares / counts).astype(np.float32)
