@@ -13,8 +13,9 @@ from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.judging cimport ROOT_MEAN_SQUARE, SHARE_WRONG
 from cydrop._core.operation cimport Bound, Op
 from cydrop._core.pace cimport passing_seconds
+from cydrop._core.pack cimport PACK, Pack, PackedOp, fits_in_pack, least_pack, pack_floats
+from cydrop._core.pack_training cimport held_floats, train_pack
 from cydrop._core.seed_sequence cimport MOST_WORDS
-from cydrop._core.pack cimport LEAST_PACK, PACK, Pack, PackedOp, fits_in_pack, held_floats, pack_floats, train_pack
 from cydrop._core.trainee cimport (
     COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, orders_of, pauses, put_back, sit_down,
     train_until,
@@ -300,7 +301,8 @@ cdef list packs_of(list trainings):
             found.append(pack)
         pack.append(training)
     for pack in found:
-        if len(pack) < LEAST_PACK:
+        training = pack[0]
+        if len(pack) < least_pack(&training.t):
             done.extend([one] for one in pack)
         else:
             done.append(pack)

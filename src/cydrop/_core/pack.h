@@ -16,15 +16,17 @@
 
 #define PACK 16
 #define PACK_PARTS (PACK / TILE_LANES)
-#define PACK_WORD 32 /* units whose bits of a mask lie in one word a lane */
 
 /* rows and units of a tile, whose sums lie in registers with a row's values and a vector for the units */
 #define PACK_ROWS 4
 #if TILE_LANES == 16
 #define PACK_UNITS 4
+#define PACK_LARGEST 2048 /* parameters of a network that is faster in a pack, see pack.pxd */
 #else
-#define PACK_UNITS 2
+#define PACK_UNITS 3
+#define PACK_LARGEST 1024
 #endif
+#define PACK_WORD (32 / PACK_UNITS * PACK_UNITS) /* units whose bits of a mask lie in one word a lane: whole tiles */
 
 #if TILE_LANES > 1
 #define PACKS 1
@@ -136,8 +138,8 @@ static void pack_product(const pack_factors *p) {
             switch (p->units - j < PACK_UNITS ? p->units - j : PACK_UNITS) {
                 PACK_CASE(1)
                 PACK_CASE(2)
-#if PACK_UNITS > 2
                 PACK_CASE(3)
+#if PACK_UNITS > 3
                 PACK_CASE(4)
 #endif
             }
@@ -214,7 +216,7 @@ static void pack_mask(const uint64_t *mask, int64_t first, int64_t mask_row, ptr
         for (ptrdiff_t w = 0; w < words; w += 2) {
             const uint64_t bits = bits_at(mask, first + r * mask_row + w * PACK_WORD);
             to[r * words_row + w * PACK + lane] = (int32_t)(uint32_t)bits;
-            if (w + 1 < words) to[r * words_row + (w + 1) * PACK + lane] = (int32_t)(uint32_t)(bits >> 32);
+            if (w + 1 < words) to[r * words_row + (w + 1) * PACK + lane] = (int32_t)(uint32_t)(bits >> PACK_WORD);
         }
 }
 

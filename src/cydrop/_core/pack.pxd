@@ -4,39 +4,34 @@
                                 v
     rows of a batch    x [row][feature][lane] -> y0 [row][unit][lane] -> ... -> z [row][output][lane]
     weights            [parameter][lane]   <-  the arenas of each network, after every update
-    masks              [row][32 units][lane] words, of the bits that each network draws
+    masks              [row][word][lane], a bit a unit, of those that each network draws
     z -> the loss of each network -> d loss / d z [row][output][lane] -> gradients [parameter][lane] -> their arenas
 
-Only what lies between the rows of a batch and the gradients is done in lanes (pack.h); masks, losses and optimizers
-are the networks' own, and may differ. The backward pass goes through all operations with a few rows at a time, whose
-d loss / d z then stay in the cache: the chains of a gradient go on from there with the next rows.
+Only what lies between the rows of a batch and the gradients is done in lanes (here and in pack.h); masks, losses and
+optimizers are the networks' own (pack_training.pxd), and may differ. The backward pass goes through all operations with
+a few rows at a time, whose d loss / d z then stay in the cache: the chains of a gradient go on with the next rows.
 
 What must be the same: operations, widths, activations, the rows of an epoch and of a batch. Where networks stand in
 their epochs must be the same too, but which epochs these are may differ.
 """
 
-from libc.math cimport isfinite
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
-from cydrop._core.batch cimport Batch, load_targets
+from cydrop._core.batch cimport Batch
 from cydrop._core.dropout cimport BLOCK, mask_words
-from cydrop._core.losses cimport LossSum, loss_pass
-from cydrop._core.map_op cimport epilogue_draw, keeps_z
-from cydrop._core.operation cimport DENSE_LANES, NO_LANES, Bound, Layout, Op, Step, take
-from cydrop._core.pace cimport passing_seconds
+from cydrop._core.map_op cimport keeps_z
+from cydrop._core.operation cimport DENSE_LANES, NO_LANES, Bound, Layout, Op, take
 from cydrop._core.program cimport Program
-from cydrop._core.trainee cimport (
-    Desk, GOES_ON, Trainee, begin_epoch, diverge, end_epoch, lay_out_held, pauses, place_of_rates, sit_down_to_judge,
-)
-from cydrop._core.training cimport SMALL, begin_learning, limit_norms, update_from_arena
+from cydrop._core.trainee cimport Trainee
 
 cdef extern from "pack.h" nogil:
     enum:
         PACK
         PACKS
         PACK_WORD
+        PACK_LARGEST
     ctypedef struct pack_end:
         const float* bias
         bint relu
@@ -65,8 +60,20 @@ cdef extern from "pack.h" nogil:
 
 cdef enum:
     PASSED = 16                 # rows that go through all operations at a time
-    LEAST_PACK = 5              # networks in lanes that take less time than one after another
-    WIDEST_PACK = 64            # units up to which that is so
+
+# CPU microseconds that a step of 128 rows takes a network, by its inputs, hidden units and outputs:
+#                               8-8-1   8-50-1   32-16-1   16-32-10   16-64-1   8-128-1   64-16-10   64-64-10
+#     AVX-512, alone              7.3     17.8      12.0       15.9      20.1      32.2       16.6       40.6
+#              one of sixteen     2.6      7.4       6.3       11.8      12.7      17.4       14.4       44.6
+#     AVX2,    alone              6.6     19.5      10.3       17.1      22.2      34.8
+#              one of sixteen     2.9      9.2       8.3       15.7      21.7      28.3
+# A pack takes as long with fewer networks. Products of wide layers fill vectors by themselves, and sixteen networks of
+# them no longer fit into the second-level cache. (training.pxd: below SMALL the gradients lie in the arena.)
+cdef enum:
+    MOST_COLUMNS = 48           # of x: rows of more take longer to be brought into lanes than is won
+    LIGHT = 1024                # parameters of a network up to which
+    LEAST_LIGHT = 12            # so many are faster in a pack, and if it has more
+    LEAST_PACK = 14             # so many
 
 
 cdef struct PackedOp:           # an operation of all networks
@@ -102,17 +109,20 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
     cdef const Program* p = &t.program
     cdef const Op* op
     cdef int i
-    if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or t.learner.n > SMALL or (
-        t.learner.n % 16
+    if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or (
+        t.learner.n > PACK_LARGEST or t.learner.n % 16 or t.data.columns > MOST_COLUMNS
     ):
         return False
     for i in range(p.n_ops):
         op = &p.ops[i]
-        if op.doors.lanes == NO_LANES or op.connect.column >= 0 or op.leaves_out or op.reads_kept or (
-            max(op.n_in, op.n_out) > WIDEST_PACK
-        ):
+        if op.doors.lanes == NO_LANES or op.connect.column >= 0 or op.leaves_out or op.reads_kept:
             return False
     return True
+
+
+cdef inline int least_pack(const Trainee* t) noexcept nogil:
+    """How many networks like this one are faster in a pack than one after another."""
+    return LEAST_LIGHT if t.learner.n <= LIGHT else LEAST_PACK
 
 
 cdef inline Py_ssize_t words_of(const Op* op) noexcept nogil:
@@ -158,161 +168,6 @@ cdef inline Py_ssize_t pack_floats(Pack* pack, const Trainee* t, float* memory) 
     return layout.used
 
 
-cdef inline Py_ssize_t held_floats(Desk* desk, const Trainee* t) noexcept nogil:
-    """For the held-out rows of a member."""
-    cdef Layout layout
-    memset(&layout, 0, sizeof(Layout))
-    lay_out_held(desk, t, &layout)
-    return layout.used
-
-
-cdef inline void train_pack(
-    Pack* pack, Trainee** members, int n, Desk* desk, float* held_memory, float* memory, double deadline
-) noexcept nogil:
-    """Steps and epochs of all, until so many have nothing left to do that the others are better off in other packs, or,
-    after a step, the time is over."""
-    cdef Trainee* t
-    cdef double begun = passing_seconds(), now
-    cdef int lane
-    cdef Py_ssize_t batch
-    pack.n = n
-    for lane in range(PACK):
-        pack.members[lane] = members[lane] if lane < n else NULL
-    pack_floats(pack, members[0], memory)
-    memset(&pack.bound, 0, sizeof(Bound))
-    pack.bound.mask = pack.bits
-    batch = members[0].batch
-    while True:
-        for lane in range(PACK if batch == 0 else 0):
-            if pack.members[lane] != NULL:
-                begin_epoch(pack.members[lane])
-        take_weights(pack)
-        t = any_member(pack)
-        while pack.n > 0 and batch * t.batch_size < t.epoch_rows:
-            step_of_pack(pack, t, batch)
-            batch += 1
-            now = passing_seconds()
-            for lane in range(PACK):
-                if pack.members[lane] != NULL:
-                    pack.members[lane].seconds += (now - begun) / pack.n
-            begun = now
-            if now > deadline:
-                break
-            t = any_member(pack)
-        if pack.n == 0 or batch * t.batch_size < t.epoch_rows:
-            return
-        batch = 0
-        for lane in range(PACK):
-            if pack.members[lane] != NULL:
-                end_epoch_of_member(pack, lane, desk, held_memory)
-        begun = passing_seconds()
-        if pack.n < LEAST_PACK or 2 * pack.n < n or begun > deadline:
-            return
-
-
-cdef inline Trainee* any_member(const Pack* pack) noexcept nogil:
-    """One of those that are there, NULL: there is none."""
-    cdef int lane
-    for lane in range(PACK):
-        if pack.members[lane] != NULL:
-            return pack.members[lane]
-    return NULL
-
-
-cdef inline void leave(Pack* pack, int lane) noexcept nogil:
-    pack.members[lane] = NULL
-    pack.n -= 1
-
-
-cdef inline void end_epoch_of_member(Pack* pack, int lane, Desk* desk, float* memory) noexcept nogil:
-    cdef Trainee* t = pack.members[lane]
-    if t.n_held > 0:
-        sit_down_to_judge(desk, t, memory)
-    end_epoch(t, desk)
-    if pauses(t):
-        leave(pack, lane)
-
-
-cdef inline void take_weights(Pack* pack) noexcept nogil:
-    """Those of all members into the lanes; empty ones get somebody's, so that nothing strange is computed there."""
-    cdef const float* arenas[PACK]
-    cdef Trainee* t = any_member(pack)
-    cdef int lane
-    for lane in range(PACK if t != NULL else 0):
-        arenas[lane] = (t if pack.members[lane] == NULL else pack.members[lane]).learner.parameters
-    if t != NULL:
-        pack_in(arenas, t.learner.n, pack.weights)
-
-
-cdef inline void step_of_pack(Pack* pack, const Trainee* like, Py_ssize_t batch) noexcept nogil:
-    """One step of every member."""
-    cdef const Program* p = &like.program
-    cdef Py_ssize_t first = batch * like.batch_size, rows = min(like.batch_size, like.epoch_rows - first), row = 0
-    draw_masks(pack, p, rows)
-    take_rows(pack, like, first, rows)
-    while row < rows:
-        forward_rows(pack, like, row, min(<Py_ssize_t>PASSED, rows - row))
-        row += PASSED
-    losses_of_members(pack, p.outputs, first, rows)
-    if pack.n == 0:
-        return
-    memset(pack.gradients, 0, like.learner.n * PACK * sizeof(float))
-    row = 0
-    while row < rows:
-        backward_rows(pack, like, row, min(<Py_ssize_t>PASSED, rows - row))
-        row += PASSED
-    update_members(pack, like.learner.n)
-    take_weights(pack)
-
-
-cdef inline void draw_masks(Pack* pack, const Program* p, Py_ssize_t rows) noexcept nogil:
-    """The masks of this step, each network's as it draws them alone."""
-    cdef int i, lane
-    for i in range(p.n_ops):
-        pack.ops[i].drops = False
-        for lane in range(PACK):
-            pack.ops[i].scale[lane] = 1.0
-            if pack.members[lane] != NULL:
-                draw_mask_of_member(pack, i, lane, rows)
-
-
-cdef inline void draw_mask_of_member(Pack* pack, int i, int lane, Py_ssize_t rows) noexcept nogil:
-    cdef const Trainee* t = pack.members[lane]
-    cdef const Op* op = &t.program.ops[i]
-    cdef PackedOp* to = &pack.ops[i]
-    cdef Bound* b = &pack.bound
-    cdef Step step
-    cdef Py_ssize_t words = words_of(op)
-    if op.noise.column < 0:
-        return
-    memset(&step, 0, sizeof(Step))
-    step.rows, step.threads, step.training = rows, 1, True
-    step.number = step.shared_number = t.draws[0]
-    step.rates = t.rates + place_of_rates(t) * t.program.n_rates
-    b.epilogue.mask = NULL
-    epilogue_draw(op, b, &step)
-    to.scale[lane] = b.epilogue.scale
-    if b.epilogue.mask == NULL:
-        return
-    if not to.drops:            # all is kept in the lanes that draw nothing
-        memset(to.kept, 255, rows * words * PACK * sizeof(int32_t))
-        to.drops = True
-    pack_mask(b.epilogue.mask, b.epilogue.mask_first, b.epilogue.mask_row, rows, words, words * PACK, lane, to.kept)
-
-
-cdef inline void take_rows(Pack* pack, const Trainee* like, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """x of a batch, of which each member has rows of its own."""
-    cdef const float* sources[PACK]
-    cdef const Trainee* t
-    cdef Py_ssize_t r, columns = like.data.columns
-    cdef int lane
-    for r in range(rows):
-        for lane in range(PACK):
-            t = like if pack.members[lane] == NULL else pack.members[lane]
-            sources[lane] = t.data.x + t.data.order[first + r] * columns
-        pack_in(sources, columns, pack.ops[0].x + r * columns * PACK)
-
-
 cdef inline float* lanes_of(float* lanes, const Trainee* like, const float* parameter) noexcept nogil:
     """Where a parameter, or its gradient, lies; NULL where there is none."""
     return lanes + (parameter - like.learner.parameters) * PACK if parameter != NULL else NULL
@@ -334,8 +189,8 @@ cdef inline pack_end drop_of(const Op* op, const PackedOp* b, Py_ssize_t row) no
 
 
 cdef inline pack_end end_backward(const Op* op, const PackedOp* b, Py_ssize_t row) noexcept nogil:
-    """What makes d loss / d f(z) of d loss / d y, or of ReLU d loss / d z: the zeros of its y are the mask of
-    activation and dropout together."""
+    """From d loss / d y to d loss / d f(z); for ReLU to d loss / d z, where the zeros of y are the mask of activation
+    and dropout together."""
     cdef pack_end end = drop_of(op, b, row)
     if op.activation == RELU:
         end.words, end.y = NULL, b.y + row * op.n_out * PACK
@@ -382,38 +237,6 @@ cdef inline void through_activation(
     """From d loss / d f(z) of some rows to d loss / d z, where that is not done yet."""
     if not is_fused(op):
         activation_gradient(op.activation, op.alpha, b.z + row * op.n_out * PACK, dz, rows * op.n_out * PACK)
-
-
-cdef inline void losses_of_members(Pack* pack, Py_ssize_t units, Py_ssize_t first, Py_ssize_t rows) noexcept nogil:
-    """Each network's loss of its rows, and d loss / d z; one whose loss is not finite leaves."""
-    cdef int lane
-    pack_out(pack.ops[pack.n_ops - 1].y, rows * units, pack.outputs)
-    for lane in range(PACK):
-        if pack.members[lane] != NULL:
-            loss_of_member(pack, lane, units, first, rows)
-        if pack.members[lane] == NULL:
-            memset(pack.slopes[lane], 0, rows * units * sizeof(float))
-    pack_in(<const float**>pack.slopes, rows * units, pack.top)
-
-
-cdef inline void loss_of_member(
-    Pack* pack, int lane, Py_ssize_t units, Py_ssize_t first, Py_ssize_t rows
-) noexcept nogil:
-    cdef Trainee* t = pack.members[lane]
-    cdef Batch* batch = &pack.batch
-    cdef LossSum one
-    load_targets(&t.data, batch, t.data.order + first, first, rows, 0)
-    one = loss_pass(t.program.loss, pack.outputs[lane], units, rows, units,
-                    batch.labels if t.data.labels != NULL else NULL, batch.targets,
-                    batch.weights if t.data.weights != NULL else NULL, t.data.each, rows, pack.slopes[lane], units,
-                    pack.row_loss, pack.row_correct, 1)
-    t.draws[0] += 1
-    if not isfinite(one.loss):
-        diverge(t)
-        leave(pack, lane)
-        return
-    t.loss += one.loss
-    t.correct += one.correct
 
 
 cdef inline void backward_rows(Pack* pack, const Trainee* like, Py_ssize_t row, Py_ssize_t rows) noexcept nogil:
@@ -471,23 +294,3 @@ cdef inline void product_backward(
     p.b, p.b_step, p.b_unit = lanes_of(pack.weights, like, op.weight.data), PACK, op.n_out * PACK
     p.c, p.c_row, p.end = dx, op.n_in * PACK, end[0]
     pack_product(&p)
-
-
-cdef inline void update_members(Pack* pack, Py_ssize_t n) noexcept nogil:
-    """Each network's optimizer, with its gradients in its arena, as in a step of its own."""
-    cdef float* arenas[PACK]
-    cdef Trainee* t
-    cdef Py_ssize_t place
-    cdef int lane
-    for lane in range(PACK):
-        arenas[lane] = pack.spare if pack.members[lane] == NULL else pack.members[lane].learner.gradients
-    pack_out(pack.gradients, n, arenas)
-    for lane in range(PACK):
-        t = pack.members[lane]
-        if t != NULL:
-            place = place_of_rates(t)
-            t.updates[0] += 1
-            begin_learning(t.learner, t.learning_rates[place], t.decays[place], t.updates[0])
-            update_from_arena(t.learner, 1)
-            limit_norms(&t.program, t.learner, 1)
-            t.batch += 1

@@ -49,7 +49,9 @@ def fit_many(
 
     Any mix of networks will do: other widths, depths, layers, rates, optimizers, losses of the same kind of target. The
     threads walk through the list without Python between two networks or two epochs, and share X and y, of which no
-    network has a copy. The order of networks and the number of threads change no bits, nor does what becomes of others.
+    network has a copy. Sixteen networks of one narrow shape (dense layers, activations and dropout, up to about 1,000
+    parameters) on as many rows go side by side through the vectors of a thread, in a half to a quarter of the time. The
+    order of networks and the number of threads change no bits, nor does what becomes of others.
 
     Parameters
     ----------
