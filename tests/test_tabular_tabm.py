@@ -403,6 +403,17 @@ def test_an_onnx_model_gives_the_same(cls, sharing, options, data):
         check_onnx(model, rows)
 
 
+def test_dropout_may_stay_in_the_model(data):
+    X, price = data
+    X = X[["size", "rooms"]]
+    model = TabMRegressor(**FAST, dropout=0.5).fit(X, price)
+    loaded = session(cd.onnx.to_model(model, mc=True))
+    feed = {"X": X.to_numpy(np.float32)}
+    plain, drawn = (loaded.run(None, feed | {"training_mode": np.array(mode)})[0] for mode in (False, True))
+    np.testing.assert_allclose(plain, model.predict(X.astype(np.float32)), rtol=1e-4, atol=1e-5)
+    assert np.abs(drawn - plain).max() > 1e-3
+
+
 def test_an_onnx_model_of_few_rows_and_numbers_that_are_equal(rng):
     for X in (np.round(rng.normal(size=(9, 2))), np.zeros((3, 2)), np.round(rng.normal(size=(20_000, 1)), 2)):
         model = TabMRegressor(**FAST).fit(X, X[:, 0])
