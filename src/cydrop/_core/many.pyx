@@ -303,7 +303,8 @@ cdef list packs_of(list trainings):
     for pack in found:
         training = pack[0]
         if len(pack) < least_pack(&training.t):
-            done.extend([one] for one in pack)
+            for one in pack:
+                done.append([one])
         else:
             done.append(pack)
     return done
