@@ -244,6 +244,16 @@ def test_other_networks_are_in_no_pack_and_as_alone(layers, packed):
     assert packed[0] == []
 
 
+def test_batches_of_many_rows_are_in_no_pack(packed):
+    X, y = np.zeros((70000, 3), dtype=np.float32), np.zeros(70000)
+    networks = [cd.Network([cd.Dense(4), cd.Dense(1)], loss="mse", seed=seed) for seed in range(14)]
+    cd.fit_many(networks, X, y, epochs=1, batch_size=len(X), verbose=0)
+    assert packed[0] == [14]
+    networks = [cd.Network([cd.Dense(20), cd.Dense(1)], loss="mse", seed=seed) for seed in range(14)]
+    cd.fit_many(networks, X, y, epochs=1, batch_size=len(X), verbose=0)
+    assert packed[1] == []
+
+
 def hashes():
     """Of a pack, and of the same networks alone."""
     X, y = numbers()

@@ -70,6 +70,7 @@ cdef enum:
 # A pack takes as long with fewer networks. Products of wide layers fill vectors by themselves, and sixteen networks of
 # them no longer fit into the second-level cache. (training.pxd: below SMALL the gradients lie in the arena.)
 cdef enum:
+    MOST_FLOATS = 16777216      # of activations, 64 MiB: chosen, so that large batches do not take too much memory
     MOST_COLUMNS = 48           # of x: rows of more take longer to be brought into lanes than is won
     LIGHT = 1024                # parameters of a network up to which
     LEAST_LIGHT = 12            # so many are faster in a pack, and if it has more
@@ -108,6 +109,7 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
     """Whether a network may go in a lane."""
     cdef const Program* p = &t.program
     cdef const Op* op
+    cdef Py_ssize_t units = 0
     cdef int i
     if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or (
         t.learner.n > PACK_LARGEST or t.learner.n % 16 or t.data.columns > MOST_COLUMNS
@@ -117,7 +119,8 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
         op = &p.ops[i]
         if op.doors.lanes == NO_LANES or op.connect.column >= 0 or op.leaves_out or op.reads_kept:
             return False
-    return True
+        units += op.n_in + op.n_out
+    return units * min(t.batch_size, t.epoch_rows) <= MOST_FLOATS // PACK
 
 
 cdef inline int least_pack(const Trainee* t) noexcept nogil:
