@@ -184,6 +184,7 @@ def test_the_first_of_the_epochs_with_the_least_error_of_the_ensemble_is_kept(op
     ("name", "value", "error"),
     [
         ("n_members", 0, ValueError),
+        ("n_members", 300, ValueError),
         ("n_members", 2.5, TypeError),
         ("sharing", "all", ValueError),
         ("sharing", None, TypeError),

@@ -83,7 +83,7 @@ REALMLP_REGRESSOR = """
 """
 
 TABM = """
-    n_members : int >= 1
+    n_members : int in [1, 256]
         How many networks there are in one: each sees the table in its own way and predicts on its own. The prediction
         is the mean of theirs.
     sharing : "mini", "tabm" or "packed"

@@ -61,7 +61,7 @@ class TableEstimator(BaseEstimator, ABC):
             Rows that choose the best epoch, instead of a share of X.
         parallel : `cydrop.distributed.DataParallel` or None
             Cuts each batch into shards, whose gradients are added in an order that does not depend on who computes
-            them.
+            them. For RealMLP; TabM refuses it.
 
         Returns
         -------

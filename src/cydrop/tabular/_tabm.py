@@ -16,6 +16,7 @@ from typing import Any
 from cydrop._base import checks
 from cydrop._run.core import core_of
 from cydrop.layers import Dense, Dropout, Embedding, Layer, Members, NumericEmbedding, ReLU
+from cydrop.layers.members import MOST_MEMBERS
 from cydrop.network import Network
 from cydrop.optimizers import AdamW
 from cydrop.tabular._parameters import checked_metric, checked_smoothing, for_recipe, settings
@@ -150,7 +151,7 @@ def checked(estimator: Any) -> Settings:
     checks.number("learning_rate_init", estimator.learning_rate_init, 0.0, low_open=True)
     recipe = TabM(
         **for_recipe(estimator, smoothing, size),
-        n_members=checks.integer("n_members", estimator.n_members, 1),
+        n_members=checks.integer("n_members", estimator.n_members, 1, MOST_MEMBERS),
         sharing=checks.one_of("sharing", estimator.sharing, SHARINGS),
         shared_masks=checks.flag("shared_masks", estimator.shared_masks),
         batches=checks.one_of("batches", estimator.batches, BATCHES),
