@@ -270,9 +270,9 @@ class Dense(RandomLayer):
 
     def _initial(self, word: str, fan_in: int) -> Initial:
         """How a parameter begins; a class may have an `initial_weight` or `initial_bias` of its own."""
-        if word == "weight" and type(self).initial_weight is Dense.initial_weight:
+        if word == "weight" and type(self).initial_weight is _INITIAL_WEIGHT:
             return Drawn(partial(self._drawn, self.weight_init, (fan_in, self.units), fan_in))
-        if word == "bias" and type(self).initial_bias is Dense.initial_bias:
+        if word == "bias" and type(self).initial_bias is _INITIAL_BIAS:
             return Drawn(partial(self._drawn, self.bias_init, (self.units,), fan_in))
         return partial(self.initial_weight if word == "weight" else self.initial_bias, fan_in)
 
@@ -316,5 +316,7 @@ class Dense(RandomLayer):
     def from_torch(cls, module: Any) -> Self:
         return cls(len(module.weight), bias=module.bias is not None)
 
+
+_INITIAL_WEIGHT, _INITIAL_BIAS = Dense.initial_weight, Dense.initial_bias  # whatever somebody puts in their place
 
 LAYERS = (Dense,)
