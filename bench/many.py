@@ -109,9 +109,10 @@ def sklearn_network(task: str, seed: int, X: Any, y: Any) -> Any:
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
     epochs = TASKS[task]["epochs"]
-    made = (MLPRegressor if TASKS[task]["sizes"][-1] == 1 else MLPClassifier)(
-        hidden_layer_sizes=TASKS[task]["sizes"][1:-1], batch_size=BATCH, learning_rate_init=RATE_OF_LEARNING, alpha=0.0, max_iter=epochs,
-        n_iter_no_change=epochs + 1, tol=0.0, random_state=seed,
+    kind = MLPRegressor if TASKS[task]["sizes"][-1] == 1 else MLPClassifier
+    made = kind(
+        hidden_layer_sizes=TASKS[task]["sizes"][1:-1], batch_size=BATCH, learning_rate_init=RATE_OF_LEARNING, alpha=0.0,
+        max_iter=epochs, n_iter_no_change=epochs + 1, tol=0.0, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
