@@ -410,6 +410,21 @@ def test_unusable_arguments_are_refused_before_anything_changes(rng, options, er
         assert len(net.history) == 0
 
 
+def test_networks_without_held_out_rows_beside_others_with_some(rng):
+    X, y = data(rng)
+    held = [np.arange(60), None]
+    expected, found = classifiers()[:2], classifiers()[:2]
+    expected[0].fit(
+        X[60:], y[60:], epochs=9, validation_data=(X[:60], y[:60]), verbose=0, callbacks=[EarlyStopping(patience=None)]
+    )
+    expected[1].fit(X, y, epochs=9, verbose=0)
+    cd.fit_many(found, X, y, validation_rows=held, epochs=9, verbose=0)
+    for one, other in zip(found, expected, strict=True):
+        assert state_of(one) == state_of(other)
+    with pytest.raises(ValueError, match="halving compares networks"):
+        cd.fit_many(found, X, y, validation_rows=held, epochs=9, halving=2, verbose=0)
+
+
 def test_a_network_cannot_be_given_twice(rng):
     net = classifiers()[0]
     with pytest.raises(ValueError, match=r"networks\[1\] is networks\[0\] once more"):

@@ -210,7 +210,8 @@ def test_workers_keep_their_rows_from_one_with_statement_to_the_next():
             with elsewhere as run:
                 run(going, 1, lambda back: None)
             assert not _worker.own
-    assert sum(size > 0 for size in watched.rows) <= 2
+    # once to each of two workers; a task may be taken by one that has rows, and the other gets them later
+    assert sum(size > 0 for size in watched.rows) <= 4 < len(watched.rows)
     assert max(watched.rows) < 1.1 * (X.nbytes + 4 * len(y)), "equal labels go once"
     for member in members:
         member.finish()

@@ -146,8 +146,9 @@ def fit_many(
         lambda name, value: None if value is None else checks.integer(name, value, 1),
     )  # fmt: skip
     elsewhere = checked_executor(executor)
-    told = _callbacks_for(callbacks)
-    if elsewhere is not None and (callable(callbacks) or len(callbacks)):
+    by_network = callable(callbacks) and not isinstance(callbacks, Callback)
+    same = [] if by_network else checked(callbacks)
+    if elsewhere is not None and (by_network or same):
         raise ValueError(
             "callbacks are functions of this process, which the workers of an executor do not share: leave them out, "
             "or train without executor"
@@ -161,7 +162,11 @@ def fit_many(
         data = Shared(cores, X, y, sample_weight)
         chosen = row_numbers("rows", rows, len(found), data.n)
         held = row_numbers("validation_rows", validation_rows, len(found), data.n)
-        score = _monitor(monitor, held, waits, cores)
+        scores = _monitors(monitor, held, waits, cores)
+        if eta is not None and len(set(scores)) > 1:
+            raise ValueError(
+                "halving compares networks: give validation_rows for all of them or none, or monitor='loss'"
+            )
         jobs = []
         for place, core in enumerate(cores):
             own = chosen[place]
@@ -173,7 +178,7 @@ def fit_many(
             judged = some if len(held[place]) else None
             keeps = restore_best and (judged is not None or monitor is not None)
             job = ManyJob(
-                some, judged, own, held[place], counts[place], sizes[place], waits[place], keeps, score, ties
+                some, judged, own, held[place], counts[place], sizes[place], waits[place], keeps, scores[place], ties
             )  # fmt: skip
             core.check_rates()
             core.check_batches(replace(some, batch_size=min(job.batch_size, job.n_rows)))
@@ -184,7 +189,10 @@ def fit_many(
         running: AbstractContextManager[Run] = nullcontext(train)
         if elsewhere is not None:
             running = Elsewhere(elsewhere, members, None if n_threads is None else count)
-        _train(found, members, eta, count, told, progress_for(verbose, len(found), score), running)
+        _train(
+            found, members, eta, count, lambda network: checked(callbacks(network)) if by_network else same,
+            progress_for(verbose, len(found), scores[0] if len(set(scores)) == 1 else None), running,
+        )  # fmt: skip
     return [network.history for network in found]
 
 
@@ -208,32 +216,24 @@ class Shared:
         return replace(same, loss=core.loss)
 
 
-def _monitor(
+def _monitors(
     monitor: Any, held: Sequence[NDArray[np.int64]], patience: Sequence[int | None], cores: Sequence[Core]
-) -> str:
-    """By what an epoch is the best."""
-    judged, given = all(len(rows) for rows in held), monitor is not None
-    if not given:
-        monitor = "val_loss" if judged else "loss"
-    checks.one_of("monitor", monitor, MONITORS)
-    if not judged and monitor != "loss":
-        raise ValueError(f"monitor={monitor!r} needs validation_rows, for every network")
-    if not judged and any(patience) and not given:
-        raise ValueError("patience needs validation_rows; for that of the training loss give monitor='loss'")
-    for place, core in enumerate(cores):
+) -> list[str]:
+    """By what an epoch of each network is the best."""
+    if monitor is not None:
+        checks.one_of("monitor", monitor, MONITORS)
+    found = []
+    for place, (core, rows, patient) in enumerate(zip(cores, held, patience, strict=True)):
+        chosen = str(monitor or ("val_loss" if len(rows) else "loss"))
+        if not len(rows) and chosen != "loss":
+            raise ValueError(f"monitor={monitor!r} needs validation_rows, which networks[{place}] has none of")
+        if not len(rows) and patient and monitor is None:
+            raise ValueError("patience needs validation_rows; for that of the training loss give monitor='loss'")
         counts = core.loss.hit_rate(0, 1, 1)
-        missing = monitor == "val_accuracy" if not counts else monitor in ("val_rmse", "val_mae")
-        if missing:
+        if chosen == "val_accuracy" if not counts else chosen in ("val_rmse", "val_mae"):
             raise ValueError(f"monitor={monitor!r}: there is none with the loss {core.loss.name} of networks[{place}]")
-    return str(monitor)
-
-
-def _callbacks_for(given: Any) -> Callable[[Network], list[Callback]]:
-    """The callbacks of a network."""
-    if callable(given) and not isinstance(given, Callback):
-        return lambda network: checked(given(network))
-    same = checked(given)
-    return lambda network: same
+        found.append(chosen)
+    return found
 
 
 def _train(

@@ -31,7 +31,7 @@ class Progress:
 class Lines(Progress):
     """A line a second at most, or a tqdm bar where tqdm is installed and a terminal is attached."""
 
-    def __init__(self, count: int, monitor: str) -> None:
+    def __init__(self, count: int, monitor: str | None) -> None:
         self._count, self._monitor = count, monitor
         self._printed = time.monotonic()
         self._bar: Any = None
@@ -54,7 +54,7 @@ class Lines(Progress):
         best = min((member.score for member in members), default=np.inf)
         if self._monitor == "val_accuracy":
             best = max((-member.score / len(member.job.held_rows) for member in members), default=np.inf)
-        score = f"best {self._monitor} {best:.4f}" if np.isfinite(best) else ""
+        score = f"best {self._monitor} {best:.4f}" if self._monitor is not None and np.isfinite(best) else ""
         if self._bar is not None:
             self._bar.set_postfix_str(score, refresh=False)
             self._bar.update(done - self._bar.n)
@@ -67,8 +67,8 @@ class Lines(Progress):
             self._bar.close()
 
 
-def progress_for(verbose: Any, count: int, monitor: str) -> Progress:
-    """What `verbose` asks for, as in `fit`."""
+def progress_for(verbose: Any, count: int, monitor: str | None) -> Progress:
+    """What `verbose` asks for, as in `fit`. `monitor`: what all scores are; None: there are different ones."""
     if verbose is None:
         return Lines(count, monitor) if is_terminal(sys.stdout) else Progress()
     level = int(verbose) if isinstance(verbose, bool) else checks.integer("verbose", verbose, 0)
