@@ -38,10 +38,10 @@ class Members(Layer):
     It is the last layer of a network. Layers before it are shared by all members and see the rows of each. Of the
     layers inside, the last one, the head, is a dense layer for each member; what the others share:
 
-        "mini"      all weights and biases; x is multiplied by a scale of the member, element by element
-        "tabm"      the weights W; each dense layer has scales r, s and a bias b of each member,
-                    ((x * r) W) * s + b (BatchEnsemble, Wen, Tran and Ba 2020, arXiv 2002.06715)
-        "packed"    nothing
+    * "mini": all weights and biases; x is multiplied by a scale of the member, element by element.
+    * "tabm": the weights W; each dense layer has scales r, s and a bias b of each member, ((x * r) W) * s + b
+      (BatchEnsemble, Wen, Tran and Ba 2020, arXiv 2002.06715).
+    * "packed": nothing.
 
     The loss is the mean of the members' losses, never the loss of their mean. What the network predicts is the mean of
     the members' predictions, after the loss's link: of probabilities, or of values. For "gaussian_nll" it is the mean
