@@ -185,7 +185,8 @@ cdef inline pack_end drop_of(const Op* op, const PackedOp* b, Py_ssize_t row) no
     """Dropout of rows from one on."""
     cdef pack_end end
     memset(&end, 0, sizeof(pack_end))
-    end.scale, end.words_row = &b.scale[0], words_of(op) * PACK
+    end.scale = &b.scale[0]
+    end.words_row = words_of(op) * PACK
     if b.drops:
         end.words = b.kept + row * end.words_row
     return end
