@@ -33,8 +33,13 @@ def dask():
 
     soon = {"distributed.scheduler.allowed-failures": 1}  # deaths in a task, each of which takes seconds
     local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with dask.config.set(soon), LocalCluster(**local) as cluster, Client(cluster) as client:
-        yield client.get_executor()
+    before = dict(os.environ)  # Dask gives its workers variables by setting them here, and leaves them
+    try:
+        with dask.config.set(soon), LocalCluster(**local) as cluster, Client(cluster) as client:
+            yield client.get_executor()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def processes(**options):
