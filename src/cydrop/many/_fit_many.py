@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop._base import checks, threads
 from cydrop._core import cpu
 from cydrop._run.core import Core, core_of
-from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rungs, train, train_halving
+from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rungs, train_halving
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
 from cydrop.many._arguments import checked_networks, one_each, others, row_numbers
-from cydrop.many._executors import Elsewhere, checked_executor
+from cydrop.many._executors import checked_executor, running
 from cydrop.many._progress import Progress, progress_for
 from cydrop.network import Network
 
@@ -186,12 +186,10 @@ def fit_many(
         for core in cores:
             core.built_for(data.X.shape[1])
         members = [OneOfMany(core, job) for core, job in zip(cores, jobs, strict=True)]
-        running: AbstractContextManager[Run] = nullcontext(train)
-        if elsewhere is not None:
-            running = Elsewhere(elsewhere, members, None if n_threads is None else count)
+        place_of_work = running(elsewhere, members, None if n_threads is None else count)
         _train(
             found, members, eta, count, lambda network: checked(callbacks(network)) if by_network else same,
-            progress_for(verbose, len(found), scores[0] if len(set(scores)) == 1 else None), running,
+            progress_for(verbose, len(found), scores[0] if len(set(scores)) == 1 else None), place_of_work,
         )  # fmt: skip
     return [network.history for network in found]
 
@@ -238,7 +236,7 @@ def _monitors(
 
 def _train(
     networks: Sequence[Network], members: Sequence[OneOfMany], eta: int | None, n_threads: int,
-    callbacks_for: Callable[[Network], list[Callback]], progress: Progress, running: AbstractContextManager[Run],
+    callbacks_for: Callable[[Network], list[Callback]], progress: Progress, place_of_work: AbstractContextManager[Run],
 ) -> None:  # fmt: skip
     """All stretches, with what is told in between; at the end, whatever happened, every network is whole."""
     notifiers: dict[OneOfMany, tuple[Network, Notifier]] = {}
@@ -261,7 +259,7 @@ def _train(
                         notifiers[member] = network, notifier
                         member.stopped = network.stop_training
                         member.renew_if_changed()
-                with running as run:
+                with place_of_work as run:
                     if eta is None:
                         run(members, n_threads, tell)
                     else:
