@@ -425,6 +425,16 @@ def test_networks_without_held_out_rows_beside_others_with_some(rng):
         cd.fit_many(found, X, y, validation_rows=held, epochs=9, halving=2, verbose=0)
 
 
+@pytest.mark.parametrize("callback", [EarlyStopping("loss"), ReduceLROnPlateau("loss"), cd.callbacks.ProgressBar()])
+def test_a_callback_that_keeps_something_of_a_network_is_not_for_several(rng, callback):
+    found = classifiers()[:2]
+    for callbacks in ([callback], lambda network: [callback]):
+        with pytest.raises(ValueError, match="for several networks, of which it would mix up what it keeps"):
+            cd.fit_many(found, *data(rng), epochs=1, callbacks=callbacks, verbose=0)
+    assert [len(net.history) for net in found] == [0, 0]
+    cd.fit_many(found[:1], *data(rng), epochs=1, callbacks=[callback], verbose=0)
+
+
 def test_a_network_cannot_be_given_twice(rng):
     net = classifiers()[0]
     with pytest.raises(ValueError, match=r"networks\[1\] is networks\[0\] once more"):

@@ -20,9 +20,12 @@ class Callback:
         Whether each rank of a training over several processes calls it. False is for what shows or writes: rank 0
         alone calls it. All ranks must come to the same decisions: to stop, where one of them stops, or another
         learning rate, of which all must assign the same.
+    of_one_network : bool
+        Whether it keeps something of a network, so that `fit_many` must not give it to several.
     """
 
     every_rank: ClassVar[bool] = True
+    of_one_network: ClassVar[bool] = False
 
     def on_train_begin(self, network: Any, epochs: int) -> None:
         """Before the first epoch of a call of `fit`."""

@@ -38,6 +38,7 @@ class CSVLogger(Callback):
     """
 
     every_rank = False
+    of_one_network = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         self.path = os.fspath(path)

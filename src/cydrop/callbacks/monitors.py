@@ -39,6 +39,7 @@ def _fixed(name: str, what: str) -> Any:
 class _Monitor(Callback):
     """Base of the callbacks that watch a metric, of which they keep the best value. NaN is never better."""
 
+    of_one_network = True
     monitor = _fixed("monitor", "The metric that is watched.")
     mode = _fixed("mode", "Whether the metric should fall or grow.")
 

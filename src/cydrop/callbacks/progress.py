@@ -31,6 +31,7 @@ class ProgressBar(Callback):
     """
 
     every_rank = False
+    of_one_network = True
     label: str = ""  # of those pickled before there was one
 
     def __init__(self, file: TextIO | None = None, label: str = "") -> None:

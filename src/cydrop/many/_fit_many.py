@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
@@ -153,6 +153,8 @@ def fit_many(
             "callbacks are functions of this process, which the workers of an executor do not share: leave them out, "
             "or train without executor"
         )
+    told = [checked(callbacks(network)) for network in found] if by_network else [same] * len(found)
+    _refuse_shared(told)
     if not found:
         return []
     with ExitStack() as turns:
@@ -188,10 +190,24 @@ def fit_many(
         members = [OneOfMany(core, job) for core, job in zip(cores, jobs, strict=True)]
         place_of_work = running(elsewhere, members, None if n_threads is None else count)
         _train(
-            found, members, eta, count, lambda network: checked(callbacks(network)) if by_network else same,
+            found, members, eta, count, told,
             progress_for(verbose, len(found), scores[0] if len(set(scores)) == 1 else None), place_of_work,
         )  # fmt: skip
     return [network.history for network in found]
+
+
+def _refuse_shared(callbacks: Sequence[list[Callback]]) -> None:
+    """Raises where a callback that keeps something of a network would be told of several."""
+    seen: set[int] = set()
+    for own in callbacks:
+        for callback in own:
+            if callback.of_one_network and id(callback) in seen:
+                name = type(callback).__name__
+                raise ValueError(
+                    f"callbacks has one {name} for several networks, of which it would mix up what it keeps: give a "
+                    f"function that makes each its own, callbacks=lambda network: [{name}(...)]"
+                )
+        seen.update(map(id, own))
 
 
 class Shared:
@@ -236,7 +252,7 @@ def _monitors(
 
 def _train(
     networks: Sequence[Network], members: Sequence[OneOfMany], eta: int | None, n_threads: int,
-    callbacks_for: Callable[[Network], list[Callback]], progress: Progress, place_of_work: AbstractContextManager[Run],
+    callbacks: Sequence[list[Callback]], progress: Progress, place_of_work: AbstractContextManager[Run],
 ) -> None:  # fmt: skip
     """All stretches, with what is told in between; at the end, whatever happened, every network is whole."""
     notifiers: dict[OneOfMany, tuple[Network, Notifier]] = {}
@@ -250,9 +266,8 @@ def _train(
     try:
         with ExitStack() as open_ones:
             try:
-                for network, member in zip(networks, members, strict=True):
+                for network, member, own in zip(networks, members, callbacks, strict=True):
                     network.stop_training, network.training_rows = False, member.job.n_rows
-                    own = callbacks_for(network)
                     member.by_epochs = bool(own)
                     if own:
                         notifier = open_ones.enter_context(Notifier(own, network, member.job.epochs))
