@@ -74,7 +74,7 @@ def alone(networks, X, y, rows, held, weight=None, **options):
 )  # fmt: skip
 def test_words_of_a_branch_are_those_of_numpys_seed_sequence(root, path, count):
     out = np.empty(count, dtype=np.uint64)
-    branch_words(np.array(root, dtype=np.uint64), np.array(path, dtype=np.uint64), out)
+    branch_words(tuple(root), tuple(path), out)
     twin = np.random.SeedSequence(root, spawn_key=tuple(path)).generate_state(count, np.uint64)
     np.testing.assert_array_equal(out, twin)
 

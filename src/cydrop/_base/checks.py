@@ -351,10 +351,9 @@ def number(
         result = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})") from None
-    held = result
-    if single:
-        with np.errstate(over="ignore", under="ignore"):
-            held = float(np.float32(result))
+    held = _single(result) if single else result
+    if type(value) is float and low < result < high and low < held < high:  # nothing is at the edge
+        return result
     for used in (result, held):
         inside = (low < used if low_open else low <= used) and (used < high if high_open else used <= high)
         if not math.isfinite(used) or not inside:
@@ -366,6 +365,14 @@ def number(
             rounded = f", which float32 rounds to {held:g}" if used is not result and math.isfinite(result) else ""
             raise ValueError(f"{name} must be {expected}, got {value!r}{rounded}")
     return result
+
+
+def _single(value: float) -> float:
+    """As float32 has it."""
+    if 1e-30 < abs(value) < 1e30:
+        return float(np.float32(value))
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(value))
 
 
 def rate(name: str, value: Any) -> float:

@@ -39,7 +39,7 @@ class Branch(NamedTuple):
 
 def _words_of_branch(root: tuple[int, ...], path: tuple[int, ...], count: int) -> NDArray[np.uint64]:
     found = np.empty(count, dtype=np.uint64)
-    branch_words(np.array(root, dtype=np.uint64), np.array(path, dtype=np.uint64), found)
+    branch_words(root, path, found)
     return found
 
 

@@ -1,6 +1,7 @@
 """What this machine and this build can do: instruction sets, OpenMP, threads. Compiled for any machine."""
 
 from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport uintptr_t
 
 from cydrop._core.matrix cimport MARGIN as FLOATS_OVERREAD
 
@@ -92,6 +93,11 @@ def flush_denormals(bint on):
     """Lets this thread count denormals as 0, as PyTorch's set_flush_denormal does, or not; for tests. Whether the
     processor can."""
     return bool(flush_denormals_here(on))
+
+
+def floats_to_cache_line(const float[::1] memory):
+    """How many floats come before the first one that begins a cache line."""
+    return -(<uintptr_t>&memory[0]) % 64 // 4
 
 
 cdef long long forks = 0        # how often this process is a child of a child

@@ -15,7 +15,7 @@ from cydrop._core.operation cimport Bound, Op
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.pack cimport PACK, Pack, PackedOp, fits_in_pack, least_pack, pack_floats
 from cydrop._core.pack_training cimport held_floats, train_pack
-from cydrop._core.seed_sequence cimport MOST_WORDS
+from cydrop._core.seed_sequence cimport MOST_NUMBERS
 from cydrop._core.trainee cimport (
     COLUMNS, Desk, GOES_ON, Trainee, all_finite, desk_floats, diverge, orders_of, pauses, put_back, sit_down,
     train_until,
@@ -129,7 +129,7 @@ cdef class Training:
         t.learning_rates, t.decays = &learning_rates[0], &decays[0]
         t.rates, t.scheduled = &rates[0, 0] if rates.shape[1] else NULL, learning_rates.shape[0] > 1
         t.root, t.n_root, t.branch, t.epochs_before = &root[0], <int>root.shape[0], branch, epochs_before
-        if 2 * (t.n_root + 3) > MOST_WORDS:
+        if t.n_root + 3 > MOST_NUMBERS:
             raise ValueError(f"a root of {t.n_root} words")
         order = numpy.empty(orders_of(&t.program) * t.n_rows, dtype=numpy.int64)
         t.data.order = &order[0]

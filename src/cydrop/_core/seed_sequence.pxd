@@ -9,7 +9,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 cdef enum:
     POOL = 4                    # words
-    MOST_WORDS = 32             # of entropy and spawn key together
+    MOST_NUMBERS = 16           # of entropy and spawn key together
+    MOST_WORDS = 32             # of theirs
 
 cdef struct Words:
     uint32_t[MOST_WORDS] data

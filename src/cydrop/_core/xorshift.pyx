@@ -9,7 +9,7 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.math cimport sqrt
 
-from cydrop._core.seed_sequence cimport MOST_WORDS, words_of_branch
+from cydrop._core.seed_sequence cimport MOST_NUMBERS, words_of_branch
 
 cdef extern from "fma.h" nogil:
     int64_t bits_of64(double x)
@@ -168,9 +168,12 @@ cdef inline double exact_log(double x) noexcept nogil:
     return <double>exponent * 0.6931471805599453 + 2.0 * (s * total)
 
 
-def branch_words(const uint64_t[::1] root, const uint64_t[::1] path, uint64_t[::1] out):
+def branch_words(tuple root, tuple path, uint64_t[::1] out):
     """numpy.random.SeedSequence(root, spawn_key=path).generate_state(len(out), uint64)."""
-    if 2 * (root.shape[0] + path.shape[0]) > MOST_WORDS:
-        raise ValueError(f"{root.shape[0] + path.shape[0]} numbers, at most {MOST_WORDS // 2} have room")
-    words_of_branch(&root[0] if root.shape[0] else NULL, <int>root.shape[0], &path[0] if path.shape[0] else NULL,
-                    <int>path.shape[0], &out[0], <int>out.shape[0])
+    cdef uint64_t[MOST_NUMBERS] numbers
+    cdef int n = <int>len(root), i
+    if n + len(path) > MOST_NUMBERS:
+        raise ValueError(f"{n + len(path)} numbers, at most {MOST_NUMBERS} have room")
+    for i, number in enumerate(root + path):
+        numbers[i] = number
+    words_of_branch(numbers, n, numbers + n, <int>len(path), &out[0], <int>out.shape[0])

@@ -258,20 +258,18 @@ class Core:
         units = self.plan_for(n_features).n_outputs
         return checked_rows(self.loss, units, X, given[1], weights, len(X), "validation ")
 
-    def check_batches(self, data: Rows, shards: int = 0) -> None:
+    def check_batches(self, batch_size: int, n_features: int, shards: int = 0) -> None:
         """Raises where a layer learns nothing from batches, or shards, of so few rows."""
-        if shards and self.plan_for(data.X.shape[1]).members:
+        if shards and self.plan_for(n_features).members:
             raise ValueError("parallel= cannot train a network with Members: its batches are not cut into shards")
-        rows = max(1, data.batch_size // max(shards, 1))  # of the smallest shard that has any
+        rows = max(1, batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
             try:
                 layer.check_batch(rows * self.loss.copies)
             except ValueError as error:
                 if shards < 2:
                     raise
-                raise ValueError(
-                    f"{data.batch_size} rows in {shards} shards, which count as batches: {error}"
-                ) from None
+                raise ValueError(f"{batch_size} rows in {shards} shards, which count as batches: {error}") from None
 
 
 def check_loss(loss: Loss, plan: Plan) -> None:

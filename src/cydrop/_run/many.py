@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from cydrop._core.losses import VERDICTS
 from cydrop._run.core import Core
 from cydrop._run.prediction import STRETCH_SECONDS
 from cydrop._run.rates import Rates
-from cydrop._run.rows import NO_FLOATS, Rows
+from cydrop._run.rows import NO_FLOATS, NO_LABELS, Rows
 from cydrop.errors import DivergedError
 from cydrop.losses import Loss
 from cydrop.xorshift import Xorshift
@@ -85,20 +86,26 @@ class ManyJob:
     drop_last: bool = False
     judge: Judge | None = None
 
-    @property
+    # asked for again and again, of thousands of networks: worked out once
+
+    @cached_property
     def n_rows(self) -> int:
         return len(self.rows) or len(self.data.X)
 
-    @property
+    @cached_property
+    def full_batch(self) -> int:
+        """Rows of every batch but the last one of an epoch."""
+        return min(self.batch_size, self.n_rows)
+
+    @cached_property
     def epoch_rows(self) -> int:
         """Rows that an epoch trains on."""
-        size = min(self.batch_size, self.n_rows)
-        return self.n_rows - self.n_rows % size if self.drop_last else self.n_rows
+        return self.n_rows - self.n_rows % self.full_batch if self.drop_last else self.n_rows
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Of an epoch."""
-        return -(-self.epoch_rows // min(self.batch_size, self.n_rows))
+        return -(-self.epoch_rows // self.full_batch)
 
 
 class OneOfMany:
@@ -144,12 +151,13 @@ class OneOfMany:
         monitor = job.monitor if job.judge is None else "val_loss" if judge.kind == "loss" else "verdict"
         verdict = -1 if judge.kind == "loss" else VERDICTS.index(judge.kind)
         clamp = (NO_FLOATS, NO_FLOATS) if judge.low is None or judge.high is None else (judge.low, judge.high)
-        keep = [(draw.op, 1.0 - draw.layer.rate_at(1.0)) for draw in model.plan.vanilla_draws]
+        kept = model.plan.vanilla_draws
         return many.Training(
             model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
-            job.held_rows, job.epoch_rows, min(job.batch_size, job.n_rows), *self.rates,
+            job.held_rows, job.epoch_rows, job.full_batch, *self.rates,
             np.array(core.root, dtype=np.uint64), seeding.SHUFFLE, self.epochs_before,
-            np.array([op for op, _ in keep], dtype=np.int32), np.array([share for _, share in keep], dtype=np.float32),
+            np.array([draw.op for draw in kept], dtype=np.int32) if kept else NO_LABELS,
+            np.array([1.0 - draw.layer.rate_at(1.0) for draw in kept], dtype=np.float32) if kept else NO_FLOATS,
             bool(job.data.hit_rate(0)), loss.option, verdict, *clamp, many.SCORES.index(monitor),
             job.ties == "last", job.patience or 0, job.restore_best, job.epochs,
         )  # fmt: skip
@@ -213,10 +221,9 @@ class OneOfMany:
     def _metrics(self, first: int, stop: int) -> dict[str, list[float]]:
         """Of some epochs, counted from 0, as `fit` has them."""
         core, job = self.core, self.job
-        record = dict(zip(many.RECORD, self.training.record[first:stop].T.tolist(), strict=True))
-        rows = job.epoch_rows
-        metrics = {"loss": [total / rows for total in record["loss"]]}
-        metrics |= self._hit_rates(first, record["correct"])
+        record = dict(zip(many.RECORD, self.training.record[first:stop].T, strict=True))
+        metrics = {"loss": (record["loss"] / job.epoch_rows).tolist()}
+        metrics |= self._hit_rates(first, record["correct"].tolist())
         last = slice((first + 1) * job.batches - 1, stop * job.batches, job.batches)  # batches of the epochs
         rates = [array[last] if len(array) > 1 else array.repeat(stop - first, axis=0) for array in self.rates]
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
@@ -226,12 +233,12 @@ class OneOfMany:
         for draw, column in zip(self._model.plan.draws, rates[2].T, strict=True):
             if callable(draw.layer.rate_value):
                 metrics[f"{draw.place}.{draw.layer.rate_name}"] = column.tolist()
-        metrics["seconds"] = record["seconds"]
+        metrics["seconds"] = record["seconds"].tolist()
         if job.judge is not None:
-            metrics[job.judge.name] = record["score"]
+            metrics[job.judge.name] = record["score"].tolist()
         elif job.held is not None:
-            metrics["val_loss"] = record["val_loss"]
-            found = job.held.hit_rates(record["val_correct"], job.held_rows)
+            metrics["val_loss"] = record["val_loss"].tolist()
+            found = job.held.hit_rates(record["val_correct"].tolist(), job.held_rows)
             if not found:
                 sums = zip(*(record[name] for name in ("val_targets", "val_squares", "val_magnitudes")), strict=True)
                 each = [job.held.loss.metrics_of(np.array(of_epoch)) for of_epoch in sums]
@@ -268,8 +275,7 @@ class OneOfMany:
         if step < 0:
             return
         rates = self.rates.drawing[step if len(self.rates.drawing) > 1 else 0]
-        size = min(self.job.batch_size, self.job.n_rows)
-        batch = step % self.job.batches
+        size, batch = self.job.full_batch, step % self.job.batches
         last = min(size, self.job.epoch_rows - batch * size)
         self.core.passes.remember(self._model, last * self._model.loss.copies, (), list(rates))
 

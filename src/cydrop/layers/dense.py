@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop._core import dense as products
+from cydrop._core.xorshift import Xorshift as Lanes
 from cydrop._run.initialization import deviations
 from cydrop._run.passes import last_mask
 from cydrop._run.plan import Drawn, Factors, Initial, Op, Plan
@@ -209,13 +210,13 @@ class Dense(RandomLayer):
         if shape == "zeros":
             return np.zeros(size, dtype=np.float32)
         deviation = math.sqrt(_VARIANCES[name](fan_in, self.units))
-        generator = Xorshift(seed)
-        drawn: Floats
+        generator = Lanes(seeding.words(seed, 32))  # what Xorshift(seed) has: there may be thousands of layers
+        drawn = np.empty(size, dtype=np.float32)
         if shape == "normal":
-            drawn = generator.normal(size)
+            generator.normal(drawn.reshape(-1))
             drawn *= np.float32(deviation)
         else:
-            drawn = generator.random(size)
+            generator.random(drawn.reshape(-1))
             drawn -= np.float32(0.5)
             drawn *= np.float32(2.0 * math.sqrt(3.0) * deviation)
         return drawn

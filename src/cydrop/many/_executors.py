@@ -373,7 +373,7 @@ def text_of(error: BaseException) -> str:
 
 @contextmanager
 def silent_about_size() -> Iterator[None]:
-    """Dask warns of tasks above 10 MB, lest data be sent with each; here they go to each worker once."""
+    """Dask warns of tasks above 10 MB, lest data be sent with each; here they go to each worker, not with each task."""
     if "distributed" not in sys.modules:
         yield
         return

@@ -85,8 +85,8 @@ def fit_many(
     executor : concurrent.futures.Executor or None
         Where the networks are trained, instead of in this process: a process pool,
         `mpi4py.futures.MPIPoolExecutor()`, Dask's `client.get_executor()`. X, y and `sample_weight` are sent to each
-        worker once, networks there and back; what comes back has the bits of the local run. Layers, losses and
-        optimizers must be what pickle can take, and `callbacks` must be empty.
+        worker and not with each task, networks there and back; what comes back has the bits of the local run. Layers,
+        losses and optimizers must be what pickle can take, and `callbacks` must be empty.
     callbacks : sequence of callbacks, or callable
         Told of every network, in this thread. A callback that keeps something of one network (`EarlyStopping`,
         `Checkpoint`, ...) must not serve several: give a function that is called with each network and returns its own
@@ -183,7 +183,7 @@ def fit_many(
                 some, judged, own, held[place], counts[place], sizes[place], waits[place], keeps, scores[place], ties
             )  # fmt: skip
             core.check_rates()
-            core.check_batches(replace(some, batch_size=min(job.batch_size, job.n_rows)))
+            core.check_batches(job.full_batch, data.X.shape[1])
             jobs.append(job)
         for core in cores:
             core.built_for(data.X.shape[1])

@@ -8,8 +8,10 @@
     other networks                    ->        trains them on the rows that it has
                                       <-        ...
 
-So the rows go to each worker once, with any executor. All that is sent is pickled here, not by the executor: a worker
-first looks whether it may train at all, and what cannot be unpickled is an error and not the end of the worker.
+So the rows go to each worker and not with each task, with any executor. (Nobody can say who is to have a task: where a
+worker that has the rows takes the one that brings them, they are sent again for the other.) All that is sent is pickled
+here, not by the executor: a worker first looks whether it may train at all, and what cannot be unpickled is an error
+and not the end of the worker.
 """
 
 from __future__ import annotations

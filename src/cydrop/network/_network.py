@@ -198,7 +198,7 @@ class Network(Parts, Sampling, ByHand):
                 elif share:
                     validation, data = data.split(share)
                 shards = 0 if shared_out is None else shared_out.shards
-                core.check_batches(data, shards)
+                core.check_batches(data.batch_size, data.X.shape[1], shards)
                 # build
                 core.built_for(data.X.shape[1])
             # train
@@ -272,7 +272,7 @@ class Network(Parts, Sampling, ByHand):
         core = self._core
         with core.turn:
             data = core.rows(X, y, sample_weight, batch_size)
-            core.check_batches(data)
+            core.check_batches(data.batch_size, data.X.shape[1])
             core.built_for(data.X.shape[1])
             total, _ = self._trainer.train_pass(core, data, NO_ORDER, core.rates([0.0]), core.epochs + 1)
             return total / len(data.X)
