@@ -5,9 +5,9 @@
     categories   one-hot columns of 0 and 1; very many: codes, for a table that is learned (code 0: missing or unseen)
 
 Ranks are linear between the quantiles of the training rows. The authors add noise of 1e-5 to the rows that quantiles
-are taken of, so that equal numbers get different ranks and each of them, on the whole, the middle one. Here they get
-the middle one itself: nothing is drawn, and units do not matter. All that is learned here is learned from the training
-rows.
+are taken of, so that equal numbers get different ranks and each of them, on the whole, the middle one. Here a number
+that is several of the quantiles gets the middle one itself: nothing is drawn, and units do not matter. All that is
+learned here is learned from the training rows.
 """
 
 from __future__ import annotations
