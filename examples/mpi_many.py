@@ -44,7 +44,8 @@ def main() -> None:
         histories = cd.fit_many(
             networks, X, y, validation_rows=held_out, epochs=options.epochs, halving=3, executor=executor, verbose=0
         )
-    ranked = sorted(range(len(networks)), key=lambda place: histories[place].best("val_loss")[1])
+    losses = [min(history.metrics.get("val_loss", [np.inf])) for history in histories]  # infinite: it diverged at once
+    ranked = np.argsort(losses)
     for place in ranked[:3]:
         epoch, loss = histories[place].best("val_loss")
         units, rate = settings[place]

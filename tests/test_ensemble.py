@@ -434,6 +434,43 @@ def test_bad_arguments_are_refused_before_anything_is_trained(options, message):
 # Which networks -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [{"n_threads": 0}, {"executor": 5}, {"verbose": "yes"}, {"restore_best": "no"}])
+def test_arguments_of_fit_many_that_are_refused_leave_the_out_of_fold_predictions(options):
+    X, y = data("cross_entropy")
+    ensemble = cd.Ensemble(members("cross_entropy", 5))
+    ensemble.fit(X, y, folds=4, seed=0, epochs=1, verbose=0)
+    before = ensemble.oof_predictions.copy()
+    with pytest.raises((ValueError, TypeError)):
+        ensemble.fit(X, y, folds=4, epochs=1, **options)
+    np.testing.assert_array_equal(ensemble.oof_predictions, before)
+
+
+def test_a_training_that_breaks_off_leaves_no_out_of_fold_predictions_of_other_members():
+    class Breaks(cd.callbacks.Callback):
+        def on_epoch_end(self, network, epoch, metrics):
+            raise OSError
+
+    X, y = data("cross_entropy")
+    ensemble = cd.Ensemble(members("cross_entropy", 5))
+    ensemble.fit(X, y, folds=4, seed=0, epochs=1, verbose=0)
+    with pytest.raises(OSError):
+        ensemble.fit(X, y, folds=4, epochs=1, verbose=0, callbacks=lambda network: [Breaks()])
+    assert ensemble.oof_predictions is None
+
+
+def test_members_that_nothing_tells_apart_are_warned_of():
+    X, y = data("cross_entropy")
+    layers = [cd.Dense(6, activation="relu"), cd.Dropout(0.3), cd.Dense(5)]
+    ensemble = cd.Ensemble([cd.Network(layers, seed=seed) for seed in (1, 2, 1)])
+    with pytest.warns(UserWarning, match=r"networks\[2\] is like networks\[0\], with the same seed"):
+        ensemble.fit(X, y, epochs=1, verbose=0)
+    found = ensemble.predict_all(X)
+    np.testing.assert_array_equal(found[0], found[2])
+    again = cd.Ensemble([cd.Network(layers, seed=1) for _ in range(3)])
+    again.fit(X, y, bootstrap=True, seed=0, epochs=1, verbose=0)  # no warning: that would be an error
+    assert not np.array_equal(again.predict_all(X)[0], again.predict_all(X)[2])
+
+
 def test_what_is_no_list_of_networks_of_one_kind_is_refused():
     net, other = members("mse", 2, count=2)
     with pytest.raises(TypeError, match=r"networks must be a list of cydrop\.Network, got <cydrop\.Network"):
@@ -444,7 +481,7 @@ def test_what_is_no_list_of_networks_of_one_kind_is_refused():
         cd.Ensemble([])
     with pytest.raises(TypeError, match=r"networks\[1\] must be a cydrop.Network, got 'mse' \(str\)"):
         cd.Ensemble([net, "mse"])
-    with pytest.raises(ValueError, match=r"networks\[2\] is networks\[0\].*deepcopy"):
+    with pytest.raises(ValueError, match=r"networks\[2\] is networks\[0\].*a seed of its own"):
         cd.Ensemble([net, other, net])
     with pytest.raises(ValueError, match=r"networks\[1\] has the loss 'cross_entropy', networks\[0\] 'mse'"):
         cd.Ensemble([net, *members("cross_entropy", 2, count=1)])

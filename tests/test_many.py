@@ -384,7 +384,8 @@ def test_no_networks_give_no_histories(rng):
         ({"rows": [np.arange(5), [-1]]}, ValueError, r"rows\[1\] must be row numbers from 0 to 299, got -1"),
         ({"rows": [np.arange(5), [300]]}, ValueError, r"rows\[1\] must be row numbers from 0 to 299, got 300"),
         ({"rows": [np.arange(5), []]}, ValueError, r"rows\[1\] is empty"),
-        ({"rows": [np.arange(5), [0.5]]}, TypeError, r"rows\[1\] must be an array of row numbers"),
+        ({"rows": [np.arange(5), [0.5]]}, TypeError, r"rows\[1\] must be row numbers \(int\) or a mask"),
+        ({"rows": [0.0, 1.0, 2.0]}, TypeError, r"rows must be row numbers \(int\) or a mask .*, got float64"),
         ({"rows": np.zeros(299, dtype=bool)}, ValueError, "rows is a mask of 299 rows, X has 300"),
         ({"validation_rows": range(300)}, ValueError, "none is left to train on"),
         ({"epochs": [1, 2, 3]}, ValueError, "epochs must be one for all networks, or one for each of the 2, got 3"),
@@ -408,6 +409,61 @@ def test_unusable_arguments_are_refused_before_anything_changes(rng, options, er
         cd.fit_many(given.pop("networks"), given.pop("X"), given.pop("y"), **given)
     for net in found:
         assert len(net.history) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "held", "what"),
+    [(None, range(0, 120, 2), "the validation rows"), (range(0, 120, 2), range(1, 120, 2), "the rows to train on")],
+)
+def test_rows_that_all_weigh_nothing_are_refused(rng, rows, held, what):
+    X, y = data(rng)
+    weight = np.arange(len(X)) % 2
+    networks = classifiers()[:2]
+    with pytest.raises(ValueError, match=rf"networks\[0\]: {what} all have a weight of 0"):
+        cd.fit_many(
+            networks, X, y, rows=rows and [rows] * 2, validation_rows=[held] * 2, sample_weight=weight, verbose=0
+        )
+    assert all(len(network.history) == 0 for network in networks)
+    net = classifiers()[0]
+    with pytest.raises(ValueError, match="the validation rows all have a weight of 0"):
+        net.fit(X, y, validation_data=(X, y, np.zeros(len(X))), verbose=0)
+    with pytest.raises(ValueError, match="the rows to train on all have a weight of 0"):
+        net.fit(X, y, sample_weight=np.zeros(len(X)), verbose=0)
+
+
+def test_halving_does_not_compare_losses_of_several_kinds(rng, capsys):
+    X, _ = data(rng)
+    y = X[:, 0]
+
+    def networks():
+        kinds = ("mse", cd.losses.Huber(2.0), "mse", cd.losses.Huber(2.0))
+        return [cd.Network([cd.Dense(4), cd.Dense(1)], loss=loss, seed=seed) for seed, loss in enumerate(kinds)]
+
+    options = {"validation_rows": range(0, 120, 3), "epochs": 4, "halving": 2}
+    with pytest.raises(ValueError, match="several losses: give monitor="):
+        cd.fit_many(networks(), X, y, verbose=0, **options)
+    histories = cd.fit_many(networks(), X, y, monitor="val_rmse", verbose=0, **options)
+    assert max(map(len, histories)) == 4
+    cd.fit_many(networks(), X, y, validation_rows=range(0, 120, 3), epochs=1, verbose=1)
+    assert "loss" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("callbacks", [cd.callbacks.EarlyStopping, [[cd.callbacks.EarlyStopping()]] * 2])
+def test_callbacks_that_are_no_function_of_a_network_are_refused_with_the_way(rng, callbacks):
+    X, y = data(rng)
+    with pytest.raises(TypeError, match=r"callbacks=lambda network: \[EarlyStopping\(...\)\]"):
+        cd.fit_many(classifiers()[:2], X, y, callbacks=callbacks, verbose=0)
+
+
+def test_errors_say_which_network_they_are_about(rng):
+    X, y = data(rng)
+    networks = [cd.Network([cd.Dense(units)]) for units in (5, 6, 2)]
+    with pytest.raises(ValueError, match=r"networks\[2\]: y must be class labels 0..1"):
+        cd.fit_many(networks, X, y, verbose=0)
+    with pytest.raises(ValueError, match=r"patience needs validation_rows, which networks\[1\] has none of"):
+        cd.fit_many(networks[:2], X, y, validation_rows=[range(9), None], patience=1, verbose=0)
+    with pytest.raises(ValueError, match=r"^y must be class labels"):
+        cd.fit_many(networks[2:], X, y, verbose=0)
 
 
 def test_networks_without_held_out_rows_beside_others_with_some(rng):

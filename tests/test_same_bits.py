@@ -220,7 +220,7 @@ for n_threads in (1, 3):
 """
 
 ENSEMBLE_GOLDEN = [
-    "9ec56574a93662c5",  # out-of-bag
+    "74ab8fcc060c2ed0",  # out-of-bag
     "c0c38f206dba080f",  # predictions
     "a501b4cfdd1abe93",  # total
     "bc1b554199d1fe22",  # aleatoric

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.metrics import log_loss
 
-from cydrop import tabular
+from cydrop import DivergedError, tabular
 from cydrop._run.core import core_of
 from cydrop.tabular import _search, _spaces
 from cydrop.tabular._recipe import train_member
@@ -153,6 +153,72 @@ def test_after_the_time_limit_what_was_trained_is_used():
     model = tabular.search(X, y, estimator=base, n_trials=30, n_folds=2, time_limit=0.5, random_state=0)
     assert 1 <= model.trials_[0]["epochs"] < 100_000
     assert model.score(X, y) > 0.3
+
+
+def test_after_a_time_that_was_over_before_training_began_there_is_an_epoch_of_the_first_trial():
+    X, y = iris()
+    model = tabular.search(
+        X, y, estimator=tabular.RealMLPClassifier(**SMALL), n_trials=3, n_folds=2, random_state=0, time_limit=1e-9
+    )
+    assert model.trials_[0]["epochs"] >= 1
+    assert [trial["epochs"] for trial in model.trials_[1:]] == [0, 0]
+    assert [trial["share"] for trial in model.trials_] == [1, 0, 0]
+    assert np.isinf([trial["score"] for trial in model.trials_[1:]]).all()
+
+
+@pytest.mark.parametrize("rate", [1e8, 1e12, 1e30])
+def test_trials_that_diverge_are_left_out(rate):
+    X, y = iris()
+    wild = tabular.RealMLPClassifier(**SMALL, learning_rate_init=rate)
+    with pytest.raises(DivergedError, match="a network of every other trial"):
+        tabular.search(X, y, estimator=wild, n_trials=1, n_folds=3, random_state=1)
+    model = tabular.search(X, y, estimator=wild, n_trials=3, n_folds=2, random_state=1)
+    assert model.trials_[0]["share"] == 0
+    assert model.trials_[0]["score"] == np.inf
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("y", "kind"),
+    [
+        (np.tile(["a", "b"], 4), "Classifier"),
+        (np.arange(8) % 3, "Classifier"),
+        (np.arange(8) % 3.0, "Classifier"),
+        ([True, False] * 4, "Classifier"),
+        (np.arange(8)[:, None] % 2, "Classifier"),
+        (np.array([1, 2, None] * 3, dtype=object), "Classifier"),
+        (np.array(["a", np.nan] * 4, dtype=object), "Classifier"),
+        (np.array([1, "a"] * 4, dtype=object), "Classifier"),
+        (np.array([1.5, None] * 4, dtype=object), "Regressor"),
+        (np.arange(8) / 2, "Regressor"),
+        (np.array([0.5, np.nan] * 4), "Regressor"),
+        (np.arange(16).reshape(8, 2) % 2, "Regressor"),
+    ],
+)
+def test_what_y_holds_tells_the_kind_of_estimator(y, kind):
+    assert type(_search.model_of("tabm", y)).__name__ == f"TabM{kind}"
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array(["a", np.nan] * 60, dtype=object), "Input y contains NaN: rows 1, 3, 5 and 57 others have missing"),
+        (np.array([1, "a"] * 60, dtype=object), "y has labels of several types"),
+        (np.array([0.5, np.nan] * 60), "Input y contains NaN"),
+        (None, "y"),
+    ],
+)
+def test_a_bad_y_is_refused_by_the_estimators_own_words(y, message):
+    with pytest.raises(ValueError, match=message):
+        tabular.search(np.zeros((120, 2)), y, n_trials=1, n_folds=2)
+
+
+def test_another_fit_of_the_result_forgets_the_search():
+    X, y = iris()
+    model = tabular.search(X, y, estimator=tabular.RealMLPClassifier(**SMALL), n_trials=2, n_folds=2, random_state=0)
+    model.fit(X, y)
+    assert not hasattr(model, "trials_")
+    assert not hasattr(model, "best_score_")
 
 
 def test_names_tell_classes_from_numbers_and_ask_where_they_cannot():

@@ -65,6 +65,12 @@ class Rows:
         size = min(self.batch_size, len(X))
         return Rows(self.loss, X, self.labels[part], self.targets[part], weights, size, self.each)
 
+    def check_weighed(self, what: str, order: NDArray[np.int64] = NO_ORDER) -> None:
+        """Raises where all of these rows (of an empty order: all) weigh nothing."""
+        weights = self.weights.reshape(len(self.X), -1) if len(self.weights) else None
+        if weights is not None and not (weights[order] if len(order) else weights).any():
+            raise ValueError(f"{what} all have a weight of 0: nothing can be told from them")
+
     @property
     def y(self) -> NDArray[Any]:
         """The labels, or the targets."""

@@ -19,7 +19,9 @@ __all__ = ["Checkpoint", "EarlyStopping", "ReduceLROnPlateau"]
 def _monitored(metrics: dict[str, float], name: str) -> float:
     """The value that a callback watches."""
     if name not in metrics:
-        hint = "; give fit validation_data or validation_split" if name.startswith("val_") else ""
+        hint = (
+            "; give validation_data or validation_split (fit_many: validation_rows)" if name.startswith("val_") else ""
+        )
         raise ValueError(f"monitor={name!r} is not among the metrics {', '.join(sorted(metrics))}{hint}")
     return metrics[name]
 

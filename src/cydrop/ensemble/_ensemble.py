@@ -146,7 +146,7 @@ class Ensemble:
         Returns
         -------
         list of History
-            One for each member, also kept as its `history`. A member that diverges is told there, as `fit_many` does.
+            One for each member, also kept as its `history`. `History.diverged` tells of a member that has diverged.
 
         Raises
         ------
@@ -154,6 +154,11 @@ class Ensemble:
             For unusable arguments, before anything is changed.
         RuntimeError, KeyboardInterrupt
             As for `fit_many`.
+
+        Warns
+        -----
+        UserWarning
+            Where members with the same seed, layers and options train on the same rows: they end up the same.
         """
         first = core_of(self._networks[0])
         bootstrap = checks.flag("bootstrap", bootstrap)
@@ -178,12 +183,18 @@ class Ensemble:
             shares = _training.all_but_the_end(count, data, share)
         if patience is not None and shares.held is None:
             raise ValueError("patience needs rows that are held out: give folds, bootstrap=True or validation_split")
-        self.oof_predictions = None
-        histories = fit_many(
-            self._networks, rows, data.y, rows=shares.rows, validation_rows=shares.held, epochs=epochs,
-            batch_size=batch_size, patience=patience, restore_best=restore_best, sample_weight=sample_weight,
-            n_threads=n_threads, executor=executor, callbacks=callbacks, verbose=verbose,
-        )  # fmt: skip
+        _training.warn_of_twins(self._networks, shares)
+        before = _training.passes_of(self._networks)
+        try:
+            histories = fit_many(
+                self._networks, rows, data.y, rows=shares.rows, validation_rows=shares.held, epochs=epochs,
+                batch_size=batch_size, patience=patience, restore_best=restore_best, sample_weight=sample_weight,
+                n_threads=n_threads, executor=executor, callbacks=callbacks, verbose=verbose,
+            )  # fmt: skip
+        except BaseException:
+            if _training.passes_of(self._networks) != before:
+                self.oof_predictions = None  # they are of other members
+            raise
         self.oof_predictions = _training.out_of_fold(self._networks, data, shares, data.loss)
         return histories
 

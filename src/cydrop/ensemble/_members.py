@@ -31,8 +31,8 @@ def checked(networks: Any) -> tuple[Network, ...]:
             )
         if id(member) in places:
             raise ValueError(
-                f"networks[{place}] is networks[{places[id(member)]}]: a member stands in the list once; "
-                "copy.deepcopy makes another"
+                f"networks[{place}] is networks[{places[id(member)]}]: a member stands in the list once; make as many "
+                "as there shall be, each with a seed of its own, [make(seed) for seed in ...]"
             )
         places[id(member)] = place
     loss_of(members)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from cydrop import xorshift
 from cydrop._base import seeding
 from cydrop._base.arrays import Floats
+from cydrop._run.core import core_of
 from cydrop._run.rows import Rows
 from cydrop.losses import Loss
 from cydrop.monte_carlo import mixture
@@ -24,6 +27,36 @@ class Shares(NamedTuple):
 
     rows: list[Index] | None = None
     held: list[Index] | None = None
+
+
+def passes_of(members: Sequence[Network]) -> list[int]:
+    """How many training passes each network has made."""
+    models = [core_of(member).model for member in members]
+    return [0 if model is None else model.ready().draws for model in models]
+
+
+def warn_of_twins(members: Sequence[Network], shares: Shares) -> None:
+    """Warns of members that nothing tells apart."""
+    known: dict[tuple[Any, ...], int] = {}
+    for place, member in enumerate(members):
+        core = core_of(member)
+        rows = b"" if shares.rows is None else shares.rows[place].tobytes()
+        made = repr((core.layers, core.loss, core.optimizer))
+        first = known.setdefault((core.root, core.epochs, made, hashlib.blake2b(rows).digest()), place)
+        if first != place and _equal(members[first], member):
+            warnings.warn(
+                f"networks[{place}] is like networks[{first}], with the same seed and the same rows: they end up the "
+                "same. Give each member a seed of its own, or train on folds or bootstrap samples",
+                UserWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _equal(one: Network, other: Network) -> bool:
+    """Whether two networks that are built have the same parameters now."""
+    pairs = zip(one.parameters().values(), other.parameters().values(), strict=True)
+    return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
 
 def all_but_the_end(count: int, data: Rows, share: float) -> Shares:
@@ -79,4 +112,6 @@ def out_of_fold(members: Sequence[Network], data: Rows, shares: Shares, loss: Lo
             change = prediction - mean[held]  # Welford (1962)
             mean[held] += change / counts[held]
             squares[held] += change * (prediction - mean[held])
-        return mixture(loss, np.where(counts > 0, mean, np.nan), squares / counts).astype(np.float32)
+        seen = counts > 0  # where not, the NaN of np.nan: that of 0 / 0 has other bits on other processors
+        mean, squares = np.where(seen, mean, np.nan), np.where(seen, squares / np.maximum(counts, 1.0), np.nan)
+        return mixture(loss, mean, squares).astype(np.float32)

@@ -66,7 +66,7 @@ class Members(Layer):
     sharing : "mini", "tabm" or "packed"
     batches : "own" or "shared"
         "own": each member sees the rows of an epoch in an order of its own, so that a batch has other rows of each;
-        needs `shuffle`. "shared": the same rows for all members.
+        with `shuffle=False` there is one order, and all see the same. "shared": the same rows for all members.
     first_scale : "signs", "normal", "ones" or None
         How the first scale of the members begins: random signs, as is right where numbers come in as they are; standard
         normal numbers, where they come from embeddings; or 1. All other scales begin at 1. None is "signs"; "packed"
@@ -130,7 +130,7 @@ class Members(Layer):
         if first_scale is not None:
             checks.one_of("first_scale", first_scale, FIRST_SCALES, "None")
         if sharing == "packed" and (first_scale is not None or scale_groups is not None):
-            raise ValueError('first_scale and scale_groups are for scales, which sharing="packed" has not')
+            raise ValueError('first_scale and scale_groups are for scales, and there are none with sharing="packed"')
         self.declare(
             layers=given,
             members=checks.integer("members", members, 1, MOST_MEMBERS),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,17 @@ def checked_networks(networks: Any) -> list[Network]:
     return found
 
 
+@contextmanager
+def of_network(place: int, count: int) -> Iterator[None]:
+    """Errors say which of several networks they are about."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if count == 1:
+            raise
+        raise type(error)(f"networks[{place}]: {error}") from None
+
+
 def one_each(name: str, given: Any, count: int, check: Callable[[str, Any], T]) -> list[T]:
     """A value for each network, of one for all or of a sequence with one for each."""
     if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
@@ -50,7 +62,7 @@ def row_numbers(name: str, given: Any, count: int, n: int) -> list[NDArray[np.in
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a list of index arrays, one for each network, or one array for all")
     found = list(given)
-    if found and all(isinstance(value, int | np.integer) for value in found):
+    if found and all(isinstance(value, int | float | np.integer | np.floating) for value in found):
         return [_indices(name, np.array(found), n)] * count
     if len(found) != count:
         raise ValueError(f"{name} must have an entry for each of the {count} networks, got {len(found)}")
@@ -62,7 +74,9 @@ def row_numbers(name: str, given: Any, count: int, n: int) -> list[NDArray[np.in
 
 def _indices(name: str, given: NDArray[Any], n: int) -> NDArray[np.int64]:
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iub"):
-        raise TypeError(f"{name} must be an array of row numbers in one dimension, got {given.dtype} {given.shape}")
+        raise TypeError(
+            f"{name} must be row numbers (int) or a mask (bool) in one dimension, got {given.dtype} {given.shape}"
+        )
     if given.dtype.kind == "b":
         if len(given) != n:
             raise ValueError(f"{name} is a mask of {len(given)} rows, X has {n}")

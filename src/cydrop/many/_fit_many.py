@@ -17,7 +17,7 @@ from cydrop._run.many import MONITORS, ManyJob, OneOfMany, Run, finish_all, rung
 from cydrop._run.rows import Rows, checked_rows
 from cydrop.callbacks import Callback, Notifier, checked
 from cydrop.history import History
-from cydrop.many._arguments import checked_networks, one_each, others, row_numbers
+from cydrop.many._arguments import checked_networks, of_network, one_each, others, row_numbers
 from cydrop.many._executors import checked_executor, running
 from cydrop.many._progress import Progress, progress_for
 from cydrop.network import Network
@@ -75,8 +75,8 @@ def fit_many(
     halving : int >= 2 or None
         Successive halving by epochs (Jamieson and Talwalkar 2016): with 3 the best third of the networks goes on to
         three times the epochs, the best third of those again, and so on, until those that are left have trained for all
-        `epochs`. Of n networks and E epochs, all train for about E / n epochs (rounded up), or for one where there are
-        more networks than epochs. The others stay as they are then.
+        `epochs`. All train for a third, a ninth, a 27th, ... of the epochs, rounded up: by the largest power of three
+        that is neither above the number of networks nor above that of the epochs. The others stay as they are then.
     sample_weight : array-like or None
         As for `fit`, of the rows of X; a network's validation rows are weighted by it as well.
     n_threads : int or None
@@ -96,7 +96,7 @@ def fit_many(
         and a terminal is attached), None is 1 where a terminal is attached.
     monitor : "val_loss", "val_accuracy", "val_rmse", "val_mae", "loss", or None
         The score: which epoch is the best, and which network is. None is "val_loss", and "loss" without
-        `validation_rows`. Where the networks have losses that cannot be compared, choose another.
+        `validation_rows`. Where the networks have several losses, which cannot be compared, `halving` needs another.
     ties : "first" or "last"
         Which of equally good epochs is the best one.
 
@@ -110,7 +110,7 @@ def fit_many(
     Raises
     ------
     ValueError, TypeError
-        For unusable arguments, before anything is changed.
+        For unusable arguments, before anything is changed; what callbacks raise, when they are called.
     RuntimeError
         While another thread trains, changes or saves one of the networks.
     cydrop.many.WorkerError
@@ -146,6 +146,7 @@ def fit_many(
         lambda name, value: None if value is None else checks.integer(name, value, 1),
     )  # fmt: skip
     elsewhere = checked_executor(executor)
+    _refuse_misunderstood(callbacks)
     by_network = callable(callbacks) and not isinstance(callbacks, Callback)
     same = [] if by_network else checked(callbacks)
     if elsewhere is not None and (by_network or same):
@@ -169,6 +170,11 @@ def fit_many(
             raise ValueError(
                 "halving compares networks: give validation_rows for all of them or none, or monitor='loss'"
             )
+        if eta is not None and monitor is None and any(core.loss != cores[0].loss for core in cores):
+            raise ValueError(
+                "halving compares networks, and these have several losses: give monitor='val_accuracy', 'val_rmse' or "
+                "'val_mae'"
+            )
         jobs = []
         for place, core in enumerate(cores):
             own = chosen[place]
@@ -176,24 +182,44 @@ def fit_many(
                 own = others(held[place], data.n)
                 if not len(own):
                     raise ValueError("validation_rows are all rows of X: none is left to train on; give rows= too")
-            some = data.of(core)
+            with of_network(place, len(cores)):
+                some = data.of(core)
+                some.check_weighed("the rows to train on", own)
+                if len(held[place]):
+                    some.check_weighed("the validation rows", held[place])
             judged = some if len(held[place]) else None
             keeps = restore_best and (judged is not None or monitor is not None)
             job = ManyJob(
                 some, judged, own, held[place], counts[place], sizes[place], waits[place], keeps, scores[place], ties
             )  # fmt: skip
-            core.check_rates()
-            core.check_batches(job.full_batch, data.X.shape[1])
+            with of_network(place, len(cores)):
+                core.check_rates()
+                core.check_batches(job.full_batch, data.X.shape[1])
             jobs.append(job)
         for core in cores:
             core.built_for(data.X.shape[1])
         members = [OneOfMany(core, job) for core, job in zip(cores, jobs, strict=True)]
         place_of_work = running(elsewhere, members, None if n_threads is None else count)
         _train(
-            found, members, eta, count, told,
-            progress_for(verbose, len(found), scores[0] if len(set(scores)) == 1 else None), place_of_work,
+            found, members, eta, count, told, progress_for(verbose, len(found), _comparable(scores, cores)),
+            place_of_work,
         )  # fmt: skip
     return [network.history for network in found]
+
+
+def _refuse_misunderstood(callbacks: Any) -> None:
+    """Raises for a class of callbacks, and for lists of them for each network."""
+    name = "EarlyStopping"
+    if isinstance(callbacks, type):
+        if not issubclass(callbacks, Callback):
+            return
+        name = callbacks.__name__
+    elif not isinstance(callbacks, list | tuple) or not any(isinstance(own, list | tuple) for own in callbacks):
+        return
+    raise TypeError(
+        "callbacks must be callbacks for all networks, or a function that is given each network and returns its own: "
+        f"callbacks=lambda network: [{name}(...)]"
+    )
 
 
 def _refuse_shared(callbacks: Sequence[list[Callback]]) -> None:
@@ -242,12 +268,23 @@ def _monitors(
         if not len(rows) and chosen != "loss":
             raise ValueError(f"monitor={monitor!r} needs validation_rows, which networks[{place}] has none of")
         if not len(rows) and patient and monitor is None:
-            raise ValueError("patience needs validation_rows; for that of the training loss give monitor='loss'")
+            raise ValueError(
+                f"patience needs validation_rows, which networks[{place}] has none of; for that of the training loss "
+                "give monitor='loss'"
+            )
         counts = core.loss.hit_rate(0, 1, 1)
         if chosen == "val_accuracy" if not counts else chosen in ("val_rmse", "val_mae"):
             raise ValueError(f"monitor={monitor!r}: there is none with the loss {core.loss.name} of networks[{place}]")
         found.append(chosen)
     return found
+
+
+def _comparable(scores: Sequence[str], cores: Sequence[Core]) -> str | None:
+    """The score of all networks, None where there are several kinds of it."""
+    same = len(set(scores)) == 1 and (
+        not scores[0].endswith("loss") or all(core.loss == cores[0].loss for core in cores)
+    )
+    return scores[0] if same else None
 
 
 def _train(

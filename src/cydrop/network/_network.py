@@ -197,6 +197,10 @@ class Network(Parts, Sampling, ByHand):
                     validation = core.validation_rows(validation_data, data.X.shape[1])
                 elif share:
                     validation, data = data.split(share)
+                if parallel is None:  # of ranks' own rows some may have none that count
+                    data.check_weighed("the rows to train on")
+                    if validation is not None:
+                        validation.check_weighed("the validation rows")
                 shards = 0 if shared_out is None else shared_out.shards
                 core.check_batches(data.batch_size, data.X.shape[1], shards)
                 # build
@@ -339,7 +343,7 @@ class Network(Parts, Sampling, ByHand):
         rows = core.inputs(X)
         model = core.built_for(rows.shape[1])
         if not model.plan.members:
-            raise ValueError("predict_members is for a network that ends with Members; this one is not many")
+            raise ValueError("predict_members is for a network that ends with Members, which this one does not")
         return predict_members(model, rows)
 
     def evaluate(

@@ -8,6 +8,7 @@ selection  of what was trained, those whose mean predicts held-out rows best    
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils.multiclass import type_of_target
 
 from cydrop._base import checks, threads
 from cydrop._core import cpu
@@ -31,7 +31,7 @@ from cydrop.history import History
 from cydrop.losses import CrossEntropy
 from cydrop.many import running
 from cydrop.network import Network
-from cydrop.tabular._columns import Doubles
+from cydrop.tabular._columns import Doubles, is_missing
 from cydrop.tabular._estimator import TableEstimator
 from cydrop.tabular._estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
 from cydrop.tabular._preprocessing import Prepared
@@ -82,13 +82,16 @@ class Trial:
     seeds: list[int]
     members: list[OneOfMany] = field(default_factory=list)  # those that are trained at the moment
     trained: list[Trained] = field(default_factory=list)
+    diverged: DivergedError | None = None  # one of its networks, which leaves it out
     predictions: Doubles | None = None  # of the rows that the networks were not trained on, (n, k)
     score: Score = (math.inf,)
     goal: float = 0.0  # share of training
 
     @property
     def running(self) -> float:
-        """The mean of the folds' scores so far; less is better."""
+        """The mean of the folds' scores so far; less is better. A trial with a network that has diverged is lost."""
+        if any(member.diverged for member in self.members):
+            return math.inf
         return sum(member.score for member in self.members) / len(self.members)
 
 
@@ -120,8 +123,8 @@ def search(
     X, y
         As for the estimator's `fit`.
     estimator : "realmlp", "tabm", or an estimator of `cydrop.tabular`
-        By name, labels or numbers are told from y. An estimator says which it is, and its parameters hold for what the
-        search does not choose.
+        By name, labels or numbers are told from y: fractions, or several columns, are numbers. An estimator says which
+        it is, and its parameters hold for what the search does not choose.
     n_trials : int >= 1
     n_folds : int >= 2
         The rows are divided into this many parts, each of which is held out once in every trial.
@@ -143,16 +146,19 @@ def search(
     -------
     estimator
         Fitted: it predicts as the ensemble does, can be saved, and has `trials_`: a list with a dict for each trial,
-        "number", "parameters", "epochs" that its networks were trained for, "score" on the held-out rows (the
-        estimator's metric, less is better) and "share", how much it counts in the ensemble. `best_score_` is that of
-        the ensemble on the same rows; it is a little too good, since they have chosen it.
+        "number", "parameters" (of the recipe: some have no name among the estimator's own), "epochs" that its networks
+        were trained for, "score" on the held-out rows (the estimator's metric, less is better; infinite for a trial
+        that was not trained or has diverged) and "share", how much it counts in the ensemble. `best_score_` is that of
+        the ensemble on the same rows; it is a little too good, since they have chosen it. Both are for you: no file of
+        `save` has them. The parameters of the estimator itself stay those that the search began with: `fit`, `clone`
+        and `cross_val_score` train it anew as it is, without a search.
 
     Raises
     ------
     ValueError, TypeError
         For unusable arguments, before anything is trained.
     DivergedError
-        When all networks of all trials have diverged before the end of an epoch.
+        When a network of every trial has diverged. A trial in which one has is left out.
 
     Examples
     --------
@@ -210,16 +216,31 @@ def model_of(estimator: Any, y: Any) -> Any:
             raise TypeError(f"estimator must be RealMLP or TabM, got {estimator!r:.100}")
         return model
     kinds = checks.choice("estimator", estimator, NAMED, "an estimator of cydrop.tabular")
-    kind = type_of_target(y)
-    if kind in ("continuous", "continuous-multioutput", "multiclass-multioutput"):
+    given = np.asarray(y)
+    if given.ndim == 2 and given.shape[1] > 1:
         return kinds["numbers"]()
-    labels = np.unique(np.asarray(y))
-    if labels.dtype.kind in "iuf" and len(labels) > FEW_LABELS:
+    found = numbers_in(given.reshape(-1))
+    if (found != np.floor(found)).any():
+        return kinds["numbers"]()
+    count = len(np.unique(found))
+    if count > FEW_LABELS:
         raise ValueError(
-            f"y has {len(labels):,} different whole numbers: are they classes, or numbers? Give "
+            f"y has {count:,} different whole numbers: are they classes, or numbers? Give "
             f"estimator={kinds[CLASSES].__name__}() or estimator={kinds['numbers'].__name__}()"
         )
-    return kinds[CLASSES]()
+    return kinds[CLASSES]()  # which says what is wrong with y, if anything is
+
+
+def numbers_in(y: NDArray[Any]) -> Doubles:
+    """The finite numbers among targets; none where any of them is something else, a missing value aside."""
+    if y.dtype.kind in "iuf":
+        found = y.astype(np.float64)
+        return np.asarray(found[np.isfinite(found)])
+    present = [value for value in y.tolist() if not is_missing(value)] if y.dtype.kind == "O" else []
+    if not all(isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) for value in present):
+        return np.zeros(0)
+    found = np.array([float(value) for value in present])
+    return np.asarray(found[np.isfinite(found)])
 
 
 class Race:
@@ -272,7 +293,7 @@ class Race:
 
     def _begin(self, trial: Trial) -> None:
         """Networks for all folds, or a further goal for those that there are."""
-        if not trial.members and time.monotonic() < self.until:
+        if not trial.members and (trial.number == 0 or time.monotonic() < self.until):
             trial.members = [self._member(trial, place) for place in range(len(self.folds))]
         for member in trial.members:
             member.goal = max(1, math.floor(trial.goal * member.job.epochs + 1e-9))
@@ -315,9 +336,10 @@ class Race:
             fold = self.folds[place]
             model = member.core.made("a trial")
             trial.trained.append(Trained(model.weights.copy(), member.core.history, member.training.best[1]))
+            trial.diverged = trial.diverged or member.diverged
             if member.training.best[1] > 0:
                 found[fold.held] = self._predicted(member, fold)
-        if all(one.best_epoch > 0 for one in trial.trained):
+        if trial.diverged is None and all(one.best_epoch > 0 for one in trial.trained):
             trial.predictions = found
             trial.score = self.score_of(found)
         trial.members = []
@@ -394,8 +416,9 @@ class Race:
                 self._put_aside(trial)
         candidates = [trial for trial in self.trials if trial.predictions is not None]
         if not candidates:
-            advice = "no trial has networks of all folds that have finished an epoch. Try a smaller learning_rate_init"
-            raise DivergedError(1, 1, advice)
+            advice = "so did a network of every other trial. Try a smaller learning_rate_init"
+            error = self.trials[0].diverged
+            raise DivergedError(*((error.epoch, error.batch) if error else (1, 1)), advice)
         predictions = [trial.predictions for trial in candidates if trial.predictions is not None]
         found, score = select(predictions, self.score_of, MOST_CHOSEN)
         counts = np.zeros(len(self.trials), dtype=np.int64)
@@ -424,7 +447,8 @@ class Race:
         best = min(
             (trial.running for trial in left), default=min((trial.score[0] for trial in tried), default=math.inf)
         )
+        going = "the end" if share == 1.0 else f"{len(left)} of {len(self.trials)} trials go on"
         print(
-            f"{share:4.0%} of the epochs: {len(left)} of {len(self.trials)} trials go on, the best has {best:.4f}",
+            f"{share:4.0%} of the epochs: {going}, the best trial has {best:.4f}",
             flush=True,
         )

@@ -7,6 +7,7 @@ A part is a fold; without folds there is one. Its members differ in their seeds 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -45,6 +46,7 @@ from cydrop.tabular._warnings import warn_of_categories
 Job: TypeAlias = Callable[[Event], Member]  # ends soon, with an error, once the event is set
 
 
+SEARCHED = ("trials_", "best_score_")  # what a search tells of itself
 ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_init or weight_decay"
 
 
@@ -143,6 +145,8 @@ def _fit(
         part.histories.append(member.history)
         part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
+    for told in SEARCHED:
+        vars(estimator).pop(told, None)
 
 
 def gathered(
@@ -343,5 +347,6 @@ def _check_fraction(fraction: float, n: int) -> None:
         raise ValueError(f"validation_fraction={fraction} of {n:,} rows is none to hold out; give at least {1 / n:.2g}")
     if n > 2 and round(fraction * n) == n:
         raise ValueError(
-            f"validation_fraction={fraction} of {n:,} rows leaves none to train on; give at most {1 - 1 / n:.2g}"
+            f"validation_fraction={fraction} of {n:,} rows leaves none to train on; give at most "
+            f"{math.floor(1e6 * (n - 1) / n) / 1e6:g}"
         )
