@@ -37,6 +37,14 @@ X86_TARGETS = {
 # Same bits everywhere: products and sums are contracted only where the source says fma, and no flag
 # lets the compiler reorder. The two -fno- flags only say that nobody reads errno or the exception flags.
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# of 32-bit x86, whose own registers keep more digits than a float has; fma.h refuses them
+SSE = ["-msse2", "-mfpmath=sse"]
+NO_EXCESS = """
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error
+#endif
+int main(void) { return 0; }
+"""
 SMALL = ["-fno-plt"]  # the interpreter's functions are called straight from the table of their addresses
 
 DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
@@ -100,11 +108,18 @@ class BuildCore(build_ext):
 
     def _common_flags(self):
         if self.compiler.compiler_type == "msvc":
+            warnings.warn(
+                "MSVC builds cydrop without vectors and without the fused multiply-add: slower by several times, with "
+                "the bits of such machines; build with MinGW's GCC or clang-cl",
+                stacklevel=2,
+            )
             compile_flags, link_flags = (["/Od", "/Zi"] if DEBUG else ["/O2"]) + ["/fp:precise"], []
             openmp = [(["/openmp"], [])]
         else:
             compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
             compile_flags += [flag for flag in EXACT + SMALL if self._accepts([flag])]
+            if not self._builds(NO_EXCESS, [], None) and self._builds(NO_EXCESS, SSE, None):
+                compile_flags += SSE
             compile_flags += ["-Wno-unused-function", "-Wno-unused-variable"]
             link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]
             openmp = [(["-fopenmp"], ["-fopenmp"])]
@@ -147,30 +162,35 @@ class BuildCore(build_ext):
         return True
 
 
-extensions = [Extension(SHARED, [f"{CORE}/_shared.c"])]
-for module in ONCE + KERNELS:
-    headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
-    extensions.append(
-        Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers)
+def main():
+    extensions = [Extension(SHARED, [f"{CORE}/_shared.c"])]
+    for module in ONCE + KERNELS:
+        headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
+        extensions.append(
+            Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers)
+        )
+
+    setup(
+        ext_modules=cythonize(
+            extensions,
+            build_dir="build/cython",
+            annotate=ANNOTATE,
+            nthreads=0 if sys.platform in ("win32", "darwin") else os.cpu_count() or 1,
+            shared_utility_qualified_name=SHARED,
+            compiler_directives={
+                "language_level": "3str",
+                "boundscheck": DEBUG,
+                "initializedcheck": DEBUG,
+                "wraparound": False,
+                "cdivision": True,
+                "embedsignature": True,
+                "freethreading_compatible": False,
+                "auto_pickle": False,
+            },
+        ),
+        cmdclass={"build_ext": BuildCore},
     )
 
-setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build/cython",
-        annotate=ANNOTATE,
-        nthreads=0 if sys.platform in ("win32", "darwin") else os.cpu_count() or 1,
-        shared_utility_qualified_name=SHARED,
-        compiler_directives={
-            "language_level": "3str",
-            "boundscheck": DEBUG,
-            "initializedcheck": DEBUG,
-            "wraparound": False,
-            "cdivision": True,
-            "embedsignature": True,
-            "freethreading_compatible": False,
-            "auto_pickle": False,
-        },
-    ),
-    cmdclass={"build_ext": BuildCore},
-)
+
+if __name__ == "__main__":  # Cython's workers may import this file anew, as __mp_main__
+    main()

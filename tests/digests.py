@@ -1,6 +1,10 @@
 """Trainings that are always the same, and the hash of what they end in."""
 
+import functools
 import hashlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 
@@ -9,11 +13,25 @@ import cydrop as cd
 HE = {"weight_init": "he_normal", "bias_init": "zeros"}  # the golden hashes are of networks that begin so
 
 
+@functools.cache
+def fused(simd):
+    """Whether the kernels of an instruction set have the fused multiply-add. There are two kinds of bits."""
+    script = "from cydrop._core.engine import target; print(target()[1])"
+    environment = {**os.environ, "CYDROP_SIMD": simd}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    return {"True": True, "False": False}[done.stdout.strip()]
+
+
+def bytes_of(array):
+    """An array's bytes, whatever order the machine keeps them in."""
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
 def digest(net):
     """SHA-256 of all parameters."""
     total = hashlib.sha256()
     for name, array in net.parameters().items():
-        total.update(name.encode() + array.astype("<f4").tobytes())
+        total.update(name.encode() + bytes_of(array))
     return total.hexdigest()
 
 

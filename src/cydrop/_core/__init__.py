@@ -11,8 +11,12 @@ from cydrop._core import cpu
 
 def available() -> list[str]:
     """The instruction sets that can be used here, best first."""
-    folder = os.path.dirname(__file__)
-    return [name for name in cpu.instruction_sets() if os.path.isdir(os.path.join(folder, name))]
+    return [name for name in cpu.instruction_sets() if _has_kernels(name)]
+
+
+def _has_kernels(name: str) -> bool:
+    folder = os.path.join(os.path.dirname(__file__), name)
+    return os.path.isdir(folder) and any(file.startswith("engine.") for file in os.listdir(folder))
 
 
 def _choose() -> str:

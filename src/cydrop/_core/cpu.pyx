@@ -77,7 +77,7 @@ def openmp_threads():
 
 def compiler():
     """The compiler of this build."""
-    return CYDROP_COMPILER.decode()
+    return CYDROP_COMPILER.decode().strip()
 
 
 def rest_threads():

@@ -1,7 +1,9 @@
 /* The few scalar operations that Cython cannot say exactly: one rounding for a * b + c, and bits <-> float.
  *
  * fma32 is fused wherever the compiled instruction set has the instruction; elsewhere (x86-64 without FMA)
- * it rounds twice, which is the one case in which cydrop's bits differ between machines.
+ * it rounds twice, which is the one case in which cydrop's bits differ between machines. There is no third one:
+ * every header that adds to a product asks CYDROP_HAS_FMA, and a processor that keeps more digits than a float or a
+ * double has is refused.
  */
 #ifndef CYDROP_FMA_H
 #define CYDROP_FMA_H
@@ -11,7 +13,12 @@
 #include <string.h>
 #include <time.h>
 
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__)
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error "this compiler keeps more digits than float has between two operations: results would be wrong (x86: -msse2 -mfpmath=sse)"
+#endif
+
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__) || defined(__FP_FAST_FMAF) || \
+    defined(__riscv_f) || defined(__s390x__) || defined(__powerpc64__)
 #define CYDROP_HAS_FMA 1
 #define fma32(a, b, c) __builtin_fmaf((a), (b), (c))
 #else

@@ -63,7 +63,14 @@ typedef float tile_vec __attribute__((vector_size(16)));
 static inline tile_vec tile_loadu(const float *p) { tile_vec v; memcpy(&v, p, 16); return v; }
 static inline void tile_storeu(float *p, tile_vec v) { memcpy(p, &v, 16); }
 #define tile_all(s) ((tile_vec){(s), (s), (s), (s)})
+#if CYDROP_HAS_FMA
+static inline tile_vec tile_fma(tile_vec a, tile_vec b, tile_vec c) {
+    for (int i = 0; i < TILE_LANES; i++) c[i] = fma32(a[i], b[i], c[i]);
+    return c;
+}
+#else
 #define tile_fma(a, b, c) ((a) * (b) + (c))
+#endif
 #define tile_add(a, b) ((a) + (b))
 typedef int32_t tile_bits __attribute__((vector_size(16)));
 #define tile_relu(v) ((tile_vec)((tile_bits)(v) & ~((v) <= tile_all(0.0f))))
