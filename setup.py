@@ -39,12 +39,6 @@ X86_TARGETS = {
 EXACT = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # of 32-bit x86, whose own registers keep more digits than a float has; fma.h refuses them
 SSE = ["-msse2", "-mfpmath=sse"]
-NO_EXCESS = """
-#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
-#error
-#endif
-int main(void) { return 0; }
-"""
 SMALL = ["-fno-plt"]  # the interpreter's functions are called straight from the table of their addresses
 
 DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
@@ -118,7 +112,8 @@ class BuildCore(build_ext):
         else:
             compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
             compile_flags += [flag for flag in EXACT + SMALL if self._accepts([flag])]
-            if not self._builds(NO_EXCESS, [], None) and self._builds(NO_EXCESS, SSE, None):
+            header = f'#include "{Path(CORE, "fma.h").resolve().as_posix()}"\nint main(void) {{ return 0; }}\n'
+            if not self._builds(header, [], None) and self._builds(header, SSE, None):
                 compile_flags += SSE
             compile_flags += ["-Wno-unused-function", "-Wno-unused-variable"]
             link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]

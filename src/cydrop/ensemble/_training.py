@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,14 +33,17 @@ class Shares(NamedTuple):
 def passes_of(members: Sequence[Network]) -> list[int]:
     """How many training passes each network has made."""
     models = [core_of(member).model for member in members]
-    return [0 if model is None else model.ready().draws for model in models]
+    return [0 if model is None else model.engine.draws for model in models]
 
 
 def warn_of_twins(members: Sequence[Network], shares: Shares) -> None:
     """Warns of members that nothing tells apart."""
+    seeds = Counter(core_of(member).root for member in members)
     known: dict[tuple[Any, ...], int] = {}
     for place, member in enumerate(members):
         core = core_of(member)
+        if seeds[core.root] == 1:
+            continue
         rows = b"" if shares.rows is None else shares.rows[place].tobytes()
         made = repr((core.layers, core.loss, core.optimizer))
         first = known.setdefault((core.root, core.epochs, made, hashlib.blake2b(rows).digest()), place)

@@ -339,7 +339,7 @@ class Race:
             trial.diverged = trial.diverged or member.diverged
             if member.training.best[1] > 0:
                 found[fold.held] = self._predicted(member, fold)
-        if trial.diverged is None and all(one.best_epoch > 0 for one in trial.trained):
+        if trial.diverged is None and np.isfinite(found).all():
             trial.predictions = found
             trial.score = self.score_of(found)
         trial.members = []
@@ -396,8 +396,7 @@ class Race:
 
     def score_of(self, predictions: Doubles) -> Score:
         """The error of predictions of held-out rows, and what decides between equal ones."""
-        seen = ~np.isnan(predictions).any(axis=1)
-        p, y, weight = predictions[seen], self.rows.y[seen], self.rows.weight[seen]
+        p, y, weight = predictions, self.rows.y, self.rows.weight
         if self.settings.recipe.task != CLASSES:
             spread = np.where(self.spread > 0, self.spread, 1.0)
             squares = (((p - y) / spread) ** 2).mean(axis=1)
