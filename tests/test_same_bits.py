@@ -329,20 +329,80 @@ def test_many_python_threads_predict_with_one_network_at_once():
     assert results == [True] * 6
 
 
+# What LLVM's OpenMP does in a child; scikit-learn sets FALSE when it is imported. Others' do not read it.
+CARE_FOR_FORKS = pytest.mark.parametrize("care", [None, "FALSE", "off", "TRUE"])
+
+
+def run_forking(script, care):
+    environment = {name: value for name, value in os.environ.items() if name != "KMP_INIT_AT_FORK"}
+    environment |= {} if care is None else {"KMP_INIT_AT_FORK": care}
+    begin = f"import os, sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+    command = [sys.executable, "-W", "ignore", "-c", begin + script]
+    subprocess.run(command, check=True, timeout=120, env=environment)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_child_forked_after_training_and_prediction_can_train_and_predict():
-    script = f"""
-import os, sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+@CARE_FOR_FORKS
+def test_a_child_forked_after_training_and_prediction_can_train_and_predict(care):
+    script = """
+import threading
 from digests import digest, trained
 net, X = trained(2)
 net.predict(X)
+def good():
+    net.predict(X)
+    return digest(trained(2)[0]) == digest(net)
 child = os.fork()
 if child == 0:
-    net.predict(X)
-    os._exit(0 if digest(trained(2)[0]) == digest(net) else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    found = [good()]
+    thread = threading.Thread(target=lambda: found.append(good()))
+    thread.start()
+    thread.join()
+    os._exit(0 if found == [True, True] else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not good())
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+    run_forking(script, care)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@CARE_FOR_FORKS
+def test_children_forked_while_another_thread_trains_can_train(care):
+    script = """
+import signal, threading
+from digests import digest, trained
+wanted, stop, found = digest(trained(2)[0]), threading.Event(), []
+def go_on():
+    while not stop.is_set():
+        found.append(digest(trained(2)[0]) == wanted)
+thread = threading.Thread(target=go_on)
+thread.start()
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if digest(trained(2)[0]) == wanted else 1)
+    found.append(os.waitpid(child, 0)[1] == 0)
+stop.set()
+thread.join()
+sys.exit(not all(found))
+"""
+    run_forking(script, care)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads from Linux how many threads there are")
+def test_where_the_pool_cannot_be_put_to_rest_a_child_trains_on_one_thread_with_the_same_bits():
+    script = """
+from digests import digest, trained
+from cydrop._core import cpu
+cpu.before_fork = lambda: False  # as where OpenMP's library is too old
+wanted = digest(trained(2)[0])
+child = os.fork()
+if child == 0:
+    same = digest(trained(2)[0]) == wanted
+    os._exit(0 if same and len(os.listdir("/proc/self/task")) == 1 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or digest(trained(2)[0]) != wanted)
+"""
+    run_forking(script, None)
 
 
 def test_a_rate_of_0_is_bit_identical_to_no_layer_and_shifts_nobody_else():

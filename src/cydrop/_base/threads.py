@@ -88,10 +88,20 @@ def _read(path: str) -> str:
 _forks = 0  # how often this process is a child of a child
 
 
+_children_use_threads = True  # those of the next fork
+
+
+def _before_fork() -> None:
+    global _children_use_threads
+    _children_use_threads = cpu.before_fork()
+
+
 def _forked() -> None:
     global _forks
     _forks += 1
     cpu.forked()
+    if not _children_use_threads:
+        cpu.stay_on_one_thread()
 
 
 class ProcessLock:
@@ -118,4 +128,4 @@ class ProcessLock:
 
 if hasattr(os, "register_at_fork"):
     # a child forked while the pool is awake would wait for it forever
-    os.register_at_fork(before=cpu.rest_threads, after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_child=_forked)

@@ -26,17 +26,56 @@ cdef extern from *:
 
     #ifdef _OPENMP
     #include <omp.h>
-    #if _OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9)
-    static void cydrop_rest(void) { omp_pause_resource_all(omp_pause_soft); }
-    #else
-    static void cydrop_rest(void) { }
-    #endif
+    #include <stdlib.h>
+    #include <string.h>
     static int cydrop_openmp(void) { return _OPENMP; }
     static int cydrop_threads(void) { return omp_get_max_threads(); }
+
+    #if _OPENMP >= 201811 || (defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9)
+    #ifdef __ELF__
+    #pragma weak omp_pause_resource_all         /* NULL where the library at hand is older than this header */
+    #endif
+    static int cydrop_rest(void) { return &omp_pause_resource_all && !omp_pause_resource_all(omp_pause_soft); }
     #else
-    static void cydrop_rest(void) { }
+    static int cydrop_rest(void) { return 0; }
+    #endif
+
+    #if defined(KMP_VERSION_MAJOR) && !defined(_WIN32)
+    /* LLVM's library, or Intel's, prepares forks itself, unless KMP_INIT_AT_FORK said no when it began, as scikit-learn
+     * makes it say because of an old fault of Intel's. So it begins here, with a yes. Whether another library had begun
+     * it before with a no cannot be asked: then children stay on one thread. */
+    static int cydrop_prepares_forks = 1;
+    static int cydrop_means_no(const char *value) {
+        return value[0] && (strchr("FfNnDd0.", value[0]) != NULL || ((value[0] | 32) == 'o' && (value[1] | 32) == 'f'));
+    }
+    static void cydrop_begin(void) {
+        static const char name[] = "KMP_INIT_AT_FORK";
+        const char *wish = getenv(name);
+        if (wish != NULL && cydrop_means_no(wish)) {
+            char *kept = strdup(wish);
+            cydrop_prepares_forks = 0;
+            if (kept != NULL && setenv(name, "TRUE", 1) == 0) {
+                omp_get_max_threads();
+                setenv(name, kept, 1);
+            }
+            free(kept);
+        }
+        omp_get_max_threads();                  /* it reads the variable now, and never again */
+    }
+    static int cydrop_before_fork(void) { cydrop_rest(); return cydrop_prepares_forks; }
+    static void cydrop_stay_on_one_thread(void) { kmp_set_defaults("KMP_LIBRARY=serial"); }
+    #else
+    static void cydrop_begin(void) { }
+    static int cydrop_before_fork(void) { return cydrop_rest(); }
+    static void cydrop_stay_on_one_thread(void) { omp_set_max_active_levels(0); }
+    #endif
+    #else
     static int cydrop_openmp(void) { return 0; }
     static int cydrop_threads(void) { return 1; }
+    static int cydrop_rest(void) { return 1; }
+    static void cydrop_begin(void) { }
+    static int cydrop_before_fork(void) { return 1; }
+    static void cydrop_stay_on_one_thread(void) { }
     #endif
 
     #if defined(__clang__)
@@ -49,10 +88,16 @@ cdef extern from *:
     """
     int cydrop_has_avx2()
     int cydrop_has_avx512()
-    void cydrop_rest()
     int cydrop_openmp()
     int cydrop_threads()
+    int cydrop_rest()
+    void cydrop_begin()
+    int cydrop_before_fork()
+    void cydrop_stay_on_one_thread()
     const char* CYDROP_COMPILER
+
+
+cydrop_begin()
 
 
 def instruction_sets():
@@ -81,8 +126,19 @@ def compiler():
 
 
 def rest_threads():
-    """Puts the thread pool to rest, so that fork is safe and no thread spins. Does nothing in a serial build."""
+    """Puts the thread pool to rest, so that no thread spins. Does nothing in a serial build."""
     cydrop_rest()
+
+
+def before_fork():
+    """Prepares a fork. Whether the child may use threads: not where it might wait for those of its parent, because
+    OpenMP's library is too old to put its pool to rest, or was told not to prepare forks."""
+    return bool(cydrop_before_fork())
+
+
+def stay_on_one_thread():
+    """From now on all parallel regions of this process run on the thread that comes to them."""
+    cydrop_stay_on_one_thread()
 
 
 cdef extern from "float_control.h":
