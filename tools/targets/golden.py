@@ -1,0 +1,61 @@
+"""golden.py TESTS SET [NAME...]: the golden hashes of the tests, with one instruction set, as a line of JSON.
+
+Runs on the target, in one process: under emulation most of the time of a short program is its start. NAMEs that are
+given are left out; LARGE is 200 steps of a large network for each of five numbers of threads.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import os
+import sys
+import traceback
+
+tests, simd, *left_out = sys.argv[1:]
+os.environ["CYDROP_SIMD"] = simd
+sys.path.insert(0, tests)
+
+import cydrop as cd  # noqa: E402
+
+# module of the tests, its script and its hashes, how often they come
+GOLDEN = {
+    "STEPS": ("test_same_bits", "SCRIPT", "GOLDEN", 1),
+    "BEGIN": ("test_same_bits", "BEGIN_SCRIPT", "BEGIN_GOLDEN", 1),
+    "FROM_DATA": ("test_same_bits", "FROM_DATA_SCRIPT", "FROM_DATA_GOLDEN", 3),
+    "KINDS": ("test_same_bits", "KINDS_SCRIPT", "KINDS_GOLDEN", 2),
+    "BLOCKS": ("test_same_bits", "BLOCKS_SCRIPT", "BLOCKS_GOLDEN", 3),
+    "EMBEDDINGS": ("test_same_bits", "EMBEDDINGS_SCRIPT", "EMBEDDINGS_GOLDEN", 2),
+    "ENSEMBLE": ("test_same_bits", "ENSEMBLE_SCRIPT", "ENSEMBLE_GOLDEN", 2),
+    "SHARDS": ("test_shards", "SCRIPT", "GOLDEN", 3),
+    "LARGE": ("test_same_bits", "LARGE_SCRIPT", "LARGE_GOLDEN", 5),
+}
+
+
+def run(script):
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile(script.format(tests=tests), "script", "exec"), {"__name__": "__main__"})
+    except Exception:
+        return traceback.format_exc().splitlines()[-1:]
+    return printed.getvalue().split()
+
+
+config = cd.show_config()
+fused = config["fused_multiply_add"]
+found, different = hashlib.sha256(), []
+for name, (module, script, golden, times) in GOLDEN.items():
+    if name in left_out:
+        continue
+    module = importlib.import_module(module)
+    wanted = getattr(module, golden)
+    wanted = wanted[fused] if isinstance(wanted, dict) else wanted
+    got = run(getattr(module, script))
+    if got != times * ([wanted] if isinstance(wanted, str) else wanted):
+        different.append(f"{name}: {' '.join(got)[:300]}")
+    if name != "LARGE":  # so that targets that leave it out show the same digest
+        found.update(" ".join(got).encode())
+config |= {"bits": found.hexdigest()[:12], "different": different, "names": [n for n in GOLDEN if n not in left_out]}
+print(json.dumps(config))

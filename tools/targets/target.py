@@ -1,0 +1,139 @@
+"""One target: its build, its golden hashes and its tests, with everything that is printed in FOLDER/logs/TARGET."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from functools import partial
+
+# of all that is computed: what needs NumPy, pytest and hypothesis alone, and no hours under emulation
+CORE = """
+xorshift dropout activations losses optimizers dense training_step noise norms parametric residual members embeddings
+drop_connect shared_masks monte_carlo soft_labels weights_of_targets float_mode divergence factors initialization
+every_layer shards earlier_versions old_pickles
+"""
+CORE = [f"tests/test_{name}.py" for name in CORE.split()]
+
+
+@dataclass
+class Interpreter:
+    """A Python of the target."""
+
+    program: object
+    before: tuple = ()  # the command that starts programs there
+    path: object = str  # what it calls a path of this machine
+    variables: dict = field(default_factory=dict)
+
+    def command(self, *arguments, **variables):
+        """The command that runs it, with these environment variables."""
+        pairs = [f"{name}={value}" for name, value in {**self.variables, **variables}.items()]
+        return [*self.before, "env", *pairs, self.program, *arguments]
+
+
+class Failed(Exception):
+    """A target that was not proved, in a sentence."""
+
+
+class Target:
+    def __init__(self, work, name, log):
+        self.work, self.name, self.log = work, name, log
+        self.build_folder = work.folder / "builds" / name
+
+    def run(self, *command, **options):
+        """A command whose output goes to the log."""
+        print("$", *command, file=self.log, flush=True)
+        return subprocess.run(
+            command, check=True, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, **options
+        )
+
+    def output(self, *command, **options):
+        """A command's standard output, which is logged as well."""
+        print("$", *command, file=self.log, flush=True)
+        done = subprocess.run(
+            command, text=True, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL, **options
+        )
+        print(done.stdout, file=self.log, flush=True)
+        done.check_returncode()
+        return done.stdout
+
+    def build(self, compiler, python=None, include=(), library=None, suffix=".so"):
+        """cydrop, built by setup.py with a compiler of one's choice, in a folder to import it from.
+
+        `include` has Python's headers where they are not those of the `python` that runs setup.py; `library` is a file
+        to link.
+        """
+        objects = self.build_folder.with_name(f"{self.name}.objects")
+        for folder in (self.build_folder, objects):
+            shutil.rmtree(folder, ignore_errors=True)
+        python = python or Interpreter(self.work.venv / "bin/python")
+        target = python.path(self.build_folder)
+        options = ["--build-lib", target, "--build-temp", python.path(objects)]
+        if include:
+            options.append(f"--include-dirs={':'.join(map(python.path, include))}")
+        if library:
+            options += [f"--library-dirs={library.parent}", f"--libraries={library.stem}"]
+        command = python.command(
+            "setup.py", "-q", "build_py", "--build-lib", target, "build_ext", *options,
+            CC=f"ccache {compiler}", LDSHARED=f"{compiler} -shared", CYDROP_OPENMP="1", SETUPTOOLS_EXT_SUFFIX=suffix,
+            CCACHE_DIR=python.path(self.work.folder / "ccache"), PYTHONPATH="",
+        )  # fmt: skip
+        self.run(*command, cwd=self.work.source)
+
+    def proved(self, python, how, tests=CORE, left_out=("LARGE",)):
+        """The golden hashes with every instruction set of the target, then the tests: the fields of a result."""
+        python.variables |= {"PYTHONPATH": python.path(self.build_folder), "OPENBLAS_NUM_THREADS": "1"}
+        left_out = [*left_out, *(["LARGE"] if self.work.quick else [])]
+        config = self.golden(python, "", left_out)
+        sets = {config["simd"]: config}
+        for simd in config["simd_available"]:
+            if simd not in sets:
+                sets[simd] = self.golden(python, simd, left_out)
+        different = [f"{simd} {line}" for simd, one in sets.items() for line in one["different"]]
+        result = {
+            "how": how, "machine": config["machine"], "compiler": config["compiler"], "python": config["python"],
+            "numpy": config["numpy"], "hashes": config["names"],
+            "sets": {simd: {"fused": one["fused_multiply_add"], "bits": one["bits"]} for simd, one in sets.items()},
+        }  # fmt: skip
+        if different:
+            result["failed"] = f"other hashes than the golden ones: {'; '.join(different)}"
+        elif tests and not self.work.quick:
+            result |= self.tests(python, tests)
+        return result
+
+    def golden(self, python, simd, left_out):
+        script, tests = self.work.source / "tools/targets/golden.py", self.work.source / "tests"
+        lines = self.output(*python.command(python.path(script), python.path(tests), simd, *left_out)).splitlines()
+        return json.loads(lines[-1])
+
+    def tests(self, python, files, *options):
+        """Runs test files: how many passed and were skipped, and what failed, if anything did."""
+        command = python.command("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *options, *files)
+        try:
+            printed = self.output(*command, cwd=self.work.source)
+        except subprocess.CalledProcessError as error:
+            last = (error.output or "").strip().splitlines()[-1:]
+            return {"failed": f"tests failed: {' '.join(last)}; see {self.log.name}"}
+        counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|skipped)", printed.splitlines()[-1])}
+        return {
+            "tests": "core" if files == CORE else "whole suite" if files == ["tests"] else " ".join(files),
+            "passed": counts.get("passed", 0), "skipped": counts.get("skipped", 0),
+        }  # fmt: skip
+
+
+def target(*packages, by_default=True):
+    """Declares a function of a `Target` to be one: with the Debian packages that it needs."""
+
+    def declare(function):
+        function.packages = {"ccache", *packages}
+        function.by_default = by_default
+        return function
+
+    return declare
+
+
+def family(function, **constants):
+    """A target of several that differ in constants."""
+    one = partial(function, **constants)
+    one.__doc__ = function.__doc__.format(**constants)
+    return one

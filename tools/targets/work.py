@@ -1,0 +1,135 @@
+"""What all targets share: the sources and their generated C, builds, packages, and the lines of results."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from datetime import date
+from pathlib import Path
+
+from targets.target import Failed, Target
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# what decides a result: other changes, such as one of the table itself, leave it valid
+DECISIVE = ["src", "tests", "setup.py", "pyproject.toml"]
+
+
+def output(*command, **options):
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **options).stdout.strip()
+
+
+def git(*command, **options):
+    return output("git", "-C", str(CHECKOUT), *command, **options)
+
+
+def tree(index, paths):
+    """The hash that git gives these paths as they are now, changes that are not committed included."""
+    environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
+    index.unlink(missing_ok=True)
+    git("add", "--all", "--", *paths, env=environment)
+    return git("write-tree", env=environment)
+
+
+class Work:
+    """A folder to work in. A target gets it, builds by it and returns what it found out."""
+
+    def __init__(self, folder, quick=False, pythons=None):
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.quick = quick
+        self.pythons = pythons or {}
+        self.results = self.folder / "results"
+        self.lock = threading.Lock()
+        self.whole = tree(self.folder / "index", ["."])
+        self.code = tree(self.folder / "index", DECISIVE)
+        changed = git("status", "--porcelain", "--", *DECISIVE)
+        self.commit = git("rev-parse", "--short=10", "HEAD") + (" and changes" if changed else "")
+        self.source = self.folder / "source"
+        self.venv = self.folder / "venv"
+
+    # Results ----------------------------------------------------------------------------------------------------
+
+    def is_proved(self, name):
+        """Whether this target was proved on the same sources, as thoroughly as is asked for now."""
+        for line in reversed(self.results.read_text().splitlines() if self.results.exists() else []):
+            result = json.loads(line)
+            if result["target"] == name and result["code"] == self.code and (self.quick or not result["quick"]):
+                return result["failed"] is None
+        return False
+
+    def prove(self, name, target):
+        """Runs a target and adds its line; False if it failed."""
+        start = time.monotonic()
+        line = {
+            "target": name, "commit": self.commit, "code": self.code, "date": date.today().isoformat(),
+            "quick": self.quick, "failed": None,
+        }  # fmt: skip
+        log = self.folder / "logs" / name
+        log.parent.mkdir(exist_ok=True)
+        with open(log, "w") as file:
+            try:
+                line |= target(Target(self, name, file))
+            except Failed as failure:
+                line["failed"] = str(failure)
+            except subprocess.CalledProcessError as failure:
+                line["failed"] = f"{' '.join(map(str, failure.cmd))[:200]} ended with {failure.returncode}; see {log}"
+        line["seconds"] = round(time.monotonic() - start)
+        with self.lock:
+            with open(self.results, "a") as file:
+                print(json.dumps(line), file=file)
+            print(f"{name}: {line['failed'] or 'proved'} ({line['seconds']} s)", flush=True)
+            print(json.dumps(line), flush=True)
+        return line["failed"] is None
+
+    # What targets need ------------------------------------------------------------------------------------------
+
+    def install(self, packages):
+        """Debian packages that are not here yet."""
+        if not shutil.which("dpkg-query"):
+            raise SystemExit(f"Debian's packages {' '.join(sorted(packages))} are needed, and there is no dpkg here")
+        lines = output("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n").splitlines()
+        missing = sorted(packages - {line.split()[0] for line in lines if line.endswith(" installed")})
+        if not missing:
+            return
+        if os.geteuid() != 0:
+            raise SystemExit(f"install these packages first, or run this as root: {' '.join(missing)}")
+        quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, **quiet)
+        subprocess.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing], check=True, **quiet)
+
+    def mirror(self):
+        """The address of the Debian mirror that this machine's packages come from."""
+        sites = output("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages").split()
+        return next(site for site in sites if site.rstrip("/").endswith("/debian"))
+
+    def prepare(self):
+        """The sources, with the C that Cython makes of them, in FOLDER/source: once for all targets."""
+        mark = self.folder / "source.is"
+        if mark.exists() and mark.read_text() == self.whole:
+            return
+        mark.unlink(missing_ok=True)
+        shutil.rmtree(self.source, ignore_errors=True)
+        self.source.mkdir()
+        archive = subprocess.Popen(["git", "-C", CHECKOUT, "archive", self.whole], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "--extract", "--directory", self.source], stdin=archive.stdout, check=True)
+        if archive.wait() != 0:
+            raise SystemExit("git archive failed")
+        self.make_venv(self.venv, sys.executable, ["cython>=3.1", "setuptools>=77", "numpy"])
+        with open(self.folder / "cython.log", "w") as log:
+            done = subprocess.run(
+                [self.venv / "bin/python", "setup.py", "--version"], cwd=self.source, stdout=log, stderr=log
+            )
+        if done.returncode != 0:
+            raise SystemExit(f"Cython failed: see {log.name}")
+        mark.write_text(self.whole)
+
+    @staticmethod
+    def make_venv(folder, python, requirements, *options):
+        """A virtual environment with these requirements."""
+        if not (folder / "bin/python").exists():
+            subprocess.run([python, "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin/python", "-m", "pip", "install", "-q", *options, *requirements], check=True,
+                       stderr=subprocess.DEVNULL)  # fmt: skip
