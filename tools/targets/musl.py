@@ -1,0 +1,58 @@
+"""musl instead of the GNU C library, as in Alpine: a Python built with Debian's musl-gcc, and PyPI's wheels for musl."""
+
+import os
+import shutil
+import tarfile
+import zipfile
+
+from targets.target import Interpreter, target
+
+# scikit-learn's wheel holds a libgomp for musl, which Debian has not
+WHEELS = ["numpy", "scikit-learn", "pytest", "hypothesis", "sortedcontainers", "iniconfig", "pluggy", "packaging",
+          "pygments"]  # fmt: skip
+
+
+@target("gcc", "make", "musl-tools", "linux-libc-dev")
+def musl(job):
+    """musl-gcc and a Python built with it, golden hashes and core tests"""
+    folder = job.work.folder / "musl"
+    prefix = folder / "python"
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        build_python(job, folder, prefix)
+        fetch(job, folder)
+        (folder / "done").touch()
+    job.build("musl-gcc", include=[prefix / "include/python3.13"])
+    python = Interpreter(prefix / "bin/python3.13", variables={"LD_LIBRARY_PATH": folder / "libraries"})
+    return job.proved(python, "natively, musl", paths=[folder / "site"])
+
+
+def build_python(job, folder, prefix):
+    sources = {}
+    for package in ("zlib", "python3.13"):
+        with tarfile.open(job.work.source_of(package, "trixie", folder / "archives" / package)) as file:
+            file.extractall(folder, filter="tar")
+            sources[package] = folder / file.getnames()[0].partition("/")[0]
+    environment = {**os.environ, "CC": "musl-gcc", "CFLAGS": "-O2 -fPIC"}
+    job.run("./configure", "--static", f"--prefix={prefix}", cwd=sources["zlib"], env=environment)
+    job.run("make", "install", cwd=sources["zlib"])
+    kernel = folder / "kernel"  # the kernel's headers alone, not the GNU C library's beside them
+    kernel.mkdir()
+    for name, place in (("linux", ""), ("asm-generic", ""), ("asm", "x86_64-linux-gnu/")):
+        (kernel / name).symlink_to(f"/usr/include/{place}{name}")
+    environment |= {"CPPFLAGS": f"-I{prefix}/include -isystem {kernel}", "LDFLAGS": f"-L{prefix}/lib"}
+    options = ["--without-ensurepip", "--disable-test-modules", "--without-static-libpython", f"--prefix={prefix}"]
+    job.run("./configure", "-q", *options, cwd=sources["python3.13"], env=environment)
+    job.run("make", "-s", f"-j{os.cpu_count()}", "install", cwd=sources["python3.13"])
+
+
+def fetch(job, folder):
+    wheels = folder / "wheels"
+    pip = [job.work.venv / "bin/python", "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    job.run(*pip, "--python-version=3.13", "--platform=musllinux_1_2_x86_64", "--dest", wheels, *WHEELS)
+    for wheel in wheels.iterdir():
+        with zipfile.ZipFile(wheel) as file:
+            file.extractall(folder / ("gomp" if wheel.name.startswith("scikit_learn") else "site"))
+    (gomp,) = folder.glob("gomp/scikit_learn.libs/libgomp*")
+    (folder / "libraries").mkdir()
+    (folder / "libraries" / "libgomp.so.1").symlink_to(gomp)
