@@ -1,4 +1,4 @@
-"""musl instead of the GNU C library, as in Alpine: a Python built with Debian's musl-gcc, and PyPI's wheels for musl."""
+"""musl instead of the GNU C library, as in Alpine: a Python built with Debian's musl-gcc, and wheels for musl."""
 
 import os
 import shutil
