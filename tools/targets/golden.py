@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
 
 tests, simd, *left_out = sys.argv[1:]
@@ -45,17 +46,19 @@ def run(script):
 
 config = cd.show_config()
 fused = config["fused_multiply_add"]
-found, different = hashlib.sha256(), []
+found, different, seconds = hashlib.sha256(), [], {}
 for name, (module, script, golden, times) in GOLDEN.items():
     if name in left_out:
         continue
     module = importlib.import_module(module)
     wanted = getattr(module, golden)
     wanted = wanted[fused] if isinstance(wanted, dict) else wanted
+    start = time.monotonic()
     got = run(getattr(module, script))
+    seconds[name] = round(time.monotonic() - start, 1)
     if got != times * ([wanted] if isinstance(wanted, str) else wanted):
         different.append(f"{name}: {' '.join(got)[:300]}")
     if name != "LARGE":  # so that targets that leave it out show the same digest
         found.update(" ".join(got).encode())
-config |= {"bits": found.hexdigest()[:12], "different": different, "names": [n for n in GOLDEN if n not in left_out]}
+config |= {"bits": found.hexdigest()[:12], "different": different, "names": list(seconds), "seconds": seconds}
 print(json.dumps(config))
