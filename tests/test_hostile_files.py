@@ -492,7 +492,7 @@ def test_numbers_that_no_training_produces_name_the_member(raw_ensemble, tmp_pat
         ("1.moment2.3.bias", -1.0, "'1.moment2.3.bias' must not be negative"),
     ):
         start = header[name]["data_offsets"][0]
-        changed = body[:start] + np.float32(number).tobytes() + body[start + 4 :]
+        changed = body[:start] + np.array(number, "<f4").tobytes() + body[start + 4 :]
         (tmp_path / "net").write_bytes(put_together(header, changed))
         with pytest.raises(ValueError, match=f"{REFUSED}tensor {message}"):
             cd.load(tmp_path / "net")

@@ -41,7 +41,7 @@ def inside(job, root, program="python3"):
         return f"/mnt/{Path(here).relative_to(job.work.folder)}"
 
     enter = Path(__file__).with_name("enter.sh")
-    return Interpreter(program, (enter, root, job.work.folder, "env", "--chdir", path(job.work.source)), path)
+    return Interpreter((program,), (enter, root, job.work.folder, "env", "--chdir", path(job.work.source)), path)
 
 
 def emulate(qemu):
@@ -85,7 +85,7 @@ def cross(job, architecture, compiler, qemu, suite, exchanged):
 def exchange(job, python):
     """Files that the target writes are read here, and the other way round."""
     there = job.build_folder
-    here = Interpreter(job.work.venv / "bin/python", variables={"PYTHONPATH": there.with_name(f"{job.name}.here")})
+    here = Interpreter((job.work.venv / "bin/python",), variables={"PYTHONPATH": there.with_name(f"{job.name}.here")})
     job.build_folder = here.variables["PYTHONPATH"]
     job.build("gcc")
     job.build_folder = there

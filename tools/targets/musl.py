@@ -23,7 +23,7 @@ def musl(job):
         fetch(job, folder)
         (folder / "done").touch()
     job.build("musl-gcc", include=[prefix / "include/python3.13"])
-    python = Interpreter(prefix / "bin/python3.13", variables={"LD_LIBRARY_PATH": folder / "libraries"})
+    python = Interpreter((prefix / "bin/python3.13",), variables={"LD_LIBRARY_PATH": folder / "libraries"})
     return job.proved(python, "natively, musl", paths=[folder / "site"])
 
 

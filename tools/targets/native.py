@@ -23,7 +23,7 @@ def environment(job, python, requirements):
     """A virtual environment of the target's, with what the build needs as well."""
     folder = job.work.folder / "environments" / job.name
     job.work.make_venv(folder, python, ["cython>=3.1", "setuptools>=77", *requirements])
-    return Interpreter(folder / "bin/python")
+    return Interpreter((folder / "bin/python",))
 
 
 def find(job, version):
@@ -71,7 +71,7 @@ def floors(job):
     requirements = job.work.folder / "floors.txt"
     requirements.write_text("\n".join(extra(job)))
     python = environment(job, sys.executable, ["uv"])
-    job.run(*python.command("-m", "uv", "pip", "install", "--resolution", "lowest-direct", "--python", python.program,
+    job.run(*python.command("-m", "uv", "pip", "install", "--resolution", "lowest-direct", "--python", *python.program,
                             "-r", requirements))  # fmt: skip
     job.build("gcc", python)
     return job.proved(python, "natively", ["tests"], left_out=())
@@ -82,8 +82,7 @@ def nehalem(job):
     """an x86-64 processor of 2008, without AVX: golden hashes and core tests, by QEMU"""
     python = environment(job, sys.executable, TEST_TOOLS)
     job.build("gcc", python)
-    python.before = ("qemu-x86_64-static", "-cpu", "Nehalem")
-    python.program = Path(python.program)
+    python.program = ("qemu-x86_64-static", "-cpu", "Nehalem", *python.program)
     return job.proved(python, "emulated by QEMU")
 
 

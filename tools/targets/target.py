@@ -20,7 +20,7 @@ CORE = [f"tests/test_{name}.py" for name in CORE.split()]
 class Interpreter:
     """A Python of the target."""
 
-    program: object
+    program: tuple  # what runs it, and itself
     before: tuple = ()  # the command that starts programs there
     path: object = str  # what it calls a path of this machine
     variables: dict = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Interpreter:
     def command(self, *arguments, **variables):
         """The command that runs it, with these environment variables."""
         pairs = [f"{name}={value}" for name, value in {**self.variables, **variables}.items()]
-        return [*self.before, "env", *pairs, self.program, *arguments]
+        return [*self.before, "env", *pairs, *self.program, *arguments]
 
 
 class Failed(Exception):
@@ -66,7 +66,7 @@ class Target:
         objects = self.build_folder.with_name(f"{self.name}.objects")
         for folder in (self.build_folder, objects):
             shutil.rmtree(folder, ignore_errors=True)
-        python = python or Interpreter(self.work.venv / "bin/python")
+        python = python or Interpreter((self.work.venv / "bin/python",))
         target = python.path(self.build_folder)
         options = ["--build-lib", target, "--build-temp", python.path(objects)]
         if include:
