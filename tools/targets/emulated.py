@@ -5,6 +5,7 @@ The build is cross-compiled. For other programs than setup.py the userland is en
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 from targets.target import Failed, Interpreter, family, target
@@ -14,23 +15,26 @@ INCLUDED = (
 )
 
 
+one_root_at_a_time = threading.Lock()
+
+
 def make_root(job, architecture, suite="trixie", packages=()):
     """A Debian userland in FOLDER/roots: unpacked, not configured, so that nothing of it runs while it is made."""
-    name = architecture if suite == "trixie" else f"{architecture}-{suite}"
-    root = job.work.folder / "roots" / name
-    if (root / "done").exists():
-        return root
+    root = job.work.folder / "roots" / (architecture if suite == "trixie" else f"{architecture}-{suite}")
     if os.geteuid() != 0:
         raise Failed("userlands of other processors are made and entered by root only")
-    shutil.rmtree(root, ignore_errors=True)
-    root.parent.mkdir(exist_ok=True)
-    include = ",".join([*INCLUDED.split(), *packages])
-    old = '--aptopt=Acquire::Check-Valid-Until "false"'  # a mirror may be a snapshot of some day
-    what = [f"--architectures={architecture}", f"--include={include}", suite, root, job.work.mirror()]
-    job.run("mmdebstrap", "--quiet", "--variant=extract", old, *what)
-    if not (root / "bin/sh").exists():
-        (root / "bin/sh").symlink_to("dash")
-    (root / "done").touch()
+    with one_root_at_a_time:
+        if (root / "done").exists():
+            return root
+        shutil.rmtree(root, ignore_errors=True)
+        root.parent.mkdir(exist_ok=True)
+        include = ",".join([*INCLUDED.split(), *packages])
+        old = '--aptopt=Acquire::Check-Valid-Until "false"'  # a mirror may be a snapshot of some day
+        what = [f"--architectures={architecture}", f"--include={include}", suite, root, job.work.mirror()]
+        job.run("mmdebstrap", "--quiet", "--variant=extract", old, *what)
+        if not (root / "bin/sh").exists():
+            (root / "bin/sh").symlink_to("dash")
+        (root / "done").touch()
     return root
 
 

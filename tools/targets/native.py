@@ -45,7 +45,7 @@ def compiled(job, compiler):
     return job.proved(python, "natively", left_out=())
 
 
-def python(job, version):
+def suite(job, version):
     """Python {version}, the whole suite on this machine"""
     python = environment(job, find(job, version), extra(job))
     job.build("gcc", python)
@@ -86,21 +86,12 @@ def nehalem(job):
     return job.proved(python, "emulated by QEMU")
 
 
-SID = [
-    "gcc-16",
-    "clang-22",
-    "libomp-22-dev",
-    "python3.14-dev",
-    "python3.15-dev",
-    "cython3",
-    "python3-setuptools",
-    "ccache",
-]
+SID = ["gcc-16", "clang-22", "libomp-22-dev", "python3.14-dev", "python3.15-dev", "cython3", "python3-setuptools"]
 
 
 def sid(job, compiler, version):
     """{compiler} and Python {version} of Debian's unstable suite, golden hashes and core tests"""
-    root = make_root(job, "amd64", "sid", SID)
+    root = make_root(job, "amd64", "sid", [*SID, "ccache"])
     python = inside(job, root)
     job.build(compiler, python, include=[root / f"usr/include/python{version}"])
     return job.proved(inside(job, root, f"python{version}"), "natively", left_out=())
@@ -111,9 +102,9 @@ def in_sid(**what):
 
 
 TARGETS = {
-    "python3.11": target("gcc")(family(python, version="3.11")),
-    "python3.12": target("gcc")(family(python, version="3.12")),
-    "python3.13": target("gcc")(family(python, version="3.13")),
+    "python3.11": target("gcc")(family(suite, version="3.11")),
+    "python3.12": target("gcc")(family(suite, version="3.12")),
+    "python3.13": target("gcc")(family(suite, version="3.13")),
     "freethreaded": freethreaded,
     "floors": floors,
     "gcc-11": target("gcc-11")(family(compiled, compiler="gcc-11")),
