@@ -33,9 +33,8 @@ def windows(job):
 
     places = ["python313.zip", ".", path(folder / "site"), path(job.build_folder), path(job.work.source / "tests")]
     (home / "python313._pth").write_text("\n".join(places) + "\n")
-    python = Interpreter(
-        home / "python.exe", ("env", f"WINEPREFIX={folder / 'prefix'}", "WINEDEBUG=-all", "wine"), path
-    )
+    variables = {"WINEPREFIX": folder / "prefix", "WINEDEBUG": "-all"}
+    python = Interpreter(("wine", home / "python.exe"), path=path, variables=variables)
     return job.proved(python, "under Wine")
 
 

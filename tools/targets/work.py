@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from datetime import date
 from pathlib import Path
 
@@ -82,6 +83,9 @@ class Work:
                 line["failed"] = str(failure)
             except subprocess.CalledProcessError as failure:
                 line["failed"] = f"{' '.join(map(str, failure.cmd))[:200]} ended with {failure.returncode}; see {log}"
+            except Exception as failure:  # the other targets go on
+                traceback.print_exc(file=file)
+                line["failed"] = f"{type(failure).__name__}: {failure}; see {log}"
         line["seconds"] = round(time.monotonic() - start)
         with self.lock:
             with open(self.results, "a") as file:
