@@ -84,7 +84,7 @@ class Target:
         """The golden hashes with every instruction set of the target, then the tests: the fields of a result."""
         places = ":".join(map(python.path, [self.build_folder, *paths]))
         python.variables |= {"PYTHONPATH": places, "OPENBLAS_NUM_THREADS": "1"}
-        left_out = [*left_out, *(["LARGE"] if self.work.quick else [])]
+        left_out = {*left_out, "LARGE"} if self.work.quick else left_out
         config = self.golden(python, "", left_out)
         sets = {config["simd"]: config}
         for simd in config["simd_available"]:

@@ -34,7 +34,8 @@ def windows(job):
     places = ["python313.zip", ".", path(folder / "site"), path(job.build_folder), path(job.work.source / "tests")]
     (home / "python313._pth").write_text("\n".join(places) + "\n")
     variables = {"WINEPREFIX": folder / "prefix", "WINEDEBUG": "-all"}
-    python = Interpreter(("wine", home / "python.exe"), path=path, variables=variables)
+    by_pipe = ("bash", "-c", 'set -o pipefail; "$@" 2>&1 | cat', "wine")  # under Wine files are no standard streams
+    python = Interpreter((*by_pipe, "wine", home / "python.exe"), path=path, variables=variables)
     return job.proved(python, "under Wine")
 
 
