@@ -132,7 +132,7 @@ class Work:
             options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
             subprocess.run(["apt-get", *options, "update", "-qq"], check=True)
             folder.mkdir(parents=True, exist_ok=True)
-            command = ["apt-get", *options, "source", "-qq", "--download-only", "--only-source", package]
+            command = ["apt-get", *options, "source", "-qq", "--tar-only", "--only-source", package]
             subprocess.run(command, check=True, cwd=folder)
         return next(folder.glob("*.orig.tar.*z"))
 
