@@ -181,7 +181,7 @@ def main():
                 "wraparound": False,
                 "cdivision": True,
                 "embedsignature": True,
-                "freethreading_compatible": False,
+                "freethreading_compatible": True,
                 "auto_pickle": False,
             },
         ),

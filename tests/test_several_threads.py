@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+from in_threads import together
 
 import cydrop as cd
 from cydrop._run.core import core_of
@@ -20,25 +21,6 @@ def switching():
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-def together(*calls):
-    """What each call returned or raised, all begun at the same time."""
-    found, barrier = [None] * len(calls), threading.Barrier(len(calls))
-
-    def run(place, call):
-        barrier.wait()
-        try:
-            found[place] = call()
-        except BaseException as error:
-            found[place] = error
-
-    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child, which Windows cannot")

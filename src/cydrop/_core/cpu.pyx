@@ -1,5 +1,6 @@
 """What this machine and this build can do: instruction sets, OpenMP, threads. Compiled for any machine."""
 
+cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uintptr_t
 
@@ -190,12 +191,17 @@ cdef class Turn:
 
     def __enter__(self):
         cdef unsigned long thread = PyThread_get_thread_ident()
-        if self.depth and self.owner != thread:
-            if self.forks == forks:
-                raise RuntimeError(self.refusal)
-            self.depth = 0
-        self.owner, self.forks = thread, forks
-        self.depth += 1
+        cdef bint others
+        with cython.critical_section(self):     # nothing where there is a GIL; else one thread at a time comes in
+            others = self.depth > 0 and self.owner != thread and self.forks == forks
+            if not others:
+                if self.owner != thread:
+                    self.depth = 0              # also where a thread of the parent had it, which is not here
+                self.owner, self.forks = thread, forks
+                self.depth += 1
+        if others:
+            raise RuntimeError(self.refusal)
 
     def __exit__(self, *error):
-        self.depth -= 1
+        with cython.critical_section(self):
+            self.depth -= 1

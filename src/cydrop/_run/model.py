@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from cydrop._base.arrays import Floats
@@ -104,8 +105,10 @@ class Model:
         """Keeps a workspace for the next call, unless enough of them are kept."""
         kind = workspace.capacity, workspace.training, workspace.masked, workspace.shards
         waiting = self.idle.setdefault(kind, [])
-        if len(waiting) < KEPT_EACH:
-            waiting.append(workspace)
+        waiting.append(workspace)
+        while len(waiting) > KEPT_EACH:  # looked at afterwards: threads that give back together see each other's
+            with suppress(IndexError):  # another thread took it meanwhile
+                waiting.pop()
         for oldest in list(self.idle)[:-KEPT_KINDS]:  # batches of ever new sizes must not fill the memory
             self.idle.pop(oldest, None)
 

@@ -88,19 +88,23 @@ class Ranks(Team):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        key = self._given.py2f()
-        if key in _lines:
-            if _lines[key].thread != threading.get_ident():
-                raise RuntimeError(
-                    "another thread trains or predicts on these ranks: give every thread a communicator of its own, "
-                    "comm.Dup()"
-                )
-            self._line = _lines[key]
+        key, mine = self._given.py2f(), _Line(self._given)
+        line = _lines.get(key)
+        if line is None:
+            with self.unbroken():
+                line = _lines.setdefault(key, mine)  # one step: of two threads that begin together one has it
+                if line is mine:
+                    mine.comm = self._given.Dup()
+        if line.thread != threading.get_ident():
+            raise RuntimeError(
+                "another thread trains or predicts on these ranks: give every thread a communicator of its own, "
+                "comm.Dup()"
+            )
+        self._line = line
+        if line is not mine:
             with self.together():
                 yield
             return
-        with self.unbroken():
-            self._line = _lines[key] = _Line(self._given.Dup())
         before = self._keep_interrupts()
         try:
             with self.together():

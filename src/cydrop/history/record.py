@@ -133,15 +133,19 @@ class History:
         """
         values = self.metrics.get(monitor, []) if isinstance(monitor, str) else []
         if isinstance(monitor, str) and all(map(math.isnan, values)):
-            known = ", ".join(name for name, values in self.metrics.items() if values) or "none, no epoch has ended"
+            known = ", ".join(name for name, values in self._now().items() if values) or "none, no epoch has ended"
             raise ValueError(f"monitor={monitor!r} has no values; the metrics are {known}")
         return best_epoch(values, lower_is_better(monitor, mode))
 
     def __len__(self) -> int:
-        return max((len(values) for values in self.metrics.values()), default=0)
+        return max(map(len, self._now().values()), default=0)
+
+    def _now(self) -> dict[str, list[float]]:
+        """The metrics to walk through: another thread that trains may begin one meanwhile."""
+        return self.metrics.copy()
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self.metrics.items() if values)
+        last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self._now().items() if values)
         ended = "" if self.diverged is None else f"; diverged in epoch {self.diverged.epoch}"
         return f"History({len(self)} epoch{'' if len(self) == 1 else 's'}{'; last: ' + last if last else ''}{ended})"
 
@@ -170,8 +174,9 @@ class History:
         """
         from cydrop.history import curves
 
-        curves.check("history", self.metrics, metric)
-        return curves.draw({"": self.metrics}, metric, ax)
+        metrics = self._now()
+        curves.check("history", metrics, metric)
+        return curves.draw({"": metrics}, metric, ax)
 
 
 def _numbers(name: Any, values: Sequence[Any]) -> list[float]:

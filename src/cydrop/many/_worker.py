@@ -150,8 +150,9 @@ def _about(maker: Maker) -> str:
 
 
 def _rows_of(call: str, sent: bytes | None) -> Common | None:
-    if call in own:
-        return own[call]
+    mine = own.get(call)
+    if mine is not None:
+        return mine
     with _lock():
         found = _received.pop(call, None)
         if found is None and sent is not None:
