@@ -115,6 +115,6 @@ TARGETS = {
     "armhf": cross_target("armhf", "arm-linux-gnueabihf", "arm", "-mfpu=neon-vfpv4"),
     "riscv64": cross_target("riscv64", "riscv64-linux-gnu", "riscv64"),
     "s390x": cross_target("s390x", "s390x-linux-gnu", "s390x", suite="sid", exchanged=True),
-    "ppc64el": cross_target("ppc64el", "powerpc64le-linux-gnu", "ppc64le"),
+    "ppc64el": cross_target("ppc64el", "powerpc64le-linux-gnu", "ppc64le", suite="sid"),
     "i386": cross_target("i386", "i686-linux-gnu", None, exchanged=True),
 }

@@ -156,7 +156,7 @@ class Work:
         if done.returncode != 0:
             raise SystemExit(f"Cython failed: see {log.name}")
         for path in (self.source / "build").rglob("*.c"):  # newer than any Cython that setup.py could run anew
-            os.utime(path, 2 * [time.time() + 10 * 365 * 86400])
+            os.utime(path, 2 * (time.time() + 10 * 365 * 86400,))
         mark.write_text(self.whole)
 
     @staticmethod
