@@ -45,7 +45,7 @@ def inside(job, root, program="python3"):
         return f"/mnt/{Path(here).relative_to(job.work.folder)}"
 
     enter = Path(__file__).with_name("enter.sh")
-    return Interpreter((program,), (enter, root, job.work.folder, "env", "--chdir", path(job.work.source)), path)
+    return Interpreter((program,), (enter, root, job.work.folder), path)
 
 
 def emulate(qemu):
@@ -99,7 +99,7 @@ def exchange(job, python):
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir(parents=True)
         for one, what in ((writer, "write"), (reader, "read")):
-            job.run(*one.command(one.path(script), what, one.path(files)))
+            job.run(*one.command(one.path(script), what, one.path(files)), cwd=job.work.source)
 
 
 def cross_target(architecture, triplet, qemu, options="", suite="trixie", exchanged=False):

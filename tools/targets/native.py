@@ -22,7 +22,8 @@ def extra(job, name="test"):
 def environment(job, python, requirements):
     """A virtual environment of the target's, with what the build needs as well."""
     folder = job.work.folder / "environments" / job.name
-    job.work.make_venv(folder, python, ["cython>=3.1", "setuptools>=77", *requirements])
+    cython = job.work.cython()  # the same, so that its C is
+    job.work.make_venv(folder, python, [f"cython=={cython}", "setuptools>=77", *requirements])
     return Interpreter((folder / "bin/python",))
 
 

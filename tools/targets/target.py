@@ -68,7 +68,13 @@ class Target:
         objects = self.build_folder.with_name(f"{self.name}.objects")
         for folder in (self.build_folder, objects):
             shutil.rmtree(folder, ignore_errors=True)
-        python = python or Interpreter((self.work.venv / "bin/python",))
+        source = self.work.source
+        if python is None:
+            python = Interpreter((self.work.venv / "bin/python",))
+        else:  # another Cython may write other C
+            source = self.work.folder / "sources" / self.name
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.copytree(self.work.source, source)
         target = python.path(self.build_folder)
         options = ["--build-lib", target, "--build-temp", python.path(objects)]
         if include:
@@ -78,9 +84,9 @@ class Target:
         command = python.command(
             "setup.py", "-q", "build_py", "--build-lib", target, "build_ext", *options,
             CC=f"ccache {compiler}", LDSHARED=f"{compiler} -shared", CYDROP_OPENMP="1", SETUPTOOLS_EXT_SUFFIX=suffix,
-            CCACHE_DIR=python.path(self.work.folder / "ccache"), PYTHONPATH="",
+            CCACHE_DIR=python.path(self.work.folder / "ccache"), CCACHE_NOHASHDIR="1", PYTHONPATH="",
         )  # fmt: skip
-        self.run(*command, cwd=self.work.source)
+        self.run(*command, cwd=source)
 
     def proved(self, python, how, tests=CORE, left_out=("LARGE",), paths=()):
         """The golden hashes with every instruction set of the target, then the tests: the fields of a result."""
@@ -106,8 +112,8 @@ class Target:
 
     def golden(self, python, simd, left_out):
         script, tests = self.work.source / "tools/targets/golden.py", self.work.source / "tests"
-        lines = self.output(*python.command(python.path(script), python.path(tests), simd, *left_out)).splitlines()
-        return json.loads(lines[-1])
+        command = python.command(python.path(script), python.path(tests), simd, *left_out)
+        return json.loads(self.output(*command, cwd=self.work.source).splitlines()[-1])
 
     def tests(self, python, files, *options):
         """Runs test files: how many passed and were skipped, and what failed, if anything did."""

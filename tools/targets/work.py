@@ -159,6 +159,10 @@ class Work:
             os.utime(path, 2 * (time.time() + 10 * 365 * 86400,))
         mark.write_text(self.whole)
 
+    def cython(self):
+        """The version of the Cython that made the C."""
+        return output(self.venv / "bin/python", "-c", "import Cython; print(Cython.__version__)")
+
     @staticmethod
     def make_venv(folder, python, requirements, *options):
         """A virtual environment with these requirements."""
