@@ -414,7 +414,10 @@ class Network(Parts, Sampling, ByHand):
     def __getstate__(self) -> dict[str, Any]:
         with self._core.turn:
             of_subclass = {name: value for name, value in vars(self).items() if name not in _OWN}
-            return of_subclass | self._core.state().pickled()
+            state = self._core.state().pickled()
+            if state["built"] is not None:  # copies: it is written when the turn is over, and others may train then
+                state["built"]["tensors"] = {name: view.copy() for name, view in state["built"]["tensors"].items()}
+            return of_subclass | state
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         state = State.unpickled(pickled)
