@@ -14,7 +14,7 @@ drop_connect shared_masks monte_carlo soft_labels weights_of_targets float_mode 
 every_layer shards earlier_versions
 """
 CORE = [f"tests/test_{name}.py" for name in CORE.split()]
-SLOW = ["FROM_DATA", "SHARDS", "LARGE"]  # golden hashes that take half of the time of all
+SLOW = ["FROM_DATA", "MEMBERS", "MEMBERS_SHARED", "SHARDS", "LARGE"]  # golden hashes that take most of the time
 
 
 @dataclass
