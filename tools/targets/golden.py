@@ -20,8 +20,8 @@ sys.path.insert(0, tests)
 
 import cydrop as cd  # noqa: E402
 
-# module of the tests, its script and its hashes, how often they come; what a script leaves open, for which each hash comes
-# that often in a row
+# module of the tests, its script and its hashes, how often they come; what a script leaves open, if it does: then each
+# hash comes as often in a row
 GOLDEN = {
     "STEPS": ("test_same_bits", "SCRIPT", "GOLDEN", 1),
     "BEGIN": ("test_same_bits", "BEGIN_SCRIPT", "BEGIN_GOLDEN", 1),
