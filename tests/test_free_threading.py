@@ -301,6 +301,18 @@ def test_an_ensemble_predicts_in_many_threads(rng):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:max_iter=2 epochs ended")
+def test_an_estimator_predicts_in_many_threads(rng):
+    pytest.importorskip("sklearn")
+    from cydrop.sklearn import MLPClassifier
+
+    X, y = rows(rng)
+    estimator = MLPClassifier(hidden_layer_sizes=(16,), max_iter=2, random_state=0).fit(X, y)
+    wanted = estimator.predict_proba(X)
+    for found in all_returned(together(*[lambda: estimator.predict_proba(X)] * THREADS)):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_functions_in_many_threads_have_the_bits_of_one(rng):
     X, _ = rows(rng)
     W, b = rng.standard_normal((20, 40), dtype=np.float32), rng.standard_normal(40, dtype=np.float32)
