@@ -9,15 +9,18 @@ Environment variables read by the build:
 CYDROP_OPENMP=auto|1|0   auto (default): warn and build the serial version where OpenMP is missing; 1: fail; 0: serial
 CYDROP_DEBUG=1           bounds checks, assertions and debug symbols
 CYDROP_ANNOTATE=1        also write Cython's annotated HTML into build/cython
+CYDROP_LIMITED_API=1     only functions that every Python from 3.11 on has: one wheel (cp311-abi3) for all of them
 """
 
 import copy
 import os
 import sys
+import sysconfig
 import tempfile
 import warnings
 from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -42,6 +45,7 @@ SMALL = ["-fno-plt"]  # the interpreter's functions are called straight from the
 
 DEBUG = os.environ.get("CYDROP_DEBUG", "0") == "1"
 ANNOTATE = os.environ.get("CYDROP_ANNOTATE", "0") == "1"
+LIMITED_API = os.environ.get("CYDROP_LIMITED_API", "0") == "1"
 
 
 class BuildCore(build_ext):
@@ -78,7 +82,11 @@ class BuildCore(build_ext):
 
     def copy_extensions_to_source(self):
         for ext in self.extensions:  # an editable install needs the folders of the instruction sets in the tree
-            os.makedirs(os.path.join("src", *ext.name.split(".")[:-1]), exist_ok=True)
+            folder = os.path.join("src", *ext.name.split(".")[:-1])
+            os.makedirs(folder, exist_ok=True)
+            if LIMITED_API:  # Python would rather import a module that was built for it alone
+                module = ext.name.rpartition(".")[2]
+                Path(folder, module + sysconfig.get_config_var("EXT_SUFFIX")).unlink(missing_ok=True)
         super().copy_extensions_to_source()
 
     @staticmethod
@@ -159,12 +167,30 @@ class BuildCore(build_ext):
         return True
 
 
+def limited_api():
+    """(arguments of every Extension, options of commands) for a wheel that all Pythons from 3.11 on can import."""
+    if not LIMITED_API:
+        return {}, {}
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise SystemExit("CYDROP_LIMITED_API=1: a free-threaded Python has no limited API; build without it")
+    if tuple(int(number) for number in Cython.__version__.split(".")[:2]) < (3, 2):
+        raise SystemExit(
+            "CYDROP_LIMITED_API=1 needs Cython 3.2: the modules of Cython 3.1.0 ask for a function that Python 3.13 has "
+            f"not. This is Cython {Cython.__version__}"
+        )
+    arguments = {"py_limited_api": True, "define_macros": [("Py_LIMITED_API", "0x030B0000")]}
+    # folders of its own: what an ordinary build has left in build/lib would get into the wheel
+    return arguments, {"bdist_wheel": {"py_limited_api": "cp311"}, "build": {"build_base": "build/abi3"}}
+
+
 def main():
-    extensions = [Extension(SHARED, [f"{CORE}/_shared.c"])]
+    arguments, options = limited_api()
+    extensions = [Extension(SHARED, [f"{CORE}/_shared.c"], **arguments)]
+    headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
     for module in ONCE + KERNELS:
-        headers = sorted(str(path) for path in Path(CORE).glob("*.h"))
+        source = f"{CORE}/{module}.pyx"
         extensions.append(
-            Extension(f"cydrop._core.{module}", [f"{CORE}/{module}.pyx"], include_dirs=[CORE], depends=headers)
+            Extension(f"cydrop._core.{module}", [source], include_dirs=[CORE], depends=headers, **arguments)
         )
 
     setup(
@@ -186,6 +212,7 @@ def main():
             },
         ),
         cmdclass={"build_ext": BuildCore},
+        options=options,
     )
 
 
