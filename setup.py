@@ -14,6 +14,7 @@ CYDROP_LIMITED_API=1     only functions that every Python from 3.11 on has: one 
 
 import copy
 import os
+import shlex
 import sys
 import sysconfig
 import tempfile
@@ -55,6 +56,13 @@ class BuildCore(build_ext):
         super().finalize_options()
         if self.parallel is None:
             self.parallel = os.cpu_count() or 1
+
+    def get_libraries(self, ext):
+        libraries = super().get_libraries(ext)
+        if LIMITED_API and sys.platform == "win32":  # the library of every version instead of this one's
+            own = "python{}{}".format(*sys.version_info[:2])
+            libraries = ["python3" if library == own else library for library in libraries]
+        return libraries
 
     def build_extensions(self):
         compile_flags, link_flags = self._common_flags()
@@ -126,7 +134,11 @@ class BuildCore(build_ext):
             link_flags = [] if DEBUG or sys.platform == "darwin" else ["-Wl,-s"]
             openmp = [(["-fopenmp"], ["-fopenmp"])]
             if sys.platform == "darwin":
-                openmp = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), *openmp]
+                apple = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"])]  # its Clang has OpenMP, but no library for it
+                for folder in ("/opt/homebrew/opt/libomp", "/usr/local/opt/libomp"):  # Homebrew's, outside all paths
+                    flags = [*apple[0][0], f"-I{folder}/include"], [f"-L{folder}/lib", *apple[0][1]]
+                    apple += [flags] if Path(folder).is_dir() else []
+                openmp = [*apple, *openmp]
         wish = os.environ.get("CYDROP_OPENMP", "auto")
         if wish not in ("auto", "0", "1"):
             raise SystemExit(f"CYDROP_OPENMP must be auto, 0 or 1, not {wish!r}")
@@ -161,7 +173,8 @@ class BuildCore(build_ext):
             try:
                 objects = self.compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_flags)
                 if link_flags is not None:
-                    self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=link_flags)
+                    wanted = [*shlex.split(os.environ.get("LDFLAGS", "")), *link_flags]  # setuptools forgets them here
+                    self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=wanted)
             except Exception:
                 return False
         return True
@@ -175,8 +188,8 @@ def limited_api():
         raise SystemExit("CYDROP_LIMITED_API=1: a free-threaded Python has no limited API; build without it")
     if tuple(int(number) for number in Cython.__version__.split(".")[:2]) < (3, 2):
         raise SystemExit(
-            "CYDROP_LIMITED_API=1 needs Cython 3.2: the modules of Cython 3.1.0 ask for a function that Python 3.13 has "
-            f"not. This is Cython {Cython.__version__}"
+            "CYDROP_LIMITED_API=1 needs Cython 3.2: modules of Cython 3.1.0 ask for a function that Python 3.13 lacks; "
+            f"this is Cython {Cython.__version__}"
         )
     arguments = {"py_limited_api": True, "define_macros": [("Py_LIMITED_API", "0x030B0000")]}
     # folders of its own: what an ordinary build has left in build/lib would get into the wheel
