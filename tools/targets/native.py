@@ -72,8 +72,9 @@ def floors(job):
     requirements = job.work.folder / "floors.txt"
     requirements.write_text("\n".join(extra(job)))
     python = environment(job, sys.executable, ["uv"])
-    job.run(*python.command("-m", "uv", "pip", "install", "--resolution", "lowest-direct", "--python", *python.program,
-                            "-r", requirements))  # fmt: skip
+    oldest = ["--resolution", "lowest-direct", "--only-binary", ":all:"]  # some of which today's compilers refuse
+    into = ["--python", *python.program, "--requirement", requirements]
+    job.run(*python.command("-m", "uv", "pip", "install", *oldest, *into))
     job.build("gcc", python)
     return job.proved(python, "natively", ["tests"], left_out=())
 
