@@ -211,28 +211,27 @@ def test_what_is_being_pickled_does_not_change_when_another_thread_trains(rng):
 
 
 def test_one_thread_at_a_time_has_the_turn():
-    turn, inside, count = cpu.Turn("taken"), [], 0
+    turn, count = cpu.Turn("taken"), 0
 
     def take():
         nonlocal count
-        me, own = threading.get_ident(), 0
-        for _ in range(20_000):
+        own = 0
+        for _ in range(60_000):
             try:
-                with turn, turn:  # calls nest
-                    inside.append(me)
+                with turn:
                     count += 1  # read, then written: what another thread does in between would be lost
-                    assert inside == [me]
-                    assert turn.depth == 2
-                    inside.pop()
                     own += 1
             except RuntimeError as error:
                 if str(error) != "taken":
                     raise
         return own
 
-    assert sum(all_returned(together(*[take] * THREADS))) == count > 0
-    assert turn.depth == 0
-    with turn:
+    for _ in range(6):  # two threads may come in together; they need not
+        count = 0
+        assert sum(all_returned(together(*[take] * THREADS))) == count > 0
+        assert turn.depth == 0
+    with turn, turn:  # calls nest
+        assert turn.depth == 2
         (found,) = together(turn.__enter__)
     assert isinstance(found, RuntimeError)
 
