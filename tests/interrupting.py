@@ -37,7 +37,11 @@ def traced(count, chosen):
 
     def entered(frame, event, argument):
         if chosen(frame.f_code):
+            if sys.version_info >= (3, 13):
+                frame.f_trace = at  # without it the first run of a code object has no events of instructions
             frame.f_trace_opcodes = True
+            if sys.version_info[:2] == (3, 12):
+                sys.settrace(entered)  # the same
             return at
         return None
 
