@@ -48,6 +48,7 @@ def build_python(job, folder, prefix):
     kernel.mkdir()
     for name, place in (("linux", ""), ("asm-generic", ""), ("asm", "x86_64-linux-gnu/")):
         (kernel / name).symlink_to(f"/usr/include/{place}{name}")
+    environment["PKG_CONFIG_LIBDIR"] = f"{prefix}/lib/pkgconfig"  # not the libraries of this machine's C library
     environment |= {"CPPFLAGS": f"-I{prefix}/include -isystem {kernel}", "LDFLAGS": f"-L{prefix}/lib"}
     options = ["--without-ensurepip", "--disable-test-modules", "--without-static-libpython", f"--prefix={prefix}"]
     job.run("./configure", "-q", *options, cwd=sources["python3.13"], env=environment)
