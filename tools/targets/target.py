@@ -59,7 +59,7 @@ class Target:
         done.check_returncode()
         return done.stdout
 
-    def build(self, compiler, python=None, include=(), library=None, suffix=".so"):
+    def build(self, compiler, python=None, include=(), library=None, suffix=".so", openmp=True):
         """cydrop, built by setup.py with a compiler of one's choice, in a folder to import it from.
 
         `include` has Python's headers where they are not those of the `python` that runs setup.py; `library` is a file
@@ -83,8 +83,9 @@ class Target:
             options += [f"--library-dirs={library.parent}", f"--libraries={library.stem}"]
         command = python.command(
             "setup.py", "-q", "build_py", "--build-lib", target, "build_ext", *options,
-            CC=f"ccache {compiler}", LDSHARED=f"{compiler} -shared", CYDROP_OPENMP="1", SETUPTOOLS_EXT_SUFFIX=suffix,
-            CCACHE_DIR=python.path(self.work.folder / "ccache"), CCACHE_NOHASHDIR="1", PYTHONPATH="",
+            CC=f"ccache {compiler}", LDSHARED=f"{compiler} -shared", CYDROP_OPENMP=str(int(openmp)),
+            SETUPTOOLS_EXT_SUFFIX=suffix, PYTHONPATH="",
+            CCACHE_DIR=python.path(self.work.folder / "ccache"), CCACHE_NOHASHDIR="1",
         )  # fmt: skip
         self.run(*command, cwd=source)
 
