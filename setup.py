@@ -126,7 +126,10 @@ class BuildCore(build_ext):
             openmp = [(["/openmp"], [])]
         else:
             compile_flags = ["-O1", "-g"] if DEBUG else ["-O3", "-g0"]
-            compile_flags += [flag for flag in EXACT + SMALL if self._accepts([flag])]
+            compile_flags += [flag for flag in EXACT if self._accepts([flag])]
+            not_power = "#ifdef __powerpc__\n#error\n#endif\nint main(void) { return 0; }\n"  # there such calls crash
+            if self._builds(not_power, [*SMALL, "-Werror"], None):
+                compile_flags += SMALL
             header = f'#include "{Path(CORE, "fma.h").resolve().as_posix()}"\nint main(void) {{ return 0; }}\n'
             if not self._builds(header, [], None) and self._builds(header, SSE, None):
                 compile_flags += SSE
