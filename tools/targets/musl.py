@@ -32,9 +32,12 @@ def musl(job):
 def build_python(job, folder, prefix):
     sources = {}
     for package in ("zlib", "python3.13"):
-        with tarfile.open(job.work.source_of(package, "trixie", folder / "archives" / package)) as file:
+        with tarfile.open(job.work.download(package, "trixie", folder / "archives" / package, source=True)) as file:
             file.extractall(folder, filter="tar")
             sources[package] = folder / file.getnames()[0].partition("/")[0]
+    # PyPI's wheels have packed relocations, which musl knows from 1.2.4 on: the compiler's may be older
+    job.run("dpkg-deb", "--extract", job.work.download("musl", "sid", folder / "archives/musl"), folder / "run")
+    (loader,) = folder.glob("run/**/ld-musl-x86_64.so.1")
     compiler = folder / "musl-gcc"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
@@ -46,7 +49,10 @@ def build_python(job, folder, prefix):
     for name, place in (("linux", ""), ("asm-generic", ""), ("asm", "x86_64-linux-gnu/")):
         (kernel / name).symlink_to(f"/usr/include/{place}{name}")
     environment["PKG_CONFIG_LIBDIR"] = f"{prefix}/lib/pkgconfig"  # not the libraries of this machine's C library
-    environment |= {"CPPFLAGS": f"-I{prefix}/include -isystem {kernel}", "LDFLAGS": f"-L{prefix}/lib"}
+    environment |= {
+        "CPPFLAGS": f"-I{prefix}/include -isystem {kernel}",
+        "LDFLAGS": f"-L{prefix}/lib -Wl,--dynamic-linker={loader}",
+    }
     options = ["--without-ensurepip", "--disable-test-modules", "--without-static-libpython", f"--prefix={prefix}"]
     job.run("./configure", "-q", *options, cwd=sources["python3.13"], env=environment)
     job.run("make", "-s", f"-j{os.cpu_count()}", "install", cwd=sources["python3.13"])

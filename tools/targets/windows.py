@@ -55,7 +55,7 @@ def fetch(job, folder, home):
     for library in ("libgomp-1.dll", "libgcc_s_seh-1.dll"):
         shutil.copy(job.output(COMPILER, f"-print-file-name={library}").strip(), home)
     shutil.copy("/usr/x86_64-w64-mingw32/lib/libwinpthread-1.dll", home)
-    with tarfile.open(job.work.source_of("python3.13", "trixie", folder / "source")) as file:
+    with tarfile.open(job.work.download("python3.13", "trixie", folder / "source", source=True)) as file:
         for member in file.getmembers():
             _, _, name = member.name.partition("/")
             if name.startswith("Include/") and member.isfile():

@@ -116,25 +116,25 @@ class Work:
         sites = output("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages").split()
         return next(site for site in sites if site.rstrip("/").endswith("/debian"))
 
-    def source_of(self, package, suite, folder):
-        """The original source of a Debian package in some suite, as an archive in a folder, by an apt of its own."""
+    def download(self, package, suite, folder, source=False):
+        """A Debian package of some suite, or its original source, as a file in a folder, by an apt of its own."""
         with self.lock:
             state = self.folder / "apt" / suite
             for sub in ("lists/partial", "cache/archives/partial"):
                 (state / sub).mkdir(parents=True, exist_ok=True)
-            key = "/usr/share/keyrings/debian-archive-keyring.gpg"
-            (state / "sources").write_text(f"deb-src [signed-by={key}] {self.mirror()} {suite} main\n")
+            where = f"[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {self.mirror()} {suite} main"
+            (state / "sources").write_text(f"deb {where}\ndeb-src {where}\n")
             places = {
                 "Dir::Etc::sourcelist": state / "sources", "Dir::Etc::sourceparts": "-",
                 "Dir::State::lists": state / "lists", "Dir::Cache": state / "cache",
                 "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root",
             }  # fmt: skip
-            options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
-            subprocess.run(["apt-get", *options, "update", "-qq"], check=True)
+            apt = ["apt-get", "-qq", *(word for name, value in places.items() for word in ("-o", f"{name}={value}"))]
+            subprocess.run([*apt, "update"], check=True)
             folder.mkdir(parents=True, exist_ok=True)
-            command = ["apt-get", *options, "source", "-qq", "--tar-only", "--only-source", package]
-            subprocess.run(command, check=True, cwd=folder)
-        return next(folder.glob("*.orig.tar.*z"))
+            what = ["source", "--tar-only", "--only-source"] if source else ["download"]
+            subprocess.run([*apt, *what, package], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        return next(folder.glob("*.orig.tar.*z" if source else "*.deb"))
 
     def prepare(self):
         """The sources, with the C that Cython makes of them, in FOLDER/source: once for all targets."""
