@@ -80,6 +80,9 @@ def test_hashes_alone_do_not_displace_a_line_that_says_more(table):
     assert "core tests (5)" in page
     _, page = table({"tests": "core", "passed": 5, "skipped": 0}, {"quick": True, "failed": "other hashes"}, I386)
     assert "| arm64 | **not proved** |" in page
+    status, page = table({"failed": "other hashes"}, {"quick": True}, I386)
+    assert status == 0
+    assert "**not proved**" not in page
 
 
 def test_every_golden_script_of_test_same_bits_is_among_those_that_targets_run():

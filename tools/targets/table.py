@@ -11,10 +11,11 @@ KINDS = {True: "with FMA", False: "without"}
 
 
 def latest(lines):
-    """The last line of each target; golden hashes alone do not displace a line that says more."""
+    """The last line of each target; proved golden hashes alone do not displace a proof that says more."""
     found = {}
     for line in map(json.loads, lines):
-        if line["quick"] and not line["failed"] and line["target"] in found:
+        before = found.get(line["target"])
+        if before and line["quick"] and not (line["failed"] or before["failed"] or before["quick"]):
             continue
         found[line["target"]] = line
     return found
