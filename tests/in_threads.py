@@ -1,6 +1,19 @@
 """Calls made by several threads, all begun at the same time."""
 
+import contextlib
+import sys
 import threading
+
+
+@contextlib.contextmanager
+def switching(seconds):
+    """Where there is a global lock, threads change at intervals as short as this, if the interpreter lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def together(*calls):

@@ -14,7 +14,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from in_threads import all_returned, together
+from in_threads import all_returned, switching, together
 
 import cydrop as cd
 from cydrop._core import cpu
@@ -24,12 +24,9 @@ THREADS = 8
 
 
 @pytest.fixture(autouse=True)
-def switching():
-    """Where there is a global lock, it changes hands as often as the interpreter lets it."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
+def often():
+    with switching(1e-5):
+        yield
 
 
 def make(seed=0, n_threads=1):

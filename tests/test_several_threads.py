@@ -8,19 +8,16 @@ import threading
 
 import numpy as np
 import pytest
-from in_threads import together
+from in_threads import switching, together
 
 import cydrop as cd
 from cydrop._run.core import core_of
 
 
 @pytest.fixture(autouse=True)
-def switching():
-    """Threads change as often as the interpreter lets them."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+def often():
+    with switching(1e-6):
+        yield
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a child, which Windows cannot")

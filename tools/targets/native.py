@@ -62,7 +62,8 @@ def freethreaded(job):
     job.build("gcc", python)
     script = "import sys, cydrop; sys.exit('the GIL is on' if sys._is_gil_enabled() else 0)"
     job.run(*python.command("-c", script, PYTHONPATH=job.build_folder))
-    result = job.proved(python, "natively", [*CORE, "tests/test_several_threads.py"], left_out=())
+    of_threads = ["tests/test_several_threads.py", "tests/test_free_threading.py"]
+    result = job.proved(python, "natively", [*CORE, *of_threads], left_out=())
     return result | {"python": f"{result['python']}, free-threaded"}
 
 
