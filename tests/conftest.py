@@ -1,6 +1,7 @@
 """What all test files share: one way to make data, and hypothesis settings that repeat the same examples."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,29 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before SciPy's import: without 
 
 settings.register_profile("cydrop", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("cydrop")
+
+CORE = {
+    f"test_{line}.py"
+    for line in Path(__file__).with_name("core.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--core", action="store_true", help="the files of tests/core.txt alone, without their `extras`")
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("--core") and collection_path.suffix == ".py" and collection_path.name not in CORE:
+        return True
+    return None  # pytest and other plugins decide
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--core"):
+        left_out = [item for item in items if item.get_closest_marker("extras")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def arrays_of(layer):
     return [name.partition(".")[2] for name in model.arrays() if name.startswith("1.")]
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("mc", [False, True])
 @pytest.mark.parametrize("layer", EVERY, ids=repr)
 def test_its_onnx_nodes_predict_the_same(layer, mc, rows):

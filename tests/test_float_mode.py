@@ -22,7 +22,7 @@ def flushed():
 def flushing():
     """Runs a function with the mode that torch.set_flush_denormal sets."""
 
-    if platform.machine().lower() not in ("x86_64", "amd64", "i686", "aarch64", "arm64"):
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686", "aarch64", "arm64", "armv7l", "armv8l"):
         pytest.skip("cydrop knows no mode of this processor that loses denormals")
 
     def run(call):

@@ -26,7 +26,7 @@ def table(tmp_path, monkeypatch):
     module = importlib.import_module("targets.table")
     page = tmp_path / "platforms.md"
     monkeypatch.setattr(module, "PAGE", page)
-    monkeypatch.setattr(module, "tree", lambda *_: "now")
+    monkeypatch.setattr(module, "codes", lambda _: {"core": "now", "whole suite": "now, all"})
 
     def table(*lines, order=("arm64", "i386")):
         page.write_text(f"before\n{module.BEGIN}an old table\n{module.END}after\n")
@@ -67,6 +67,7 @@ def test_a_second_digest_of_a_kind_fails(table, capsys):
     [
         ([{}], "i386: never run"),
         ([{}, I386 | {"code": "then"}], "i386: proved on older sources"),
+        ([{}, I386 | {"tests": "whole suite", "passed": 1, "skipped": 0}], "i386: proved on older sources"),
         ([{}, I386 | {"failed": "tests failed"}], "i386: tests failed"),
     ],
 )
@@ -101,3 +102,11 @@ def test_every_golden_script_of_test_same_bits_is_among_those_that_targets_run()
         numbers = re.search(r"for n_threads in \(([\d, ]+)\):", getattr(module, script))
         assert times == (numbers[1].count(",") + 1 if numbers else 1)
         assert isinstance(wanted, str) or set(wanted) == {True, False}
+
+
+def test_core_tests_are_there_and_import_no_other_test_file():
+    tests = Path(__file__).parent
+    core = {f"test_{line}" for line in (tests / "core.txt").read_text().splitlines() if not line.startswith("#")}
+    for name in core:
+        imported = set(re.findall(r"^(?:from|import) (test_\w+)", (tests / f"{name}.py").read_text(), re.MULTILINE))
+        assert imported <= core, name

@@ -429,6 +429,7 @@ def test_the_engine_refuses_parts_that_are_none(rng):
         engine.end_batch(np.zeros((2, 1), dtype=np.float32), 20, 8)
 
 
+@pytest.mark.extras
 @pytest.mark.filterwarnings("ignore:max_iter=3 epochs ended")
 def test_estimators_take_it_too(rng):
     from cydrop.sklearn import MLPClassifier

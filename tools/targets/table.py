@@ -2,7 +2,7 @@
 
 import json
 
-from targets.work import CHECKOUT, DECISIVE, tree
+from targets.work import CHECKOUT, codes, is_current
 
 PAGE = CHECKOUT / "docs/platforms.md"
 BEGIN, END = "<!-- written by tools/platforms --table: begin -->\n", "<!-- end -->\n"
@@ -52,17 +52,17 @@ def ran(line):
     return ", ".join(what)
 
 
-def row(line, code):
-    old = "" if line["code"] == code else ", older sources"
+def row(line, now):
+    old = "" if is_current(line, now) else ", older sources"
     when = f"{line['date']}, {line['commit']}{old}"
     if line["failed"]:
         return [line["target"], "**not proved**", "", "", "", "", "", when]
     return [line["target"], line["how"], line["compiler"], line["python"], line["numpy"], bits(line), ran(line), when]
 
 
-def table(results, code):
+def table(results, now):
     head = ["target", "how", "compiler", "Python", "NumPy", "bits", "what ran", "date and commit"]
-    rows = [head, ["---"] * len(head), *(row(line, code) for line in results.values())]
+    rows = [head, ["---"] * len(head), *(row(line, now) for line in results.values())]
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
     for kind, digests in kinds_of_bits(results).items():
         for digest, names in digests.items():
@@ -77,11 +77,11 @@ def rewrite(folder, order):
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    code = tree(folder / "index", DECISIVE)
-    PAGE.write_text(before + BEGIN + "\n" + table(results, code) + "\n" + END + after, encoding="utf-8")
+    now = codes(folder / "index")
+    PAGE.write_text(before + BEGIN + "\n" + table(results, now) + "\n" + END + after, encoding="utf-8")
     good = True
     for name, line in results.items():
-        if line["failed"] or line["code"] != code:
+        if line["failed"] or not is_current(line, now):
             print(f"{name}: {line['failed'] or 'proved on older sources'}")
             good = False
     for name in set(order) - set(results):

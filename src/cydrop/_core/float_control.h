@@ -28,18 +28,36 @@ static inline void restore_floats(uint64_t control) {
     if ((control & CYDROP_WRONG_BITS) != 0 || (control & CYDROP_MASKED) != CYDROP_MASKED)
         _mm_setcsr((unsigned)control);
 }
-#elif defined(__aarch64__) && defined(__GNUC__)
+#elif (defined(__aarch64__) || (defined(__arm__) && defined(__ARM_FP))) && defined(__GNUC__)
+#ifdef __aarch64__
+typedef uint64_t float_register;
+#define CYDROP_READ "mrs %0, fpcr"
+#define CYDROP_WRITE "msr fpcr, %0"
 #define CYDROP_WRONG_BITS 0x07C80003u   /* AHP, DN, FZ, rounding, FZ16; AH, FIZ */
+#else                                   /* 32 bits: the register holds flags of results as well */
+typedef uint32_t float_register;
+#define CYDROP_READ "vmrs %0, fpscr"
+#define CYDROP_WRITE "vmsr fpscr, %0"
+#define CYDROP_WRONG_BITS 0x07C80000u   /* AHP, DN, FZ, rounding, FZ16 */
+#endif
+#define CYDROP_FLUSH_TO_ZERO 0x01000000u
+static inline float_register read_register(void) {
+    float_register now;
+    __asm__ __volatile__(CYDROP_READ : "=r"(now));
+    return now;
+}
+static inline void write_register(float_register value) {
+    __asm__ __volatile__(CYDROP_WRITE : : "r"(value) : "memory");
+}
 static inline uint64_t set_exact(void) {
-    uint64_t now;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(now));
+    float_register now = read_register();
     if (now & CYDROP_WRONG_BITS)
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(now & ~(uint64_t)CYDROP_WRONG_BITS) : "memory");
+        write_register(now & ~(float_register)CYDROP_WRONG_BITS);
     return now;
 }
 static inline void restore_floats(uint64_t control) {
     if (control & CYDROP_WRONG_BITS)
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(control) : "memory");
+        write_register((float_register)control);
 }
 #else
 static inline uint64_t set_exact(void) { return 0; }
@@ -51,11 +69,9 @@ static inline int flush_denormals(int on) {
 #if defined(__SSE__) || defined(_M_X64)
     _mm_setcsr(on ? _mm_getcsr() | 0x8040u : _mm_getcsr() & ~0x8040u);
     return 1;
-#elif defined(__aarch64__) && defined(__GNUC__)
-    uint64_t now;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(now));
-    now = on ? now | ((uint64_t)1 << 24) : now & ~((uint64_t)1 << 24);
-    __asm__ __volatile__("msr fpcr, %0" : : "r"(now) : "memory");
+#elif defined(CYDROP_FLUSH_TO_ZERO)
+    float_register now = read_register();
+    write_register(on ? now | CYDROP_FLUSH_TO_ZERO : now & ~(float_register)CYDROP_FLUSH_TO_ZERO);
     return 1;
 #else
     (void)on;
