@@ -250,6 +250,7 @@ def test_edges_are_saved_and_pickled(rng, tmp_path):
         np.testing.assert_array_equal(one.predict(X), net.predict(X))
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
 def test_onnx_predicts_the_same_with_bins_of_any_number(stack, rng):
     X, y = table(rng)

@@ -168,7 +168,7 @@ def test_trained_networks_have_the_same_bits_on_any_number_of_threads(stack, rng
 
 
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
-def test_files_and_onnx_models_predict_the_same(stack, rng, tmp_path):
+def test_files_predict_the_same(stack, rng, tmp_path):
     X, y = rng.standard_normal((50, 6)).astype(np.float32), rng.integers(0, 3, 50)
     net = cd.Network(stack(), seed=1)
     net.fit(X, y, epochs=2, batch_size=16, verbose=0)
@@ -177,6 +177,14 @@ def test_files_and_onnx_models_predict_the_same(stack, rng, tmp_path):
     for one in (net, loaded):
         one.fit(X, y, epochs=2, batch_size=16, verbose=0)
     assert loaded.predict(X).tobytes() == net.predict(X).tobytes()
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
+def test_onnx_models_predict_the_same(stack, rng):
+    X, y = rng.standard_normal((50, 6)).astype(np.float32), rng.integers(0, 3, 50)
+    net = cd.Network(stack(), seed=1)
+    net.fit(X, y, epochs=2, batch_size=16, verbose=0)
     (found,) = session(cd.onnx.to_model(net)).run(None, {"X": X})
     np.testing.assert_allclose(found, net.predict(X), rtol=1e-4, atol=1e-5)
 
