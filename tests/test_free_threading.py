@@ -297,7 +297,6 @@ def test_an_ensemble_predicts_in_many_threads(rng):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.extras
 @pytest.mark.filterwarnings("ignore:max_iter=2 epochs ended")
 def test_an_estimator_predicts_in_many_threads(rng):
     from cydrop.sklearn import MLPClassifier

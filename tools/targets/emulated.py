@@ -8,7 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from targets.target import Failed, Interpreter, family, target
+from targets.target import EMULATED, Failed, Interpreter, family, target
 
 INCLUDED = (
     "python3 python3-dev python3-numpy python3-pytest python3-hypothesis libgomp1 dash bash coreutils libc-bin sed grep"
@@ -79,7 +79,7 @@ def cross(job, architecture, compiler, qemu, suite, exchanged):
     root = make_root(job, architecture, suite)
     job.build(compiler, include=headers(job, root))
     python = inside(job, root)
-    result = job.proved(python, "emulated by QEMU" if qemu else "natively, as a 32-bit program")
+    result = job.proved(python, "emulated by QEMU" if qemu else "natively, as a 32-bit program", EMULATED)
     if exchanged and not job.work.quick and not result.get("failed"):
         exchange(job, python)
         result["files"] = "both ways"
