@@ -21,6 +21,7 @@ CORE = {
 
 def pytest_addoption(parser):
     parser.addoption("--core", action="store_true", help="the files of tests/core.txt alone, without their `extras`")
+    parser.addoption("--every", type=int, default=1, metavar="N", help="each N-th test alone, where all take too long")
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -30,10 +31,10 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--core"):
-        left_out = [item for item in items if item.get_closest_marker("extras")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    chosen = [item for item in items if not (config.getoption("--core") and item.get_closest_marker("extras"))]
+    chosen = chosen[:: config.getoption("--every")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.fixture

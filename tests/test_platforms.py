@@ -26,7 +26,7 @@ def table(tmp_path, monkeypatch):
     module = importlib.import_module("targets.table")
     page = tmp_path / "platforms.md"
     monkeypatch.setattr(module, "PAGE", page)
-    monkeypatch.setattr(module, "codes", lambda _: {"core": "now", "whole suite": "now, all"})
+    monkeypatch.setattr(module, "codes", lambda _: {"core": "now", "all": "now, all"})
 
     def table(*lines, order=("arm64", "i386")):
         page.write_text(f"before\n{module.BEGIN}an old table\n{module.END}after\n")

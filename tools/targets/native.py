@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from targets.emulated import inside, make_root
-from targets.target import CORE, EMULATED, Failed, Interpreter, family, target
+from targets.target import Failed, Interpreter, family, target
 
 TEST_TOOLS = ["numpy", "pytest>=8", "hypothesis>=6.100"]
 
@@ -50,7 +50,7 @@ def suite(job, version):
     """Python {version}, the whole suite on this machine"""
     python = environment(job, find(job, version), extra(job))
     job.build("gcc", python)
-    return job.proved(python, "natively", ["tests"], left_out=())
+    return job.proved(python, "natively", "whole suite", left_out=())
 
 
 @target("gcc", by_default=False)
@@ -62,8 +62,7 @@ def freethreaded(job):
     job.build("gcc", python)
     script = "import sys, cydrop; sys.exit('the GIL is on' if sys._is_gil_enabled() else 0)"
     job.run(*python.command("-c", script, PYTHONPATH=job.build_folder))
-    of_threads = ["tests/test_free_threading.py", "tests/test_several_threads.py", "-k", "not estimator"]
-    result = job.proved(python, "natively", [*CORE, *of_threads], left_out=())
+    result = job.proved(python, "natively", "core and threads", left_out=())
     return result | {"python": f"{result['python']}, free-threaded"}
 
 
@@ -77,7 +76,7 @@ def floors(job):
     into = ["--python", *python.program, "--requirement", requirements]
     job.run(*python.command("-m", "uv", "pip", "install", *oldest, *into))
     job.build("gcc", python)
-    return job.proved(python, "natively", ["tests"], left_out=())
+    return job.proved(python, "natively", "whole suite", left_out=())
 
 
 @target("gcc", "qemu-user-static")
@@ -86,7 +85,7 @@ def nehalem(job):
     python = environment(job, sys.executable, TEST_TOOLS)
     job.build("gcc", python)
     python.program = ("qemu-x86_64-static", "-cpu", "Nehalem", *python.program)
-    return job.proved(python, "emulated by QEMU", EMULATED)
+    return job.proved(python, "emulated by QEMU")
 
 
 SID = ["gcc-16", "clang-22", "libomp-22-dev", "python3.14-dev", "python3.15-dev", "cython3", "python3-setuptools"]

@@ -7,6 +7,7 @@ from targets.work import CHECKOUT, codes, is_current
 PAGE = CHECKOUT / "docs/platforms.md"
 BEGIN, END = "<!-- written by tools/platforms --table: begin -->\n", "<!-- end -->\n"
 SETS = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline"}
+TESTS = {"core": "core tests", "third of core": "every third core test", "core and threads": "core tests, threads"}
 KINDS = {True: "with FMA", False: "without"}
 
 
@@ -45,7 +46,7 @@ def ran(line):
     what = ["hashes"]
     if "tests" in line:
         skipped = f", {line['skipped']:,} skipped" if line["skipped"] else ""
-        tests = {"core": "core tests", "whole suite": "whole suite"}.get(line["tests"], "tests")
+        tests = TESTS.get(line["tests"], line["tests"])
         what.append(f"{tests} ({line['passed']:,}{skipped})")
     if "files" in line:
         what.append(f"files {line['files']}")

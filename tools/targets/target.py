@@ -7,10 +7,16 @@ import subprocess
 from dataclasses import dataclass, field
 from functools import partial
 
-# of tests/core.txt; `proved` itself compares the golden hashes, with every instruction set
-CORE = ["--core", "tests", "--ignore", "tests/test_same_bits.py"]
-# QEMU and Wine start new processes slowly, and those forked beside threads hang in QEMU
-EMULATED = [*CORE, "-k", "not child and not environment and not importing and not signal"]
+# of tests/core.txt: `proved` itself compares the golden hashes, with every instruction set; QEMU and Wine start new
+# processes slowly, and a process that is forked beside threads hangs in QEMU
+ALONE = "not child and not environment and not importing and not signal and not estimator"
+CORE = ["--core", "tests", "--ignore", "tests/test_same_bits.py", "-k", ALONE]
+TESTS = {
+    "core": CORE,
+    "third of core": [*CORE, "--every", "3"],
+    "core and threads": [*CORE, "tests/test_free_threading.py", "tests/test_several_threads.py"],
+    "whole suite": ["tests"],
+}
 SLOW = ["FROM_DATA", "MEMBERS", "MEMBERS_SHARED", "SHARDS", "LARGE"]  # golden hashes that take most of the time
 
 
@@ -86,7 +92,7 @@ class Target:
         )  # fmt: skip
         self.run(*command, cwd=source)
 
-    def proved(self, python, how, tests=CORE, left_out=("LARGE",), paths=()):
+    def proved(self, python, how, tests="core", left_out=("LARGE",), paths=()):
         """The golden hashes with every instruction set of the target, then the tests: the fields of a result."""
         places = ":".join(map(python.path, [self.build_folder, *paths]))
         # several targets at a time: a thread that waits lets others work
@@ -114,9 +120,9 @@ class Target:
         command = python.command(python.path(script), python.path(tests), simd, *left_out)
         return json.loads(self.output(*command, cwd=self.work.source).splitlines()[-1])
 
-    def tests(self, python, arguments):
+    def tests(self, python, label):
         """Runs pytest: how many tests passed and were skipped, and what failed, if anything did."""
-        command = python.command("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *arguments)
+        command = python.command("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *TESTS[label])
         failed = False
         try:
             self.run(*command, cwd=self.work.source)  # into the log, as it goes: this takes longest
@@ -128,7 +134,7 @@ class Target:
             return {"failed": f"tests failed: {last}; see {self.log.name}"}
         counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|skipped)", last)}
         return {
-            "tests": "whole suite" if arguments == ["tests"] else "core",
+            "tests": label,
             "passed": counts.get("passed", 0), "skipped": counts.get("skipped", 0),
         }  # fmt: skip
 

