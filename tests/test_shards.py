@@ -146,7 +146,7 @@ def digest(net):
 
 def checked(net, X, y, batch_size, weight):
     data = core_of(net).rows(X, y, weight, batch_size)
-    order = np.random.default_rng(1).permutation(len(X))
+    order = np.random.default_rng(1).permutation(len(X)).astype(np.int64)
     return (data.X, data.labels, data.targets, data.weights, order), -(-len(X) // batch_size)
 
 
