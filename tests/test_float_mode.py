@@ -10,8 +10,6 @@ import cydrop as cd
 from cydrop import functional
 from cydrop._core import cpu
 
-TINY = np.float32(2.0**-140)  # denormal: below 2^-126
-
 
 def has_denormals(array):
     """Told by their bits: where NumPy computes with NEON, they count as 0."""
