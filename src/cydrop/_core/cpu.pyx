@@ -144,12 +144,18 @@ def stay_on_one_thread():
 
 cdef extern from "float_control.h":
     int flush_denormals_here "flush_denormals"(int on)
+    int flushes_denormals_here "flushes_denormals"()
 
 
 def flush_denormals(bint on):
     """Lets this thread count denormals as 0, as PyTorch's set_flush_denormal does, or not; for tests. Whether the
     processor can."""
     return bool(flush_denormals_here(on))
+
+
+def flushes_denormals():
+    """Whether this thread counts denormals as 0 at the moment."""
+    return bool(flushes_denormals_here())
 
 
 def floats_to_cache_line(const float[::1] memory):

@@ -232,7 +232,8 @@ cdef class Engine:
         draw.
         """
         cdef Py_ssize_t n = order.shape[0] if order.shape[0] else x.shape[0]
-        cdef Py_ssize_t rows = min(batch_size, n - batch * batch_size) if batch >= 0 else 0
+        cdef bint there = batch >= 0 and batch <= n // max(batch_size, <Py_ssize_t>1)       # their product fits
+        cdef Py_ssize_t rows = min(batch_size, n - batch * batch_size) if there else 0
         cdef Part part = part_of(rows, shards, first_shard, n_shards)
         cdef Data data = data_of(x, labels, targets, weights, order)
         cdef LossSum one

@@ -79,6 +79,12 @@ static inline int flush_denormals(int on) {
 #endif
 }
 
+/* whether this thread loses denormals now; for tests */
+static inline int flushes_denormals(void) {
+    volatile float small = 0x1p-100f, factor = 0x1p-40f;
+    return small * factor == 0.0f;
+}
+
 #if defined(_OPENMP) && defined(__GNUC__)
 static __thread int cydrop_threads_set = 1;
 static inline uint64_t exact_floats(int n_threads) {

@@ -253,7 +253,7 @@ class OneOfMany:
             correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
         if plan.orders == 1 and job.epoch_rows == job.n_rows:
             return job.data.hit_rates(correct, job.rows)
-        rows = job.rows if len(job.rows) else np.arange(job.n_rows)
+        rows = job.rows if len(job.rows) else np.arange(job.n_rows, dtype=np.int64)
         if job.epoch_rows == job.n_rows or job.data.counted is None:
             trained = rows[: job.epoch_rows]
             return job.data.hit_rates(correct, trained if plan.orders == 1 else np.tile(trained, plan.orders))

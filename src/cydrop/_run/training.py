@@ -105,7 +105,7 @@ class Trainer:
                 rng = Xorshift(seeding.branch(core.root, seeding.SHUFFLE, core.epochs, *member))
                 orders.append(shuffled(job.data.X, rng, job.by_chunks)[: job.rows])
             return np.concatenate(orders) if len(orders) > 1 else orders[0]
-        return np.tile(np.arange(job.rows), plan.orders) if job.rows < rows else NO_ORDER
+        return np.tile(np.arange(job.rows, dtype=np.int64), plan.orders) if job.rows < rows else NO_ORDER
 
     def hit_rate(self, data: Rows, correct: float, order: NDArray[np.int64], rows: int) -> dict[str, float]:
         """The accuracy of an epoch's rows, where the loss counts."""

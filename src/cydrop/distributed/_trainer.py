@@ -78,7 +78,8 @@ class RankTrainer(Trainer):
         laps, there = [NO_ORDER], len(job.data.X)
         for lap in range(-(-wanted // there)):  # a part that is smaller than others begins again
             key = seeding.branch(core.root, seeding.SHUFFLE, core.epochs, self.ranks.rank, lap)
-            laps.append(shuffled(job.data.X, Xorshift(key), job.by_chunks) if job.shuffle else np.arange(there))
+            in_order = np.arange(there, dtype=np.int64)
+            laps.append(shuffled(job.data.X, Xorshift(key), job.by_chunks) if job.shuffle else in_order)
         return np.concatenate(laps)[:wanted]
 
     def _rows_of(self, batch: int) -> int:

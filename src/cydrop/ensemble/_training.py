@@ -68,8 +68,8 @@ def all_but_the_end(count: int, data: Rows, share: float) -> Shares:
     if not share:
         return Shares()
     _, rest = data.split(share)
-    at, n = len(rest.X), len(data.X)
-    return Shares([np.arange(at)] * count, [np.arange(at, n)] * count)
+    at, numbers = len(rest.X), np.arange(len(data.X), dtype=np.int64)
+    return Shares([numbers[:at]] * count, [numbers[at:]] * count)
 
 
 def folded(count: int, data: Rows, folds: int, source: np.random.SeedSequence) -> Shares:
@@ -83,8 +83,8 @@ def folded(count: int, data: Rows, folds: int, source: np.random.SeedSequence) -
     fold[order] = np.arange(n) % folds
     places = range(count)
     return Shares(
-        [np.flatnonzero(fold != place % folds) for place in places],
-        [np.flatnonzero(fold == place % folds) for place in places],
+        [np.flatnonzero(fold != place % folds).astype(np.int64) for place in places],
+        [np.flatnonzero(fold == place % folds).astype(np.int64) for place in places],
     )
 
 
@@ -98,8 +98,8 @@ def bootstrapped(count: int, data: Rows, source: np.random.SeedSequence) -> Shar
             # the upper half of a word times n, in units of 2^32: one of 0..n-1
             rows = ((draws.random_raw(n) >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)
             times = np.bincount(rows.astype(np.int64), minlength=n)
-        drawn.append(np.repeat(np.arange(n), times))
-        held.append(np.flatnonzero(times == 0))
+        drawn.append(np.repeat(np.arange(n, dtype=np.int64), times))
+        held.append(np.flatnonzero(times == 0).astype(np.int64))
     return Shares(drawn, held)
 
 

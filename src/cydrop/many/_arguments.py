@@ -93,4 +93,4 @@ def others(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """The rows that are not among these."""
     left = np.ones(n, dtype=np.bool_)
     left[rows] = False
-    return np.flatnonzero(left)
+    return np.flatnonzero(left).astype(np.int64)
