@@ -81,15 +81,18 @@ def cross(job, architecture, compiler, qemu, suite, exchanged, tests):
     python = inside(job, root)
     result = job.proved(python, "emulated by QEMU" if qemu else "natively, as a 32-bit program", tests)
     if exchanged and not job.work.quick and not result.get("failed"):
-        exchange(job, python)
+        fused = any(one["fused"] for one in result["sets"].values())
+        exchange(job, python, simd="" if fused else "baseline")
         result["files"] = "both ways"
     return result
 
 
-def exchange(job, python):
-    """Files that the target writes are read here, and the other way round."""
+def exchange(job, python, simd):
+    """Files that the target writes are read here, with an instruction set of the same kind of bits, and the other way
+    round."""
     there = job.build_folder
-    here = Interpreter((job.work.venv / "bin/python",), variables={"PYTHONPATH": there.with_name(f"{job.name}.here")})
+    variables = {"PYTHONPATH": there.with_name(f"{job.name}.here"), "CYDROP_SIMD": simd}
+    here = Interpreter((job.work.venv / "bin/python",), variables=variables)
     job.build_folder = here.variables["PYTHONPATH"]
     job.build("gcc")
     job.build_folder = there
