@@ -14,6 +14,7 @@ import pickle
 import random
 import subprocess
 import sys
+import sysconfig
 import zipfile
 
 import numpy as np
@@ -25,7 +26,8 @@ from cydrop._run import files
 from cydrop._run.core import core_of
 
 MUTATIONS = 10_000
-MEMORY = 100_000_000  # bytes that loading may take beyond the size of the file
+# bytes that loading may take beyond the size of the file; without the GIL every object is 16 bytes larger
+MEMORY = 150_000_000 if sysconfig.get_config_var("Py_GIL_DISABLED") else 100_000_000
 REFUSED = "is not a network that cydrop can load: "
 
 

@@ -26,8 +26,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-# Loading takes at most 100 MB beyond the size of the file, whatever the file. JSON is the dearest part: lists in lists
-# take 48 times their text, dicts 39 times (Python 3.11): 50 MB. 1 MB describes 1,400 dense layers with Adam.
+# Loading takes at most 100 MB (150 without the GIL) beyond the size of the file, whatever the file. JSON is the dearest
+# part: lists in lists take 48 times their text, dicts 39 times (Python 3.11): 50 MB. 1 MB describes 1,400 dense layers
+# with Adam.
 LONGEST_HEADER = 1_000_000
 
 JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)

@@ -399,7 +399,8 @@ class Ensemble:
 def load(path: Any, *, n_threads: int | None = None) -> Any:
     """Reads what `Network.save` or `Ensemble.save` wrote.
 
-    Whatever the file, it takes at most 100 MB of memory beyond its size.
+    Whatever the file, it takes at most 100 MB of memory beyond its size (150 MB on a Python without the GIL,
+    whose objects are larger).
 
     Parameters
     ----------

@@ -435,7 +435,8 @@ def check_network(net: Any) -> None:
 def load(path: Any, *, n_threads: int | None = None) -> Network:
     """Reads a network that `Network.save` wrote.
 
-    Whatever the file, it takes at most 100 MB of memory beyond its size.
+    Whatever the file, it takes at most 100 MB of memory beyond its size (150 MB on a Python without the GIL,
+    whose objects are larger).
 
     Parameters
     ----------
