@@ -489,7 +489,8 @@ def test_a_keyboard_interrupt_leaves_a_usable_network(digits):
 def test_a_signal_within_one_long_epoch_is_answered_before_the_epoch_ends():
     """One epoch of this network takes minutes; the test returns because the engine comes back to Python."""
     script = """
-import _thread, faulthandler, threading, numpy as np, cydrop as cd
+import _thread, faulthandler, signal, threading, numpy as np, cydrop as cd
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in a shell's background ignores it
 faulthandler.dump_traceback_later(100, exit=True)  # where it is, should it not come back
 X = np.zeros((200_000, 512), dtype=np.float32)
 net = cd.Network([cd.Dense(1024), cd.ReLU(), cd.Dropout(0.5), cd.Dense(1024), cd.ReLU(), cd.Dense(10)], seed=0)
