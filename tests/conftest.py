@@ -20,14 +20,14 @@ CORE = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--core", action="store_true", help="the files of tests/core.txt alone, without their `extras`")
+    parser.addoption("--core", action="store_true", help="of folders the files of tests/core.txt alone, and no `extras`")
     parser.addoption("--every", type=int, default=1, metavar="N", help="each N-th test alone, where all take too long")
 
 
 def pytest_ignore_collect(collection_path, config):
-    if config.getoption("--core") and collection_path.suffix == ".py" and collection_path.name not in CORE:
-        return True
-    return None  # pytest and other plugins decide
+    named = {Path(argument.partition("::")[0]).absolute() for argument in config.args}
+    left_out = collection_path.suffix == ".py" and collection_path.name not in CORE and collection_path not in named
+    return True if config.getoption("--core") and left_out else None  # None: pytest and other plugins decide
 
 
 def pytest_collection_modifyitems(config, items):
