@@ -20,7 +20,7 @@ CORE = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--core", action="store_true", help="of folders the files of tests/core.txt alone, and no `extras`")
+    parser.addoption("--core", action="store_true", help="of folders the files of tests/core.txt, no `extras`")
     parser.addoption("--every", type=int, default=1, metavar="N", help="each N-th test alone, where all take too long")
 
 
