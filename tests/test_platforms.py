@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import test_same_bits
+from conftest import CORE
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -105,8 +106,7 @@ def test_every_golden_script_of_test_same_bits_is_among_those_that_targets_run()
 
 
 def test_core_tests_are_there_and_import_no_other_test_file():
-    tests = Path(__file__).parent
-    core = {f"test_{line}" for line in (tests / "core.txt").read_text().splitlines() if not line.startswith("#")}
-    for name in core:
-        imported = set(re.findall(r"^(?:from|import) (test_\w+)", (tests / f"{name}.py").read_text(), re.MULTILINE))
-        assert imported <= core, name
+    for name in CORE:
+        text = Path(__file__).with_name(name).read_text()
+        imported = re.findall(r"^(?:from|import) (test_\w+)", text, re.MULTILINE)
+        assert {f"{module}.py" for module in imported} <= CORE, name
