@@ -7,7 +7,10 @@ from targets.work import CHECKOUT, codes, is_current
 PAGE = CHECKOUT / "docs/platforms.md"
 BEGIN, END = "<!-- written by tools/platforms --table: begin -->\n", "<!-- end -->\n"
 SETS = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "baseline"}
-TESTS = {"core": "core tests", "third of core": "every third core test", "core and threads": "core tests, threads"}
+TESTS = {
+    "core": "core tests", "third of core": "every third core test", "tenth of core": "every tenth core test",
+    "core and threads": "core tests, threads",
+}  # fmt: skip
 KINDS = {True: "with FMA", False: "without"}
 
 

@@ -17,6 +17,7 @@ from targets.target import Failed, Target
 CHECKOUT = Path(__file__).resolve().parents[2]
 # what decides the result of the whole suite: other changes, such as one of the table itself, leave it valid
 DECISIVE = ["src", "tests", "setup.py", "pyproject.toml", "tools/targets/golden.py"]
+GOLDEN = ["same_bits", "shards", "every_layer"]  # the test files that have golden hashes, and what they import
 
 
 def output(*command, **options):
@@ -36,17 +37,21 @@ def tree(index, paths):
 
 
 def codes(index):
-    """The hashes of what decides results: of all, and without the test files that the core tests do not read."""
+    """The hashes of what decides results: of all, without the test files that the core tests do not read, and without
+    those that the golden hashes do not."""
     lines = (CHECKOUT / "tests/core.txt").read_text().splitlines()
-    core = {f"test_{line}.py" for line in lines if not line.startswith("#")}
-    others = [path.name for path in (CHECKOUT / "tests").glob("test_*.py") if path.name not in core]
-    left_out = [f":(exclude)tests/{name}" for name in sorted(others)]
-    return {"all": tree(index, DECISIVE), "core": tree(index, [*DECISIVE, *left_out])}
+    core = {line for line in lines if not line.startswith("#")}
+
+    def of(some):
+        left_out = {path.name for path in (CHECKOUT / "tests").glob("test_*.py")} - {f"test_{name}.py" for name in some}
+        return tree(index, [*DECISIVE, *(f":(exclude)tests/{name}" for name in sorted(left_out))])
+
+    return {"all": tree(index, DECISIVE), "core": of(core), "golden": of(GOLDEN)}
 
 
 def code_of(line, codes):
     """The one that decides a result."""
-    return codes["core" if line.get("tests", "core") in ("core", "third of core") else "all"]
+    return codes["core" if line.get("tests", "core") in ("core", "third of core", "tenth of core") else "all"]
 
 
 def is_current(line, codes):
@@ -57,7 +62,7 @@ def is_current(line, codes):
 class Work:
     """A folder to work in. A target gets it, builds by it and returns what it found out."""
 
-    def __init__(self, folder, quick=False, pythons=None):
+    def __init__(self, folder, quick=False, again=False, pythons=None):
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.alone = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)  # a lock that ends with the process
@@ -65,7 +70,7 @@ class Work:
             fcntl.flock(self.alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SystemExit(f"{self.folder} is in use by another run") from None
-        self.quick = quick
+        self.quick, self.again = quick, again
         self.pythons = pythons or {}
         self.results = self.folder / "results"
         self.lock = threading.Lock()
