@@ -9,7 +9,7 @@ from functools import partial
 
 # of tests/core.txt: `proved` itself compares the golden hashes, with every instruction set; QEMU and Wine start new
 # processes slowly, and a process that is forked beside threads hangs in QEMU
-ALONE = "not child and not environment and not importing and not signal and not estimator"
+ALONE = "not child and not environment and not importing and not signal and not estimator and not golden"
 CORE = ["--core", "tests", "--ignore", "tests/test_same_bits.py", "-k", ALONE]
 TESTS = {
     "core": CORE,
