@@ -51,11 +51,11 @@ def check_picture(text, path):
 
 
 def hide_matplotlib(folder):
-    """An environment in which `import matplotlib` fails, installed or not."""
+    """An environment in which `import matplotlib` fails, installed or not. Where cydrop comes from stays what it is."""
     hidden = folder / "hidden"
     hidden.mkdir()
     (hidden / "matplotlib.py").write_text("raise ImportError('hidden by the test')\n")
-    return {"PYTHONPATH": str(hidden)}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))}
 
 
 # digits.py -----------------------------------------------------------------------------------------------
