@@ -19,11 +19,11 @@ def extra(job, name="test"):
     return [*project["dependencies"], *project["optional-dependencies"][name]]
 
 
-def environment(job, python, requirements):
+def environment(job, python, requirements, *options):
     """A virtual environment of the target's, with what the build needs as well."""
     folder = job.work.folder / "environments" / job.name
     cython = job.work.cython()  # the same, so that its C is
-    job.work.make_venv(folder, python, [f"cython=={cython}", "setuptools>=77", *requirements])
+    job.work.make_venv(folder, python, [f"cython=={cython}", "setuptools>=77", *requirements], *options)
     return Interpreter((folder / "bin/python",))
 
 
@@ -58,7 +58,8 @@ def freethreaded(job):
     """free-threaded Python, which --python freethreaded=PATH names; golden hashes and core tests"""
     if job.name not in job.work.pythons:
         raise Failed("name a free-threaded interpreter by --python freethreaded=PATH")
-    python = environment(job, job.work.pythons[job.name], TEST_TOOLS)
+    # the last NumPy with wheels for it: a newer one would be compiled
+    python = environment(job, job.work.pythons[job.name], TEST_TOOLS, "--only-binary=:all:")
     job.build("gcc", python)
     script = "import sys, cydrop; sys.exit('the GIL is on' if sys._is_gil_enabled() else 0)"
     job.run(*python.command("-c", script, PYTHONPATH=job.build_folder))
