@@ -24,7 +24,7 @@ ORDER = [
     "many",
     "network",
     "distributed",
-    "callbacks", "plot", "monte_carlo", "saving", "layers",
+    "callbacks", "plot", "metrics", "monte_carlo", "saving", "layers",
     "functional", "_run",
     "history", "losses", "optimizers", "schedules",
     "xorshift", "config", "datasets",

@@ -48,7 +48,7 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, distributed, exchange, functional, onnx, plot, reference
+    from cydrop import datasets, distributed, exchange, functional, metrics, onnx, plot, reference
     from cydrop import sklearn as sklearn
     from cydrop import tabular as tabular
 
@@ -95,6 +95,7 @@ __all__ = [
     "functional",
     "load",
     "losses",
+    "metrics",
     "onnx",
     "optimizers",
     "plot",
@@ -104,11 +105,15 @@ __all__ = [
 ]
 
 
+_LATER = {"datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "reference"}
+_LATER |= {"sklearn", "tabular"}
+
+
 def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
-    if name in ("datasets", "distributed", "exchange", "functional", "onnx", "plot", "reference", "sklearn", "tabular"):
+    if name in _LATER:
         return importlib.import_module(f"cydrop.{name}")
     raise AttributeError(f"module 'cydrop' has no attribute {name!r}")
 

@@ -1,7 +1,8 @@
 """Pictures of training and predictions, with matplotlib (`pip install "cydrop[plot]"`).
 
 Every function draws into the axes `ax`, or into those of a new figure, and returns them; nothing is shown and no
-style is set. The numbers behind the reliability diagram have functions of their own, which need NumPy alone.
+style is set. The numbers behind them are in `cydrop.metrics`, which needs NumPy alone; two that came from here keep
+their names: `calibration` and `expected_calibration_error`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from cydrop._base import checks
 from cydrop._base.figures import axes
 from cydrop.history import History, curves
 from cydrop.layers import Dense
+from cydrop.metrics import calibration
+from cydrop.metrics import calibration_error as expected_calibration_error
 from cydrop.monte_carlo import MonteCarlo
 
 __all__ = [
@@ -29,8 +32,6 @@ __all__ = [
 ]
 
 Numbers = NDArray[np.float64]
-
-SUM_TOLERANCE = 1e-3  # of the probabilities of a row, whose sum is 1 but for rounding
 
 
 # Training -------------------------------------------------------------------------------------------------
@@ -183,96 +184,6 @@ def _column(name: str, value: ArrayLike) -> Numbers:
 # Calibration ----------------------------------------------------------------------------------------------
 
 
-def calibration(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> tuple[Numbers, Numbers, NDArray[Any]]:
-    """How often a classifier is right, by how confident it is.
-
-    With k classes it is the top class that counts: its probability is the confidence, and the share of rows that have
-    it as their label is the accuracy (Guo et al. 2017, "On calibration of modern neural networks"). With a single
-    probability, that of label 1, confidence is this probability itself and accuracy the share of label 1, as in
-    scikit-learn's `calibration_curve`; for the top class of the two give `np.column_stack([1 - p, p])`.
-
-    Parameters
-    ----------
-    y : array-like of int, shape (n,) or (n, 1)
-        Labels 0..k-1; 0 or 1 for a single probability.
-    proba : array-like, shape (n, k), or (n,) or (n, 1), or MonteCarlo
-        Probabilities, as `predict` gives them; for a MonteCarlo its mean.
-    bins : int >= 1
-        Bins of equal width over [0, 1], each without its lower and with its upper end (0 belongs to the first).
-
-    Returns
-    -------
-    confidence : ndarray of float64, shape (bins,)
-        Its mean in each bin; NaN where there are no rows.
-    accuracy : ndarray of float64, shape (bins,)
-    count : ndarray of int64, shape (bins,)
-        The rows in each bin.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For unusable arguments.
-    """
-    bins = checks.integer("bins", bins, 1)
-    confidence, hit = _confidence(y, proba)
-    number = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
-    count = np.bincount(number, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(number, weights, minlength=bins) / count for weights in (confidence, hit)]
-    return means[0], means[1], count
-
-
-def expected_calibration_error(y: ArrayLike, proba: ArrayLike | MonteCarlo, bins: int = 10) -> float:
-    """The mean over the rows of abs(accuracy - confidence) of their bins (Naeini et al. 2015; Guo et al. 2017).
-
-    Parameters
-    ----------
-    y, proba, bins
-        As for `calibration`.
-
-    Returns
-    -------
-    float
-        0 for a perfectly calibrated classifier.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for `calibration`.
-    """
-    return _gap(*calibration(y, proba, bins))
-
-
-def _gap(confidence: Numbers, accuracy: Numbers, count: NDArray[Any]) -> float:
-    some = count > 0
-    return float(np.sum(count[some] * np.abs(accuracy[some] - confidence[some])) / count.sum())
-
-
-def _confidence(y: ArrayLike, proba: ArrayLike | MonteCarlo) -> tuple[Numbers, Numbers]:
-    """Confidence, and whether it was right: two arrays of shape (n,)."""
-    p = checks.array("proba", proba.mean if isinstance(proba, MonteCarlo) else proba).astype(np.float64)
-    single = p.ndim == 1 or (p.ndim == 2 and p.shape[1] == 1)
-    if p.ndim not in (1, 2) or not p.size:
-        raise ValueError(f"proba must have shape (n,), (n, 1) or (n, k) with n at least 1, got {p.shape}")
-    if not ((p >= 0) & (p <= 1 + SUM_TOLERANCE)).all():
-        raise ValueError("proba must be probabilities in [0, 1], as predict gives them")
-    if not single and np.abs(p.sum(axis=1) - 1).max() > SUM_TOLERANCE:
-        raise ValueError(
-            'the rows of proba must sum to 1; for several labels of "binary_cross_entropy" look at one column at a time'
-        )
-    labels = _column("y", y)
-    classes = 2 if single else p.shape[1]
-    if len(labels) != len(p):
-        raise ValueError(f"y must have a label for each of the {len(p)} rows of proba, got {len(labels)}")
-    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= classes)
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise ValueError(f"y must be labels 0..{classes - 1}, got {labels[first]:g} at index {first}")
-    if single:
-        return p.reshape(-1), labels
-    return p.max(axis=1), (p.argmax(axis=1) == labels).astype(np.float64)
-
-
 def reliability_diagram(y: ArrayLike, proba: ArrayLike | MonteCarlo, *, bins: int = 10, ax: Any = None) -> Any:
     """Accuracy over confidence, bin by bin: on the diagonal where a classifier is right as often as it says.
 
@@ -305,7 +216,7 @@ def reliability_diagram(y: ArrayLike, proba: ArrayLike | MonteCarlo, *, bins: in
     centres = (np.arange(len(count)) + 0.5) / len(count)
     ax.bar(centres, count / count.sum(), 1 / len(count), color="0.85", edgecolor="white", label="share of the rows")
     ax.plot([0, 1], [0, 1], color="0.5", linestyle="--", label="perfectly calibrated")
-    label = f"expected calibration error {_gap(confidence, accuracy, count):.3f}"
+    label = f"expected calibration error {expected_calibration_error(y, proba, bins):.3f}"
     ax.plot(confidence[some], accuracy[some], marker="o", label=label)
     ax.set_xlabel("predicted probability of label 1" if single else "confidence")
     ax.set_ylabel("share of label 1" if single else "accuracy")

@@ -26,3 +26,14 @@ def normal_log_density(mean: Doubles, y: NDArray[Any], precision: Doubles) -> Do
     """Of a row's targets together."""
     densities = np.log(precision) - math.log(2 * math.pi) - precision * (y - mean) ** 2
     return np.asarray(densities.sum(axis=2) / 2)
+
+
+def normal_cdf(z: Doubles) -> Doubles:
+    """The distribution function of the standard normal distribution."""
+    both = [math.erf(one) for one in (np.ravel(z) / math.sqrt(2.0)).tolist()]
+    return (1.0 + np.array(both).reshape(np.shape(z))) / 2.0
+
+
+def normal_pdf(z: Doubles) -> Doubles:
+    """The density of the standard normal distribution."""
+    return np.asarray(np.exp(-(np.minimum(np.abs(z), 1e9) ** 2) / 2.0) / math.sqrt(2.0 * math.pi))
