@@ -76,6 +76,9 @@ class PlainNetwork:
             mean, log_variance = np.split(z, 2, axis=2)
             variance = np.exp(log_variance).mean(axis=0) + mean.var(axis=0)
             return np.concatenate([mean.mean(axis=0), np.log(variance)], axis=1)
+        if self.loss.name == "pinball":
+            parts = z.reshape(*z.shape[:2], len(self.loss.quantiles), -1)
+            return np.sort(parts, axis=2).mean(axis=0).reshape(z.shape[1:])
         return z.mean(axis=0)
 
     def backward(self, dy):

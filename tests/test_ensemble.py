@@ -16,6 +16,7 @@ KINDS = {  # loss -> units, y of n rows
     "mse": (2, lambda rng, n: rng.standard_normal((n, 2))),
     "mae": (1, lambda rng, n: rng.standard_normal(n)),
     "gaussian_nll": (2, lambda rng, n: rng.standard_normal(n)),
+    "pinball": (6, lambda rng, n: rng.standard_normal((n, 2))),
 }
 
 
@@ -117,6 +118,9 @@ def test_the_loss_is_that_of_the_mean(kind):
         loss = -np.where(t == 1, np.log(p), np.log(1 - p))
     elif kind == "gaussian_nll":
         loss = 0.5 * (np.log(2 * np.pi * p[:, 1:]) + (t - p[:, :1]) ** 2 / p[:, 1:])
+    elif kind == "pinball":
+        e, q = (t[:, None] - p.reshape(90, 3, 2)).reshape(90, 6), np.repeat([0.05, 0.5, 0.95], 2)
+        loss = np.maximum(q * e, (q - 1) * e)
     else:
         loss = np.abs(t - p) ** (2 if kind == "mse" else 1)
     assert found["loss"] == pytest.approx((loss.mean(axis=1) * weight).mean(), rel=1e-5)
@@ -125,7 +129,8 @@ def test_the_loss_is_that_of_the_mean(kind):
         assert found["accuracy"] == pytest.approx(right.mean())
         assert found["loss"] <= np.mean([network.evaluate(X, y, weight)["loss"] for network in ensemble])
     else:
-        assert found["rmse"] == pytest.approx(np.sqrt(((t - p[:, : t.shape[1]]) ** 2).mean()), rel=1e-5)
+        first = 2 if kind == "pinball" else 0  # of the medians
+        assert found["rmse"] == pytest.approx(np.sqrt(((t - p[:, first : first + t.shape[1]]) ** 2).mean()), rel=1e-5)
 
 
 def test_the_loss_has_the_options_of_the_first_members():
@@ -171,7 +176,7 @@ def test_samples_are_the_members_times_monte_carlo_dropout(kind):
 def test_the_parts_of_the_uncertainty_add_up(kind):
     ensemble, X, _ = trained(kind)
     mc = ensemble.predict_mc(X, 25, seed=5)
-    if kind in ("mse", "mae"):
+    if kind in ("mse", "mae", "pinball"):
         assert mc.aleatoric is None
         np.testing.assert_array_equal(mc.total, mc.epistemic)
     else:

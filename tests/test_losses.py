@@ -199,10 +199,10 @@ def test_right_answers_are_counted_with_the_loss():
         places = np.empty(rows), np.empty(rows, dtype=np.int32)
         z, y = example("cross_entropy", rows, width)
         y[::2] = z.argmax(axis=1)[::2]
-        _, right = core.loss(0, 0.0, z, y.astype(np.int32), no_matrix, no_floats, no_matrix, *places, 2)
+        _, right = core.loss(0, 0.0, no_floats, z, y.astype(np.int32), no_matrix, no_floats, no_matrix, *places, 2)
         assert right == (z.argmax(axis=1) == y).sum()
         z, y = example("binary_cross_entropy", rows, width)
-        _, right = core.loss(1, 0.0, z, empty, y.astype(np.float32), no_floats, no_matrix, *places, 2)
+        _, right = core.loss(1, 0.0, no_floats, z, empty, y.astype(np.float32), no_floats, no_matrix, *places, 2)
         assert right == ((z > 0) == (y == 1)).sum()
 
 

@@ -112,7 +112,7 @@ def test_neither_order_nor_stretches_change_a_bit(rng, monkeypatch):
         assert state_of(one) == state_of(other)
 
 
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "gaussian_nll", "binary_cross_entropy"])
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "gaussian_nll", "pinball", "binary_cross_entropy"])
 @pytest.mark.parametrize("weights", [None, "rows", "targets"])
 def test_losses_of_targets(rng, loss, weights):
     X, _ = data(rng)
@@ -122,7 +122,7 @@ def test_losses_of_targets(rng, loss, weights):
     if weights is not None:
         weight = rng.integers(0, 3, len(X) if weights == "rows" else y.shape).astype(np.float32)
     rows, held = folds_of(rng, len(X), 4)
-    units = 4 if loss == "gaussian_nll" else 2
+    units = {"gaussian_nll": 4, "pinball": 6}.get(loss, 2)
 
     def make():
         layers = [cd.Dense(8, activation="tanh"), cd.Dropout(0.2), cd.Dense(units)]

@@ -427,6 +427,7 @@ LOSSES = {
     "mae": (1, lambda rng: rng.standard_normal(203)),
     "huber": (1, lambda rng: rng.standard_normal(203)),
     "gaussian_nll": (2, lambda rng: rng.standard_normal(203)),
+    "pinball": (3, lambda rng: rng.standard_normal(203)),
 }
 
 

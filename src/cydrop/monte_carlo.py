@@ -276,8 +276,8 @@ def checked_precision(loss: losses.Loss, noise_precision: Any) -> float | None:
     if noise_precision is None:
         return None
     precision = checks.number("noise_precision", noise_precision, 0.0, low_open=True)
-    if loss.has_density:
-        raise ValueError(f"noise_precision is for regression without a predicted variance, not {loss.name}")
+    if loss.has_density or not loss.needs_precision:
+        raise ValueError(f"noise_precision is for regression without predicted variances or quantiles, not {loss.name}")
     return precision
 
 

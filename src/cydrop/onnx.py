@@ -374,6 +374,15 @@ class _Graph:
     def normal(self, like: str, mean: float, deviation: float) -> str:
         return self.add("RandomNormalLike", like, mean=mean, scale=deviation)
 
+    def in_order(self, z: str, parts: int, output: str | None = None) -> str:
+        """Each row's equal parts in ascending order, element by element; rows may be those of several members."""
+        shape, count = self.integers("apart", [-1, parts, self.n_outputs // parts]), self.integers("parts", [parts])
+        values, places = self.name("ascending"), self.name("places")
+        inputs = [self.add("Reshape", z, shape), count]
+        node = {"name": self.name("TopK"), "axis": 1, "largest": 0}
+        self.nodes.append(self.onnx.helper.make_node("TopK", inputs, [values, places], **node))
+        return self.add("Reshape", values, self.add("Shape", z), output=output)
+
     # The end --------------------------------------------------------------------------------------------------
 
     def prediction(self, net: Network, z: str) -> Any:

@@ -11,6 +11,7 @@ cdef class Engine:
     cdef Py_ssize_t work        # multiply-adds a row, and elements that passes go over
     cdef float[::1] parameters, gradients, moment1, moment2
     cdef float[::1] buffers     # running statistics
+    cdef const float[::1] levels                        # of the loss's quantiles
     cdef list numbers           # arrays of operations' sizes
     cdef float[::1] parameters_before, buffers_before   # at the beginning of a pass: a divergence goes back to them
     cdef float[::1] statistics  # sums over the shards of a batch, of the buffers' layout

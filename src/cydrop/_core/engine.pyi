@@ -18,6 +18,7 @@ class Engine:
         loss_kind: int,
         loss_option: float,
         loss_pair: float,
+        loss_levels: NDArray[np.float32],
         n_threads: int,
     ) -> None: ...
     def set_optimizer(

@@ -16,7 +16,7 @@ from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_o
 from cydrop._core.batch cimport Data, data_of
 from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
-from cydrop._core.losses cimport LossSum
+from cydrop._core.losses cimport LossSum, loss_of
 from cydrop._core.lowering cimport (
     give_moments, has_parameters, lower_members, lower_op, lower_optimizer, lower_segments, source_of,
 )
@@ -64,7 +64,7 @@ cdef class Engine:
     plan : cydrop._run.plan.Plan
     parameters, gradients : float32 arenas of the plan's layout
     buffers : float32 arena of what is kept but not trained
-    loss_kind, loss_option, loss_pair : see losses.pxd
+    loss_kind, loss_option, loss_pair, loss_levels : see losses.pxd
     n_threads : int
     """
 
@@ -75,7 +75,7 @@ cdef class Engine:
 
     def __init__(
         self, plan, float[::1] parameters, float[::1] gradients, float[::1] buffers, int loss_kind, float loss_option,
-        float loss_pair, int n_threads,
+        float loss_pair, const float[::1] loss_levels, int n_threads,
     ):
         cdef Program* p = &self.program
         cdef Learner* learner = &self.learner
@@ -88,7 +88,8 @@ cdef class Engine:
         learner.n = p.n_parameters = parameters.shape[0]
         learner.parameters, learner.gradients = first_of(parameters), first_of(gradients)
         learner.partial_norms = &self.partial_norms[0]
-        p.loss.kind, p.loss.option, p.loss.pair = loss_kind, loss_option, loss_pair
+        self.levels = loss_levels
+        p.loss = loss_of(loss_kind, loss_option, loss_pair, loss_levels)
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
         p.lowest, self.work = p.n_ops, p.n_parameters
         lower_segments(learner, plan.segments)

@@ -7,6 +7,7 @@ VERDICTS: tuple[str, ...]
 def loss(
     kind: int,
     option: float,
+    levels: NDArray[np.float32],
     z: NDArray[np.float32],
     labels: NDArray[np.int32],
     targets: NDArray[np.float32],
@@ -17,6 +18,7 @@ def loss(
     n_threads: int,
 ) -> tuple[float, int]: ...
 def errors(
+    levels: NDArray[np.float32],
     z: NDArray[np.float32],
     targets: NDArray[np.float32],
     weights: NDArray[np.float32],
@@ -31,7 +33,7 @@ def verdict(
     low: NDArray[np.float32],
     high: NDArray[np.float32],
 ) -> float: ...
-def link(kind: int, z: NDArray[np.float32], n_threads: int) -> None: ...
+def link(kind: int, levels: NDArray[np.float32], z: NDArray[np.float32], n_threads: int) -> None: ...
 def pair_loss(
     option: float,
     pair: float,

@@ -7,6 +7,7 @@
     mae               |z - y|                                                              mean over elements
     huber             d^2 / 2 within delta, delta (|d| - delta / 2) beyond                 mean over elements
     gaussian nll      (s + (y - m)^2 e^-s + log 2 pi) / 2,  z = (m, s), s = log variance   mean over elements
+    pinball           max(q (y - z), (q - 1) (y - z)) of each quantile q                   mean over elements and q
     R-Drop            (CE(z1) + CE(z2)) / 2 + pair (KL(p1 | p2) + KL(p2 | p1)) / 2         mean over rows
 
 A row's weight multiplies its loss; the mean stays over all rows. Where every target has a weight of its own, that
@@ -23,13 +24,13 @@ from cydrop._core.cross_entropy cimport (
 from cydrop._core.elementary cimport exp32, fma32, log1p_exp_negative, sigmoid32
 from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.judging cimport Errors, Verdict, add_errors, add_verdict, verdict_of
-from cydrop._core.mixture cimport mean_of_gaussians, mean_of_members, mean_of_sigmoid, mean_of_softmax
+from cydrop._core.mixture cimport (
+    mean_of_gaussians, mean_of_members, mean_of_quantiles, mean_of_sigmoid, mean_of_softmax,
+)
+from cydrop._core.quantiles cimport pinball_element, pinball_row, sort_row
 from cydrop._core.r_drop cimport pair_row
 from cydrop._core.serial cimport SERIAL_PASS
 from cydrop._core.tally cimport SPAN, entropy_rows, tally_span
-
-cdef extern from "fma.h" nogil:
-    float fabsf(float x)
 
 cdef enum:
     CROSS_ENTROPY = 0
@@ -38,15 +39,23 @@ cdef enum:
     MAE = 3
     HUBER = 4
     GAUSSIAN_NLL = 5
+    PINBALL = 6
 
 KINDS = {
     "cross_entropy": CROSS_ENTROPY, "binary_cross_entropy": BINARY_CROSS_ENTROPY, "mse": MSE, "mae": MAE,
-    "huber": HUBER, "gaussian_nll": GAUSSIAN_NLL,
+    "huber": HUBER, "gaussian_nll": GAUSSIAN_NLL, "pinball": PINBALL,
 }
 
 VERDICTS = ("share_wrong", "root_mean_square")      # by their numbers in judging.pxd
 
 cdef float LARGEST = 3.4028234663852886e38
+
+
+cdef inline Py_ssize_t columns_of(const Loss* loss, Py_ssize_t units) noexcept nogil:
+    """Targets of a row, of which some losses have several outputs each."""
+    if loss.kind == GAUSSIAN_NLL:
+        return units // 2
+    return units // loss.n_levels if loss.kind == PINBALL else units
 
 
 cdef inline double binary_row(
@@ -152,7 +161,7 @@ cdef double weighted_row(
 
     What weighs 0 is left out, whatever the target is; NaN and infinity of z are shown all the same.
     """
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, i
     cdef double total = 0.0, value = NAN
     cdef float factor
     cdef float* dz_j = NULL
@@ -162,14 +171,12 @@ cdef double weighted_row(
         if dz != NULL:
             dz_j = dz + j
         if weights[j] == <float>0.0:
-            value = <double>(z[j] - z[j])
-            if dz_j != NULL:
-                dz_j[0] = <float>value
-            if loss.kind == GAUSSIAN_NLL:
-                value += <double>(z[columns + j] - z[columns + j])
+            i = 0
+            while i < units:
+                total += <double>(z[i + j] - z[i + j])
                 if dz_j != NULL:
-                    dz_j[columns] = z[columns + j] - z[columns + j]
-            total += value
+                    dz_j[i] = z[i + j] - z[i + j]
+                i += columns
             continue
         factor = <float>(<double>weights[j] * share)
         if loss.kind == BINARY_CROSS_ENTROPY:
@@ -184,6 +191,9 @@ cdef double weighted_row(
         elif loss.kind == GAUSSIAN_NLL:
             value = gaussian_element(z[j] - y[j], z[columns + j], factor, dz_j,
                                      dz_j + columns if dz_j != NULL else NULL)
+        elif loss.kind == PINBALL:
+            value = pinball_element(z + j, columns, loss.levels, loss.n_levels, y[j], factor,
+                                    dz_j) / <double>loss.n_levels
         total += <double>weights[j] * value
     return total
 
@@ -211,6 +221,8 @@ cdef inline void loss_row(
         value = huber_row(z, units, y, loss.option, factor, dz) / <double>units
     elif loss.kind == GAUSSIAN_NLL:
         value = gaussian_row(z, units, y, factor, dz) / <double>(units // 2)
+    elif loss.kind == PINBALL:
+        value = pinball_row(z, columns_of(&loss, units), loss.levels, loss.n_levels, y, factor, dz) / <double>units
     total[0] = <double>weight * value
 
 
@@ -258,11 +270,11 @@ cdef LossSum loss_pass(
     const int32_t* labels, const float* targets, const float* weights, bint each, Py_ssize_t batch_rows,
     float* dz, Py_ssize_t dz_row, double* row_loss, int32_t* row_correct, int n_threads
 ) noexcept nogil:
-    cdef Py_ssize_t per_row, r, columns = units // 2 if loss.kind == GAUSSIAN_NLL else units
+    cdef Py_ssize_t per_row, r, columns = columns_of(&loss, units)
     cdef double share = 1.0 / <double>batch_rows
     per_row = columns if each else 1
     if loss.kind != CROSS_ENTROPY:
-        share = share / <double>columns
+        share = share / <double>(units if loss.kind == PINBALL else columns)
     if n_threads == 1 or rows * units <= SERIAL_PASS:
         loss_rows(loss, z, z_row, rows, units, labels, targets, columns, weights, each, share, dz, dz_row, row_loss,
                   row_correct)
@@ -293,6 +305,7 @@ cdef LossSum pair_pass(
 
 def loss(
     int kind, float option,
+    const float[::1] levels,        # IN, the quantiles of the pinball loss, or empty
     const float[:, ::1] z,          # IN, raw outputs
     const int32_t[::1] labels,      # IN, empty unless cross-entropy
     const float[:, ::1] targets,    # IN, empty where there are labels; for cross-entropy class probabilities
@@ -303,11 +316,9 @@ def loss(
     int n_threads,
 ):
     """(mean loss over the rows, number of correct rows or elements)"""
-    cdef Loss which
+    cdef Loss which = loss_of(kind, option, 0.0, levels)
     cdef LossSum total
     cdef Py_ssize_t rows = z.shape[0]
-    which.kind = kind
-    which.option = option
     cdef bint each = weights.shape[0] > rows
     cdef uint64_t control
     with nogil:
@@ -333,12 +344,9 @@ def pair_loss(
     int n_threads,
 ):
     """R-Drop's mean loss over the rows"""
-    cdef Loss which
+    cdef Loss which = loss_of(CROSS_ENTROPY, option, pair, weights[:0])
     cdef LossSum total
     cdef Py_ssize_t rows = z.shape[0] // 2
-    which.kind = CROSS_ENTROPY
-    which.option = option
-    which.pair = pair
     cdef uint64_t control
     with nogil:
         control = exact_floats(n_threads if rows * z.shape[1] > SERIAL_PASS else 1)
@@ -351,18 +359,20 @@ def pair_loss(
 
 
 def errors(
-    const float[:, ::1] z,          # IN, raw outputs, of which the first columns are the predicted numbers
+    const float[::1] levels,        # IN, the quantiles that the outputs are, or empty
+    const float[:, ::1] z,          # IN, outputs, of which the first columns, or the central ones, are the predictions
     const float[:, ::1] targets,    # IN
     const float[::1] weights,       # IN, one a target, row by row, or empty
     double[::1] sums,               # INOUT, targets, sum of squared errors, sum of their magnitudes
 ):
     """Adds the errors of some rows, in order, to those of the rows before."""
     cdef Errors found
+    cdef Loss which = loss_of(MSE, 0.0, 0.0, levels)
     cdef uint64_t control
     found.targets, found.squares, found.magnitudes = sums[0], sums[1], sums[2]
     with nogil:
         control = exact_floats(1)
-        add_errors(&z[0, 0], z.shape[1], z.shape[0], &targets[0, 0], targets.shape[1],
+        add_errors(&z[0, which.central * targets.shape[1]], z.shape[1], z.shape[0], &targets[0, 0], targets.shape[1],
                    &weights[0] if weights.shape[0] else NULL, &found)
         restore_floats(control)
     sums[0], sums[1], sums[2] = found.targets, found.squares, found.magnitudes
@@ -390,57 +400,62 @@ def verdict(
     return verdict_of(kind, &sums)
 
 
-cdef inline void link_row(int kind, float* z, Py_ssize_t units) noexcept nogil:
+cdef inline void link_row(const Loss* loss, float* z, Py_ssize_t units) noexcept nogil:
     cdef Py_ssize_t j
     cdef float variance
-    if kind == CROSS_ENTROPY:
+    if loss.kind == CROSS_ENTROPY:
         softmax_row(z, units)
-    elif kind == BINARY_CROSS_ENTROPY:
+    elif loss.kind == PINBALL:
+        sort_row(z, columns_of(loss, units), loss.n_levels)
+    elif loss.kind == BINARY_CROSS_ENTROPY:
         for j in range(units):
             z[j] = sigmoid32(z[j])
-    elif kind == GAUSSIAN_NLL:
+    elif loss.kind == GAUSSIAN_NLL:
         for j in range(units // 2, units):
             variance = exp32(z[j])
             z[j] = LARGEST if variance > LARGEST else variance      # infinite ones have no mean, spread or quantile
 
 
-cdef void link_rows(int kind, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil:
-    """Raw outputs into probabilities (softmax, sigmoid) or into (mean, variance), in place."""
+cdef void link_rows(Loss loss, float* z, Py_ssize_t z_row, Py_ssize_t rows, Py_ssize_t units) noexcept nogil:
+    """Raw outputs into probabilities (softmax, sigmoid), (mean, variance) or ascending quantiles, in place."""
     cdef Py_ssize_t r = 0
-    if kind == CROSS_ENTROPY and units <= PIECE:
+    if loss.kind == CROSS_ENTROPY and units <= PIECE:
         while r + BLOCK <= rows:
             softmax_block(z + r * z_row, z_row, units)
             r += BLOCK
     while r < rows:
-        link_row(kind, z + r * z_row, units)
+        link_row(&loss, z + r * z_row, units)
         r += 1
 
 
 cdef void mix_rows(
-    int kind, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out
+    Loss loss, float* z, Py_ssize_t z_member, int members, Py_ssize_t rows, Py_ssize_t units, float* out
 ) noexcept nogil:
     """What members predict together, as raw outputs; theirs are lost."""
     cdef Py_ssize_t r
     for r in range(rows):
-        if kind == CROSS_ENTROPY:
+        if loss.kind == CROSS_ENTROPY:
             mean_of_softmax(z + r * units, z_member, members, units, out + r * units)
-        elif kind == BINARY_CROSS_ENTROPY:
+        elif loss.kind == BINARY_CROSS_ENTROPY:
             mean_of_sigmoid(z + r * units, z_member, members, units, out + r * units)
-        elif kind == GAUSSIAN_NLL:
+        elif loss.kind == GAUSSIAN_NLL:
             mean_of_gaussians(z + r * units, z_member, members, units, out + r * units)
+        elif loss.kind == PINBALL:
+            mean_of_quantiles(z + r * units, z_member, members, units, loss.n_levels, out + r * units)
         else:
             mean_of_members(z + r * units, z_member, members, units, out + r * units)
 
 
-def link(int kind, float[:, ::1] z, int n_threads):
+def link(int kind, const float[::1] levels, float[:, ::1] z, int n_threads):
     """Raw outputs into what predict returns, in place."""
+    cdef Loss which = loss_of(kind, 0.0, 0.0, levels)
     cdef Py_ssize_t r, rows = z.shape[0], units = z.shape[1]
     cdef int threads = n_threads if rows * units > SERIAL_PASS else 1
     cdef uint64_t control
     with nogil:
         control = exact_floats(threads)
         for r in prange(0, rows, BLOCK, num_threads=threads, schedule="static"):
-            link_rows(kind, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)
+            link_rows(which, &z[r, 0], units, min(<Py_ssize_t>BLOCK, rows - r), units)
         restore_floats(control)
 
 

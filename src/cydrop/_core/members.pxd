@@ -217,12 +217,12 @@ cdef inline void predict_members(
     if p.inside > 0:
         bound[p.inside].x = source
     if out_row == p.outputs:
-        mix_rows(p.loss.kind, outputs, rows * p.outputs, p.members, rows, p.outputs, out)
+        mix_rows(p.loss, outputs, rows * p.outputs, p.members, rows, p.outputs, out)
         if link:
-            link_rows(p.loss.kind, out, p.outputs, rows, p.outputs)
+            link_rows(p.loss, out, p.outputs, rows, p.outputs)
         return
     if link:
-        link_rows(p.loss.kind, outputs, p.outputs, p.members * rows, p.outputs)
+        link_rows(p.loss, outputs, p.outputs, p.members * rows, p.outputs)
     for m in range(p.members):
         for r in range(rows):
             memcpy(out + r * out_row + m * p.outputs, outputs + (m * rows + r) * p.outputs, p.outputs * sizeof(float))

@@ -3,6 +3,7 @@
     cross-entropy   log of the mean of softmax(z_j)
     binary          the logit of the mean of sigmoid(z_j)
     gaussian nll    mean and log variance of the mixture: m = mean m_j, v = mean v_j + mean (m_j - m)^2
+    pinball         mean of z_j in order
     all others      mean z_j
 
 Logarithms are taken before sums, as log sum e^a, so that nothing becomes 0 or infinite on the way. The members are
@@ -12,6 +13,7 @@ losses.pyx.
 
 from cydrop._core.cross_entropy cimport largest, sum_of_exponentials
 from cydrop._core.elementary cimport exp32, log1p_exp, log1p_exp_negative, log32
+from cydrop._core.quantiles cimport sort_row
 
 
 cdef inline float log_of_sum(float a, float b) noexcept nogil:
@@ -30,6 +32,16 @@ cdef inline void mean_of_members(
         for m in range(members):
             total += <double>z[m * z_member + j]
         out[j] = <float>(total / <double>members)
+
+
+cdef inline void mean_of_quantiles(
+    float* z, Py_ssize_t z_member, int members, Py_ssize_t units, int n_levels, float* out
+) noexcept nogil:
+    """Means of what is in order are in order. z is sorted."""
+    cdef int m
+    for m in range(members):
+        sort_row(z + m * z_member, units // n_levels, n_levels)
+    mean_of_members(z, z_member, members, units, out)
 
 
 cdef inline void mean_of_softmax(

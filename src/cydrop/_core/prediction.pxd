@@ -192,7 +192,7 @@ cdef inline void sample_batch(
         to.data, to.row = out, room.head_units
         copy_rows(room.head, to, rows, room.head_units)
         if link:
-            link_rows(p.loss.kind, out, to.row, rows, to.row)
+            link_rows(p.loss, out, to.row, rows, to.row)
         return
     step.number, step.shared_number, step.seeds = batch * chunks + chunk, batch, seeds
     b = &bound[i]

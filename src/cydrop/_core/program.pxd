@@ -121,4 +121,4 @@ cdef inline void write_output(
     if bound[p.n_ops - 1].y.data != out:
         copy_rows(bound[p.n_ops - 1].y, to, rows, p.outputs)
     if link:
-        link_rows(p.loss.kind, out, p.outputs, rows, p.outputs)
+        link_rows(p.loss, out, p.outputs, rows, p.outputs)

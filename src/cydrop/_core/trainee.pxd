@@ -355,15 +355,15 @@ cdef inline void judge(const Trainee* t, Desk* desk, double* record) noexcept no
     while first < t.n_held:
         rows = min(held_piece(t), t.n_held - first)
         load(held, batch, first, rows, 1, 0, NULL, 1, &x)
-        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, p.outputs, False, 1)
+        predict_piece(p, &desk.predicting, 0, x.data, x.row, rows, desk.outputs, p.outputs, t.judged.n_levels > 0, 1)
         loss_pass(t.judged, desk.outputs, p.outputs, rows, p.outputs, batch.labels if held.labels != NULL else NULL,
                   batch.targets, weights, held.each, rows, NULL, 0, desk.row_loss, desk.row_correct, 1)
         for r in range(rows):
             total += desk.row_loss[r]
             correct += desk.row_correct[r]
         if not t.counts:
-            add_errors(desk.outputs, p.outputs, rows, batch.targets, held.target_columns,
-                       weights if held.each else NULL, &errors)
+            add_errors(desk.outputs + t.judged.central * held.target_columns, p.outputs, rows, batch.targets,
+                       held.target_columns, weights if held.each else NULL, &errors)
         if t.verdict >= 0:
             add_verdict(t.verdict, desk.outputs, p.outputs, rows, p.outputs, batch.labels, batch.targets, weights,
                         t.low, t.high, &verdict)

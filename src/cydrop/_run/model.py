@@ -143,7 +143,7 @@ class Model:
 def _engine(
     plan: Plan, loss: Loss, parameters: Floats, gradients: Floats, buffers: Floats, n_threads: int
 ) -> Engine:  # fmt: skip
-    return Engine(plan, parameters, gradients, buffers, loss.code, loss.option, loss.pair, n_threads)
+    return Engine(plan, parameters, gradients, buffers, loss.code, loss.option, loss.pair, loss.levels, n_threads)
 
 
 def _fresh_moments(optimizer: Optimizer, size: int) -> tuple[Floats, Floats]:

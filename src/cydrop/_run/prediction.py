@@ -84,11 +84,12 @@ def of_parts(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]
 
 
 def _evaluate(model: Model, data: Rows, n_threads: int, team: Team) -> dict[str, float]:
-    return evaluated(lambda X: predict(model, X, False, None, team), model.plan.n_outputs, data, n_threads)
+    link = data.loss.judged_in_order
+    return evaluated(lambda X: predict(model, X, link, None, team), model.plan.n_outputs, data, n_threads)
 
 
 def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads: int) -> dict[str, float]:
-    """The loss and the metrics of raw outputs of so many units; of many rows piece by piece."""
+    """The loss and the metrics of outputs of so many units, raw or in order; of many rows piece by piece."""
     rows, step = len(data.X), max(1, EVALUATED // units)
     counts = bool(data.hit_rate(0))  # else the metrics are of errors
     total, hits, sums = np.zeros(1), 0, np.zeros(3)
@@ -99,6 +100,6 @@ def evaluated(raw: Callable[[Floats], Floats], units: int, data: Rows, n_threads
         total = np.cumsum(np.concatenate([total, row_losses]))[-1:]  # one after another, as if in one piece
         hits += some
         if not counts:
-            losses.errors(z, part.targets, part.weights if part.each else NO_FLOATS, sums)
+            losses.errors(part.loss.levels, z, part.targets, part.weights if part.each else NO_FLOATS, sums)
     metrics = data.hit_rate(hits) if counts else data.loss.metrics_of(sums)
     return {"loss": float(total[0]) / rows} | metrics

@@ -115,7 +115,7 @@ class Rows:
 
     def _losses(self, z: Floats, grad: Floats, row_loss: NDArray[np.float64], n_threads: int) -> tuple[float, int]:
         return kernels.loss(
-            self.loss.code, self.loss.option, z, self.labels, self.targets, self.weights, grad,
+            self.loss.code, self.loss.option, self.loss.levels, z, self.labels, self.targets, self.weights, grad,
             row_loss, np.empty(len(z), dtype=np.int32), n_threads,
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ from cydrop import losses
 from cydrop._base import threads
 from cydrop._base.arrays import Floats
 from cydrop._core import losses as kernels
-from cydrop._run.rows import NO_MATRIX, checked_rows
+from cydrop._run.rows import NO_FLOATS, NO_MATRIX, checked_rows
 from cydrop.functional._arrays import matrix
 from cydrop.functional._documentation import F, documented
 
 __all__ = [
-    "binary_cross_entropy", "cross_entropy", "gaussian_nll", "huber", "mae", "mse", "r_drop", "softmax",
+    "binary_cross_entropy", "cross_entropy", "gaussian_nll", "huber", "mae", "mse", "pinball", "r_drop", "softmax",
 ]  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Floats:
     """
     z = np.array(matrix("logits", logits))
     if z.size:
-        kernels.link(losses.CrossEntropy.code, z, threads.resolve(n_threads))
+        kernels.link(losses.CrossEntropy.code, NO_FLOATS, z, threads.resolve(n_threads))
     return z
 
 
@@ -190,6 +190,26 @@ def gaussian_nll(
         As for `mse`.
     """
     return _loss(losses.GaussianNLL(), "prediction", prediction, y, sample_weight, return_grad, n_threads)
+
+
+@_returns_loss("prediction", "(n, quantiles k)")
+def pinball(
+    prediction: ArrayLike, y: ArrayLike, *, quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+    sample_weight: ArrayLike | None = None, return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """The loss of quantiles q, max(q e, (q - 1) e) with e = y - prediction, the mean over targets and quantiles
+    (Koenker and Bassett 1978); its gradient at 0 is 0.
+
+    Parameters
+    ----------
+    prediction : array-like, shape (n, quantiles k)
+        The k numbers of the first quantile, then those of the second, ...; they may cross.
+    y : array-like, shape (n, k), or (n,) where k is 1
+    quantiles : sequence of floats in (0, 1), ascending
+    sample_weight, return_grad, n_threads
+        As for `mse`.
+    """
+    return _loss(losses.Pinball(quantiles), "prediction", prediction, y, sample_weight, return_grad, n_threads)
 
 
 def _loss(

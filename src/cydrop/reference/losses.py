@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,17 @@ from numpy.typing import ArrayLike
 from cydrop.reference._arrays import Array, real
 from cydrop.reference.activations import sigmoid
 
-__all__ = ["binary_cross_entropy", "cross_entropy", "gaussian_nll", "huber", "mae", "mse", "r_drop", "softmax"]
+__all__ = [
+    "binary_cross_entropy",
+    "cross_entropy",
+    "gaussian_nll",
+    "huber",
+    "mae",
+    "mse",
+    "pinball",
+    "r_drop",
+    "softmax",
+]
 
 
 def softmax(logits: ArrayLike, *, n_threads: int = 1) -> Array:
@@ -113,6 +124,22 @@ def gaussian_nll(
     terms = (s + (d * root) ** 2 + math.log(2 * math.pi)) / 2
     grad = np.concatenate([d * root * root, (1 - (d * root) ** 2) / 2], axis=1)
     return _finish(terms, grad, sample_weight, return_grad)
+
+
+def pinball(
+    prediction: ArrayLike, y: ArrayLike, *, quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+    sample_weight: ArrayLike | None = None, return_grad: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """max(q (y - z), (q - 1) (y - z)) of each quantile q of each target"""
+    z = real(prediction)
+    levels = np.asarray(quantiles, dtype=z.dtype)
+    parts = z.reshape(len(z), len(levels), -1)  # row, quantile, target
+    target = _columns(parts[:, 0], y)
+    d = parts - target[:, None]
+    q = levels[:, None]
+    terms = np.maximum(-q * d, (1 - q) * d).astype(np.float64).mean(axis=1)
+    slopes = np.where(d > 0, 1 - q, np.where(d < 0, -q, d)) / len(levels)
+    return _finish(terms, slopes.astype(z.dtype).reshape(z.shape), sample_weight, return_grad)
 
 
 def _columns(z: Array, y: ArrayLike) -> Array:
