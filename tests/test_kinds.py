@@ -46,6 +46,9 @@ def test_only_losses_of_numbers_need_a_precision_of_the_noise_to_say_how_likely_
     y = loss.checked("y", np.zeros(3) if loss.columns(units) == 0 else np.zeros((3, loss.columns(units))), 3, units)
     if loss.has_density:
         assert loss.log_density(p, y).shape == (2, 3)
+    elif not loss.needs_precision:
+        with pytest.raises(ValueError, match=f"with {name} there is no likelihood of y"):
+            loss.log_density(p, y, 2.0)
     else:
         with pytest.raises(ValueError, match=f"with {name} y has a density only where the precision"):
             loss.log_density(p, y)
