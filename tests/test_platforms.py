@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import test_same_bits
@@ -21,10 +22,18 @@ LINE = {
 
 
 @pytest.fixture
-def table(tmp_path, monkeypatch):
-    """Writes results and makes the table: the exit status and the page."""
+def targets(monkeypatch):
+    """Imports a module of tools/targets."""
     monkeypatch.syspath_prepend(TOOLS)
-    module = importlib.import_module("targets.table")
+    yield lambda name: importlib.import_module(f"targets.{name}")
+    for name in [name for name in sys.modules if name.split(".")[0] == "targets"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def table(targets, tmp_path, monkeypatch):
+    """Writes results and makes the table: the exit status and the page."""
+    module = targets("table")
     page = tmp_path / "platforms.md"
     monkeypatch.setattr(module, "PAGE", page)
     monkeypatch.setattr(module, "codes", lambda _: {"core": "now", "all": "now, all"})
@@ -34,9 +43,7 @@ def table(tmp_path, monkeypatch):
         (tmp_path / "results").write_text("".join(json.dumps(LINE | line) + "\n" for line in lines))
         return module.rewrite(tmp_path, order), page.read_text()
 
-    yield table
-    for name in [name for name in sys.modules if name.split(".")[0] == "targets"]:
-        del sys.modules[name]
+    return table
 
 
 I386 = {"target": "i386", "sets": {"baseline": {"fused": False, "bits": "bbb"}}}
@@ -110,3 +117,27 @@ def test_core_tests_are_there_and_import_no_other_test_file():
         text = Path(__file__).with_name(name).read_text()
         imported = re.findall(r"^(?:from|import) (test_\w+)", text, re.MULTILINE)
         assert {f"{module}.py" for module in imported} <= CORE, name
+
+
+def test_golden_hashes_depend_on_no_other_test_file_than_those_that_decide_whether_they_are_kept(targets):
+    golden = {f"test_{name}" for name in targets("work").GOLDEN}
+    for name in golden:
+        text = Path(__file__).with_name(f"{name}.py").read_text()
+        assert set(re.findall(r"^(?:from|import) (test_\w+)", text, re.MULTILINE)) <= golden, name
+
+
+def test_golden_hashes_are_kept_until_what_decides_them_changes(targets, tmp_path):
+    module = targets("target")
+    work = SimpleNamespace(folder=tmp_path, source=tmp_path, codes={"golden": "now"}, again=False)
+    target = module.Target(work, "arm64", None)
+    runs = []
+    target.output = lambda *command, cwd: runs.append(command) or f'{{"bits": {len(runs)}}}'
+    python = module.Interpreter(("python",))
+    assert target.golden(python, "", ["LARGE"]) == {"bits": 1}
+    assert target.golden(python, "", ["LARGE"]) == {"bits": 1}
+    assert target.golden(python, "avx2", ["LARGE"]) == {"bits": 2}
+    assert target.golden(python, "", []) == {"bits": 3}  # of more scripts
+    work.codes = {"golden": "then"}
+    assert target.golden(python, "", []) == {"bits": 4}
+    work.again = True
+    assert target.golden(python, "", []) == {"bits": 5}

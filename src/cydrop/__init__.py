@@ -105,8 +105,9 @@ __all__ = [
 ]
 
 
-_LATER = {"datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "reference"}
-_LATER |= {"sklearn", "tabular"}
+_LATER = {
+    "datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "reference", "sklearn", "tabular",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
