@@ -34,7 +34,8 @@ MODULES = sorted(
 
 # modules that hold what `cydrop` itself offers, or serve the others: users do not import them
 INSIDE = {
-    "config", "data", "ensemble", "errors", "saving", "history", "layers", "many", "monte_carlo", "network", "xorshift",
+    "calibration", "config", "data", "ensemble", "errors", "saving", "history", "layers", "many", "monte_carlo",
+    "network", "xorshift",
 }  # fmt: skip
 
 # what modules need of one another: not underscored, but nothing that a user calls

@@ -25,7 +25,7 @@ ORDER = [
     "network",
     "distributed",
     "callbacks", "plot", "metrics", "monte_carlo", "saving", "layers",
-    "functional", "_run",
+    "functional", "_run", "calibration",
     "history", "losses", "optimizers", "schedules",
     "xorshift", "config", "datasets",
     "reference",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cydrop import callbacks, losses, optimizers, schedules
 from cydrop._version import __version__ as __version__
+from cydrop.calibration import Calibration
 from cydrop.config import show_config
 from cydrop.ensemble import Ensemble, load
 from cydrop.errors import DivergedError
@@ -62,6 +63,7 @@ __all__ = [
     "AdamW",
     "AlphaDropout",
     "BatchNorm",
+    "Calibration",
     "Dense",
     "DivergedError",
     "Dropout",

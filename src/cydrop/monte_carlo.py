@@ -41,6 +41,7 @@ __all__ = [  # noqa: RUF022 (in the order of this file)
     "checked_precision",
     "row_ends",
     "sampling_rates",
+    "varies",
     "blocks_of",
 ]
 
@@ -336,6 +337,16 @@ def sampling_rates(
             f"certainty{'; give rate= above 0' if drops else ''}"
         )
     return rates, None
+
+
+def varies(core: Core, rate: float | None) -> bool:
+    """Whether Monte Carlo samples say where a network is less sure of numbers: it predicts no quantiles, and some of
+    what it draws differs from sample to sample."""
+    if core.loss.predictions == "probabilities" or len(core.loss.levels):
+        return False
+    plan = core.made("Monte Carlo samples").plan
+    rates, _ = sampling_rates(rate, core.optimizer, [draw.layer for draw in plan.draws], bool(plan.members))
+    return bool(rates.any() or plan.members)
 
 
 def blocks_of(

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from cydrop import layers, losses, optimizers, schedules
 from cydrop._base import checks, threads
 from cydrop._base.declaration import Declaration
-from cydrop._run import files
+from cydrop._run import calibrated, files
+from cydrop._run.calibrated import Calibrated
 from cydrop._run.core import Core
 from cydrop._run.files import JSON, LONGEST_HEADER, a_count, a_list, a_word, an_object
 from cydrop._run.plan import Plan
@@ -64,17 +65,17 @@ DIVERGED = "training must have diverged; go on from an earlier state, with a low
 
 def save(state: State, path: Any) -> None:
     """Writes the network next to `path`, then renames: a reader finds the old file or the new one, complete."""
-    _save([state], path, False)
+    _save([state], path, False, None)
 
 
-def save_ensemble(states: Sequence[State], path: Any) -> None:
-    """Writes several networks as one file, as `save` does."""
-    _save(states, path, True)
+def save_ensemble(states: Sequence[State], path: Any, made: Calibrated | None = None) -> None:
+    """Writes several networks as one file, as `save` does, with what they were calibrated with together."""
+    _save(states, path, True, made)
 
 
-def _save(states: Sequence[State], path: Any, several: bool) -> None:
+def _save(states: Sequence[State], path: Any, several: bool, made: Calibrated | None) -> None:
     place = files.checked_path(path)
-    header, tensors = _described(states, several)
+    header, tensors = _described(states, several, made)
     for state, prefix in zip(states, _prefixes(len(states), several), strict=True):
         for name, array in {} if state.built is None else (state.built.tensors or {}).items():
             try:
@@ -95,7 +96,7 @@ def check(state: State, path: Any) -> None:
     files.writable_at(place, path)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this user may not write files to its folder", path)
-    _described([state], False)
+    _described([state], False, None)
 
 
 # Writing -----------------------------------------------------------------------------------------------------
@@ -115,13 +116,15 @@ def _of_member(number: int, several: bool) -> Iterator[None]:
         raise ValueError(f"networks[{number}]: {_reason(error)}") if several else error from None
 
 
-def _described(states: Sequence[State], several: bool) -> tuple[bytes, dict[str, NDArray[Any]]]:
+def _described(
+    states: Sequence[State], several: bool, made: Calibrated | None
+) -> tuple[bytes, dict[str, NDArray[Any]]]:
     """The header, and the tensors in their order: such that `load` reads them as these very networks."""
     try:
         for number, state in enumerate(states):
             with _of_member(number, several):
                 _check_classes(state)
-        text, tensors = _header_of(states, several)
+        text, tensors = _header_of(states, several, made)
         if len(text) > LONGEST_HEADER:
             layers_of_all = sum(len(state.layers) for state in states)
             what = f"{len(states)} networks" if several else "this network"
@@ -137,7 +140,9 @@ def _described(states: Sequence[State], several: bool) -> tuple[bytes, dict[str,
     return text, tensors
 
 
-def _header_of(states: Sequence[State], several: bool) -> tuple[bytes, dict[str, NDArray[Any]]]:
+def _header_of(
+    states: Sequence[State], several: bool, made: Calibrated | None
+) -> tuple[bytes, dict[str, NDArray[Any]]]:
     prefixes, tensors = _prefixes(len(states), several), dict[str, NDArray[Any]]()
     for number, (state, prefix) in enumerate(zip(states, prefixes, strict=True)):  # first: their eight-byte numbers
         with _of_member(number, several):  # begin at multiples of eight
@@ -146,10 +151,14 @@ def _header_of(states: Sequence[State], several: bool) -> tuple[bytes, dict[str,
     for state, prefix in zip(states, prefixes, strict=True):
         of_network = {} if state.built is None else state.built.tensors or {}
         tensors |= {prefix + name: array for name, array in of_network.items()}
+        if state.calibrated is not None:
+            tensors |= {prefix + name: array for name, array in calibrated.tensors(state.calibrated).items()}
+    tensors |= {} if made is None else calibrated.tensors(made)
     descriptions = [_description_of(state) for state in states]
     described: dict[str, Any] = {"cydrop": descriptions[0]}
     if several:
-        described = {"cydrop_ensemble": {"format": FORMAT_OF_ENSEMBLES, "members": descriptions}}
+        own = {} if made is None else {"calibrated": calibrated.described(made)}
+        described = {"cydrop_ensemble": {"format": FORMAT_OF_ENSEMBLES, "members": descriptions} | own}
     metadata = {name: JSON.encode(value) for name, value in described.items()}
     return files.header_of(metadata | {"version": __version__}, tensors), tensors
 
@@ -167,7 +176,7 @@ def _description_of(state: State) -> dict[str, Any]:
         "epochs": state.epochs,
         "history": list(state.history.metrics),
         "built": built,
-    }
+    } | ({} if state.calibrated is None else {"calibrated": calibrated.described(state.calibrated)})
 
 
 def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
@@ -283,8 +292,9 @@ def _check_values(name: str, in_file: str, array: NDArray[Any], optimizer: optim
 # Reading -----------------------------------------------------------------------------------------------------
 
 
-def load(path: Any, n_threads: int | None) -> tuple[list[Core], bool]:
-    """The core of a network that `save` wrote, or those that `save_ensemble` wrote; and whether it was that."""
+def load(path: Any, n_threads: int | None) -> tuple[list[Core], bool, Calibrated | None]:
+    """The core of a network that `save` wrote, or those that `save_ensemble` wrote; whether it was that; and what an
+    ensemble was calibrated with."""
     threads.resolve(n_threads)  # a wrong argument is no fault of the file
     place = files.checked_path(path)
     with open(place, "rb") as file:
@@ -304,10 +314,12 @@ class _Found:
 
     states: list[State]  # without tensors, and with histories of names alone
     several: bool  # an ensemble
+    calibrated: dict[str, Any]  # descriptions, by what the names of their tensors begin with
+    shapes: dict[str, tuple[int, ...]]  # of these tensors
     order: list[tuple[str, int]]  # names and sizes of the tensors as they lie after the header
 
 
-def _read(file: BufferedReader, n_threads: int | None) -> tuple[list[Core], bool]:
+def _read(file: BufferedReader, n_threads: int | None) -> tuple[list[Core], bool, Calibrated | None]:
     text, n_bytes = files.read_header(file)
     found = _understood(text, n_bytes, n_threads)
     cores, views, histories = [], dict[str, Any](), dict[str, list[float]]()
@@ -317,14 +329,24 @@ def _read(file: BufferedReader, n_threads: int | None) -> tuple[list[Core], bool
         cores.append(core)
         for name, view in {} if core.model is None else core.model.tensors().items():
             views[prefix + name] = name, view, core.optimizer
+    arrays = {name: np.empty(shape, dtype=np.float32) for name, shape in found.shapes.items()}
     for in_file, length in found.order:
+        if in_file in arrays:
+            _check_values(in_file, in_file, files.fill(file, arrays[in_file]), cores[0].optimizer)
+            continue
         if in_file in views:
             name, view, optimizer = views[in_file]
             _check_values(name, in_file, files.fill(file, view), optimizer)
         for start in range(0, 0 if in_file in views else length, PIECE):
             values = files.fill(file, np.empty(min(PIECE, length - start)))
             histories[in_file] += values.tolist()
-    return cores, found.several
+    made = {}
+    for prefix, given in found.calibrated.items():
+        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(f"{prefix}calib")}
+        made[prefix] = calibrated.read(given, cores[int(prefix[:-1] or 0)].loss, own, 1 if prefix else len(cores))
+    for core, prefix in zip(cores, _prefixes(len(cores), found.several), strict=True):
+        core.calibrated = made.get(prefix)
+    return cores, found.several, made.get("") if found.several else None
 
 
 def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
@@ -332,8 +354,9 @@ def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
     if not text.startswith(b"{"):
         raise ValueError("its header does not begin with '{', as that of a safetensors file does")
     header: dict[str, Any] = files.parsed(text.decode())
-    descriptions, several = _descriptions(header.pop("__metadata__", None))
+    descriptions, several, made = _descriptions(header.pop("__metadata__", None))
     states, shapes, lists = [], dict[str, tuple[int, ...]](), set[str]()
+    known, extra = dict[str, Any](), dict[str, tuple[int, ...]]()
     for description, prefix in zip(descriptions, _prefixes(len(descriptions), several), strict=True):
         state = _state(description, n_threads)
         if state.built is not None:
@@ -345,31 +368,48 @@ def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
             shapes |= {prefix + p.name: p.shape for p in plan.buffers}
         lists |= {f"{prefix}history.{name}" for name in state.history.metrics}
         states.append(state)
-    order = files.checked_tensors(header, shapes, lists, n_bytes)
+        if "calibrated" in description:
+            known[prefix] = description["calibrated"]
+    if made is not None:
+        known[""] = made
+    for prefix, given in known.items():
+        state = states[int(prefix[:-1] or 0)]
+        if state.built is None or state.built.plan is None:
+            raise ValueError("it has a calibration of a network that was not built")
+        tensors = calibrated.shapes(given, state.loss, state.built.plan.n_outputs)
+        extra |= {prefix + name: shape for name, shape in tensors.items()}
+    order = files.checked_tensors(header, shapes | extra, lists, n_bytes)
     _check_history(sum(size for name, size in order if name in lists))
-    return _Found(states, several, order)
+    return _Found(states, several, known, extra, order)
 
 
-def _descriptions(metadata: Any) -> tuple[list[dict[str, Any]], bool]:
-    """What the metadata says of the network, or of the members of an ensemble, if this cydrop understands it."""
+def _descriptions(metadata: Any) -> tuple[list[dict[str, Any]], bool, Any]:
+    """What the metadata says of the network, or of the members of an ensemble, if this cydrop understands it; and of
+    what the ensemble was calibrated with."""
     if metadata is None or (isinstance(metadata, dict) and not metadata.keys() & {"cydrop", "cydrop_ensemble"}):
         raise ValueError("it holds tensors but no description of a network; cydrop.exchange takes others' weights")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are not texts")
     writer, several = metadata.get("version", "before 0.1.0"), "cydrop_ensemble" in metadata
     if not several:
-        return [_description(files.parsed(metadata["cydrop"]), writer)], False
+        return [_description(files.parsed(metadata["cydrop"]), writer)], False, None
     if "cydrop" in metadata:
         raise ValueError("its metadata describe both a network and an ensemble")
     ensemble = _of_format(files.parsed(metadata["cydrop_ensemble"]), FORMAT_OF_ENSEMBLES, writer)
-    members = a_list("members", an_object("description", ensemble, ("format", "members"))["members"])
+    members = a_list("members", _with_calibration(ensemble, ("format", "members"))["members"])
     if not members:
         raise ValueError("its list of members is empty")
-    return [_description(member, writer) for member in members], True
+    return [_description(member, writer) for member in members], True, ensemble.get("calibrated")
 
 
 def _description(description: Any, writer: str) -> dict[str, Any]:
-    return an_object("description", _of_format(description, FORMAT, writer), DESCRIPTION)
+    return _with_calibration(_of_format(description, FORMAT, writer), DESCRIPTION)
+
+
+def _with_calibration(description: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """An object with these names, and perhaps "calibrated"."""
+    given = an_object("description", description)
+    return an_object("description", given, (*names, "calibrated") if "calibrated" in given else names)
 
 
 def _of_format(description: Any, known: int, writer: str) -> Any:

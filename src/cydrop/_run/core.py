@@ -39,6 +39,8 @@ class Core:
         As in `State`.
     model : Model or None
         None before the network is built.
+    calibrated : Calibrated or None
+        What its intervals and sets are made from.
     passes : Passes
         The last training pass.
     turn : Turn
@@ -51,6 +53,7 @@ class Core:
         self.drawing = Plan.drawing(self.layers)  # raises for what is not a layer
         self.root, self.epochs, self.history = state.root, state.epochs, state.history
         self.n_threads, self.threads_of_machine = state.n_threads, state.threads_of_machine
+        self.calibrated = state.calibrated
         self.passes = Passes()
         self.turn = cpu.Turn(_BUSY)
         self.model: Model | None = None
@@ -76,7 +79,7 @@ class Core:
             built = Built(plan.n_features, engine.draws, engine.updates, self.model.tensors(), plan)
         return State(
             self.layers, self.loss, self.optimizer, self.root, self.epochs, self.history, self.n_threads,
-            self.threads_of_machine, built,
+            self.threads_of_machine, built, self.calibrated,
         )  # fmt: skip
 
     # Building ---------------------------------------------------------------------------------------------
@@ -171,10 +174,12 @@ class Core:
             views = {**model.views(fresh.parameters), **model.running(fresh.buffers)}
             for name, view in views.items():
                 view[...] = arrays[name]
+            self.calibrated = None
             model.ready().put_back(*fresh, False)
 
     def put_back(self, weights: Weights) -> None:
         """Goes on from the weights of an earlier epoch, with the moments of now."""
+        self.calibrated = None
         self.made("earlier weights").ready().put_back(*weights, True)
 
     def clear_moments(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cydrop._base.arrays import Floats
+from cydrop._run.calibrated import Calibrated
 from cydrop._run.plan import Plan
 from cydrop.history import History
 from cydrop.losses import Loss
@@ -52,6 +53,7 @@ class State:
     n_threads: int
     threads_of_machine: bool  # and not a number that somebody chose
     built: Built | None
+    calibrated: Calibrated | None = None
 
     def pickled(self) -> dict[str, Any]:
         """As in a pickle: these names stay."""
@@ -68,6 +70,8 @@ class State:
         }
         if self.built is not None:
             state["built"] = {name: getattr(self.built, name) for name in ("n_features", "draws", "updates", "tensors")}
+        if self.calibrated is not None:
+            state["calibrated"] = self.calibrated
         return state
 
     @classmethod
@@ -76,10 +80,11 @@ class State:
         return cls(
             tuple(state["layers"]), state["loss"], state["_optimizer"], state["_root"], state["_epochs"],
             state["history"], state["n_threads"], state["_threads_of_machine"],
-            Built(**state["built"]) if state.get("built") is not None else None,
+            Built(**state["built"]) if state.get("built") is not None else None, state.get("calibrated"),
         )  # fmt: skip
 
 
 PICKLED = frozenset({
     "layers", "loss", "_optimizer", "n_threads", "_threads_of_machine", "history", "_root", "_epochs", "built",
+    "calibrated",
 })  # fmt: skip

@@ -15,13 +15,14 @@ from cydrop._base.arrays import Floats
 from cydrop._run.core import core_of
 from cydrop._run.prediction import evaluated
 from cydrop.ensemble import _members, _sampling, _training
+from cydrop.ensemble._calibrated import Calibrates, of_folds
 from cydrop.history import History
 from cydrop.many import fit_many
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network, of_core
 
 
-class Ensemble:
+class Ensemble(Calibrates):
     """Networks that predict together, by the mean of what each predicts.
 
     Networks that differ in nothing but their seeds do: each ends elsewhere, their errors partly cancel out, and where
@@ -196,6 +197,10 @@ class Ensemble:
                 self.oof_predictions = None  # they are of other members
             raise
         self.oof_predictions = _training.out_of_fold(self._networks, data, shares, data.loss)
+        if parts is not None:
+            assert shares.held is not None
+            assert self.oof_predictions is not None
+            self._made = of_folds(self._networks, data, parts, shares.held, self.oof_predictions)
         return histories
 
     # Prediction -------------------------------------------------------------------------------------------
@@ -390,7 +395,7 @@ class Ensemble:
         with contextlib.ExitStack() as turns:
             for network in self._networks:
                 turns.enter_context(core_of(network).turn)
-            saving.save_ensemble([core_of(network).state() for network in self._networks], path)
+            saving.save_ensemble([core_of(network).state() for network in self._networks], path, self._made)
 
     def __repr__(self) -> str:
         return f"<cydrop.Ensemble of {len(self)} networks, loss {self._networks[0].loss.name!r}>"
@@ -423,11 +428,13 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     """
     from cydrop import saving
 
-    cores, several = saving.load(path, n_threads)
+    cores, several, made = saving.load(path, n_threads)
     networks = [of_core(core) for core in cores]
     if not several:
         return networks[0]
     try:
-        return Ensemble(networks)
+        ensemble = Ensemble(networks)
     except ValueError as error:
         raise ValueError(f"{path} is not a network that cydrop can load: {error}") from None
+    ensemble._made = made
+    return ensemble

@@ -64,6 +64,15 @@ class Loss(Declaration, ABC):
         """
         return units
 
+    def units(self, targets: int) -> int:
+        """Units of the last layer for y of so many columns: the inverse of `columns`.
+
+        Parameters
+        ----------
+        targets : int
+        """
+        return targets
+
     def check_units(self, units: int) -> None:
         """Raises ValueError where a last layer of this width makes no sense.
 
@@ -128,6 +137,40 @@ class Loss(Declaration, ABC):
             losses count hits.
         """
         return {}
+
+    def center(self, p: Array, targets: int) -> Array:
+        """Of predictions of numbers the one number for each target that answers "how much?".
+
+        Parameters
+        ----------
+        p : ndarray, shape (..., units)
+        targets : int
+
+        Returns
+        -------
+        ndarray, shape (..., targets)
+            A view.
+        """
+        return p[..., :targets]
+
+    def band(self, p: Doubles, spread: Doubles | None, coverage: float) -> tuple[Doubles, Doubles, Doubles]:
+        """Where y is likely to be, as far as the network says: between the first two, in units of the third.
+
+        Parameters
+        ----------
+        p : ndarray, shape (n, units)
+            Predictions of numbers.
+        spread : ndarray, shape (n, targets), or None
+            A standard deviation of y that is known from elsewhere, such as from Monte Carlo samples.
+        coverage : float in (0, 1)
+            How often y should be there.
+
+        Returns
+        -------
+        three ndarrays, shape (n, targets)
+        """
+        center = self.center(p, self.columns(p.shape[1]))
+        return center, center, np.ones_like(center) if spread is None else spread
 
     # What is made of Monte Carlo samples, in float64 ------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class Regression(Loss):
     has_density = False
 
     def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
-        error = p[:, : y.shape[1]].astype(np.float64) - y
+        error = self.center(p, y.shape[1]).astype(np.float64) - y
         error = error if counted is None else error[counted]
         return self.metrics_of(np.array([error.size, np.sum(error**2), np.sum(np.abs(error))]))
 
@@ -95,6 +95,9 @@ class GaussianNLL(Regression):
     def columns(self, units: int) -> int:
         return units // 2
 
+    def units(self, targets: int) -> int:
+        return 2 * targets
+
     def check_units(self, units: int) -> None:
         if units % 2:
             raise ValueError(
@@ -107,6 +110,9 @@ class GaussianNLL(Regression):
 
     def noise(self, mean: Doubles) -> Doubles:
         return mean[:, mean.shape[1] // 2 :]
+
+    def band(self, p: Doubles, spread: Doubles | None, coverage: float) -> tuple[Doubles, Doubles, Doubles]:
+        return super().band(p, np.sqrt(self.noise(p)) if spread is None else spread, coverage)
 
     def inverse_link(self, p: Doubles) -> Doubles:
         half = p.shape[1] // 2

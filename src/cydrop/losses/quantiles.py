@@ -52,10 +52,16 @@ class Pinball(Regression):
     @property
     def central(self) -> int:
         """Place of the quantile nearest to 1/2."""
-        return min(range(len(self.quantiles)), key=lambda place: abs(self.quantiles[place] - 0.5))
+        return self._nearest(0.5)
+
+    def _nearest(self, level: float) -> int:
+        return min(range(len(self.quantiles)), key=lambda place: abs(self.quantiles[place] - level))
 
     def columns(self, units: int) -> int:
         return units // len(self.quantiles)
+
+    def units(self, targets: int) -> int:
+        return targets * len(self.quantiles)
 
     def check_units(self, units: int) -> None:
         if units % len(self.quantiles):
@@ -64,8 +70,18 @@ class Pinball(Regression):
                 f"{units}"
             )
 
-    def metrics(self, p: Array, y: Array, counted: Array | None = None) -> dict[str, float]:
-        return super().metrics(p[:, self.central * y.shape[1] :], y, counted)
+    def center(self, p: Array, targets: int) -> Array:
+        return self._quantile(p, targets, 0.5)
+
+    def band(self, p: Doubles, spread: Doubles | None, coverage: float) -> tuple[Doubles, Doubles, Doubles]:
+        targets = self.columns(p.shape[1])
+        ends = [self._quantile(p, targets, level) for level in (0.5 - coverage / 2, 0.5 + coverage / 2)]
+        return ends[0], ends[1], np.ones_like(ends[0])
+
+    def _quantile(self, p: Array, targets: int, level: float) -> Array:
+        """What was predicted of the quantile that is nearest to a level, for each target."""
+        place = self._nearest(level)
+        return p[..., place * targets : (place + 1) * targets]
 
     def log_density(self, p: Doubles, y: Array, precision: float | None = None) -> Doubles:
         raise ValueError("quantiles are no density: with pinball there is no likelihood of y")

@@ -24,6 +24,7 @@ from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
+from cydrop.network._calibrated import Calibrates
 from cydrop.network._parts import Parts
 from cydrop.network._sampling import Sampling
 
@@ -31,7 +32,7 @@ __all__ = ["Network", "check_network", "load", "of_core"]
 
 
 @named_after_class
-class Network(Parts, Sampling, ByHand):
+class Network(Parts, Sampling, Calibrates, ByHand):
     """A feed-forward network with dropout.
 
     Parameters
@@ -459,7 +460,7 @@ def load(path: Any, *, n_threads: int | None = None) -> Network:
     """
     from cydrop import saving
 
-    cores, several = saving.load(path, n_threads)
+    cores, several, _ = saving.load(path, n_threads)
     if several:
         raise ValueError(f"{path} holds an ensemble of {len(cores)} networks, which cydrop.load reads")
     return of_core(cores[0])

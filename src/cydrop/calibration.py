@@ -1,0 +1,211 @@
+"""What a model made of rows that it was not trained on, and the intervals and sets that follow from it.
+
+    calibrate: y and predictions of rows kept aside -> Calibration
+    predict_interval, predict_set: predictions of new rows + Calibration -> `cydrop._base.conformal`
+
+Networks, ensembles and estimators have one each; the rows of an ensemble of folds come fold by fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cydrop._base import checks, conformal
+from cydrop._base.conformal import Band, Doubles
+from cydrop.losses import Loss
+
+__all__ = ["FREE", "PENALTY", "Calibration", "Prediction", "checked_coverage", "of_classes"]
+
+PENALTY, FREE = 0.01, 1  # of classes in a set, and how many go without
+FLOORS = 10.0 ** np.arange(-3.0, 3.25, 0.25)  # in units of the mean square of the spread
+
+
+class Prediction(NamedTuple):
+    """What a model predicts: values or probabilities, (n, units), and, where it is known besides, the standard
+    deviation of y, (n, targets)."""
+
+    outputs: NDArray[Any]
+    spread: NDArray[Any] | None = None
+
+    def doubles(self) -> Prediction:
+        spread = None if self.spread is None else np.asarray(self.spread, dtype=np.float64)
+        return Prediction(np.asarray(self.outputs, dtype=np.float64), spread)
+
+    def rows(self, some: NDArray[Any]) -> Prediction:
+        return Prediction(self.outputs[some], None if self.spread is None else self.spread[some])
+
+
+@dataclass(eq=False, frozen=True)
+class Calibration:
+    """Rows that a model was not trained on, with what it predicted for them: what its intervals and sets are made from.
+
+    Attributes
+    ----------
+    loss : Loss
+        That the predictions are for.
+    y : ndarray
+        Targets of regression, float64 of shape (n, targets); codes of classes, (n,).
+    predicted : Prediction
+        For each row by a model that was not trained on it, in float64.
+    fold : ndarray of int, shape (n,)
+        Which of the models it was; 0 where there is one.
+    """
+
+    loss: Loss
+    y: NDArray[Any]
+    predicted: Prediction
+    fold: NDArray[np.intp]
+
+    def __post_init__(self) -> None:
+        if not len(self.y):
+            raise ValueError("no row is left to calibrate with: at least 1 is needed, and 9 for a coverage of 0.9")
+
+    @classmethod
+    def of(cls, loss: Loss, y: NDArray[Any], predicted: Prediction, fold: NDArray[Any] | None = None) -> Calibration:
+        """In the types that are computed with."""
+        y = y.astype(np.intp) if y.ndim == 1 else y.astype(np.float64)
+        fold = np.zeros(len(y), dtype=np.intp) if fold is None else fold.astype(np.intp)
+        return cls(loss, y, predicted.doubles(), fold)
+
+    def __repr__(self) -> str:
+        return f"<cydrop.Calibration of {len(self.y):,} rows{f' in {self.folds} folds' if self.folds > 1 else ''}>"
+
+    @property
+    def folds(self) -> int:
+        """How many models there are."""
+        return int(self.fold.max()) + 1
+
+    def _by_fold(self) -> list[NDArray[np.intp]]:
+        return [np.flatnonzero(self.fold == number) for number in range(self.folds)]
+
+    # Numbers ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _floor(self) -> Doubles | None:
+        """Of a loss that predicts no variance, where the model's own spread is known: a variance for each target that
+        is added to the square of the spread, since a model that is sure may still err. Of those tried the one by which
+        errors are likeliest, as Laplace's distribution of any width has them. Infinite: the spread tells nothing."""
+        spread = self.predicted.spread
+        if spread is None or self.loss.noise(self.predicted.outputs) is not None:
+            return None
+        error = np.abs(self.y - self.loss.center(self.predicted.outputs, self.y.shape[1]))
+        found = np.full(self.y.shape[1], np.inf)
+        for place, (e, square) in enumerate(zip(error.T, (spread**2).T, strict=True)):
+            if not e.any() or not square.any():
+                continue
+            best = np.log(e.mean())
+            for floor in square.mean() * FLOORS:
+                scale = np.sqrt(square + floor)
+                minus_log_likelihood = np.log((e / scale).mean()) + np.log(scale).mean()
+                if minus_log_likelihood < best:
+                    best, found[place] = minus_log_likelihood, floor
+        return found
+
+    def _bands(self, said: Prediction, coverage: float) -> list[Band]:
+        """What a model says of each target."""
+        spread, floor = said.spread, self._floor
+        if spread is not None and floor is not None:
+            known = np.isfinite(floor)
+            spread = np.where(known, np.sqrt(spread**2 + np.where(known, floor, 0.0)), 1.0)
+        lower, upper, scale = self.loss.band(said.outputs, spread, coverage)
+        scale = np.maximum(scale, np.finfo(np.float64).tiny)
+        return [Band(lower[:, place], upper[:, place], scale[:, place]) for place in range(self.y.shape[1])]
+
+    def interval(self, said: Sequence[Prediction], coverage: Any) -> Doubles:
+        """Intervals of new rows.
+
+        Parameters
+        ----------
+        said : sequence of Prediction
+            Of the new rows, by the model of each fold.
+        coverage : float in (0, 1)
+
+        Returns
+        -------
+        ndarray, shape (n, 2), of several targets (n, targets, 2)
+            Lower and upper ends; each target's interval has the coverage.
+
+        Raises
+        ------
+        ValueError
+            For a coverage that so few rows cannot promise.
+        """
+        coverage, folds = checked_coverage(coverage), self._by_fold()
+        new = [self._bands(one.doubles(), coverage) for one in said]
+        found = []
+        for place in range(self.y.shape[1]):
+            with np.errstate(over="ignore"):  # an error in units of a scale of almost 0
+                scores = [
+                    conformal.outside(self.y[rows, place], self._bands(self.predicted.rows(rows), coverage)[place])
+                    for rows in folds
+                ]
+                found.append(conformal.interval([bands[place] for bands in new], scores, coverage))
+        return found[0] if len(found) == 1 else np.stack(found, axis=1)
+
+    # Classes ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def temperature(self) -> float:
+        """What divides the logarithms of the probabilities so that these rows are likeliest: above 1 the model was too
+        sure of itself, below 1 not sure enough (Guo, Pleiss, Sun and Weinberger 2017). 1 for regression."""
+        return conformal.temperature(of_classes(self.predicted.outputs), self.y) if self.y.ndim == 1 else 1.0
+
+    def probabilities(self, proba: NDArray[Any]) -> Doubles:
+        """Probabilities at the temperature: the order of the classes stays.
+
+        Parameters
+        ----------
+        proba : ndarray, shape (n, classes)
+            As predicted.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, classes)
+            Rows sum to 1.
+        """
+        logs = np.log(np.maximum(of_classes(np.asarray(proba, dtype=np.float64)), np.finfo(np.float32).tiny))
+        return conformal.scaled(logs, 1.0 / self.temperature)
+
+    def sets(self, said: Sequence[Prediction], coverage: Any, penalty: Any = PENALTY, free: Any = FREE) -> Any:
+        """Sets of classes of new rows.
+
+        Parameters
+        ----------
+        said : sequence of Prediction
+            Of the new rows, by the model of each fold.
+        coverage : float in (0, 1)
+        penalty : float >= 0
+            For each class beyond the `free` likeliest, in units of probability.
+        free : int >= 1
+
+        Returns
+        -------
+        ndarray of bool, shape (n, classes)
+
+        Raises
+        ------
+        ValueError
+            For a coverage that so few rows cannot promise.
+        """
+        coverage = checked_coverage(coverage)
+        penalty, free = checks.number("penalty", penalty, 0.0), checks.integer("free", free, 1)
+        known = conformal.class_scores(self.probabilities(self.predicted.outputs), penalty, free)
+        own = known[np.arange(len(known)), self.y]
+        new = [conformal.class_scores(self.probabilities(one.outputs), penalty, free) for one in said]
+        return conformal.class_sets(new, [own[rows] for rows in self._by_fold()], coverage)
+
+
+def of_classes(proba: Doubles) -> Doubles:
+    """The probabilities of both classes, where that of the second alone was predicted."""
+    return np.concatenate([1.0 - proba, proba], axis=1) if proba.shape[1] == 1 else proba
+
+
+def checked_coverage(coverage: Any) -> float:
+    """A share above 0 and below 1."""
+    return checks.number("coverage", coverage, 0.0, 1.0, low_open=True, high_open=True)
