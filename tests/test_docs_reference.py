@@ -43,7 +43,7 @@ PLUMBING = {
     "callbacks": {"Notifier", "checked", "for_verbose", "is_terminal"},
     "many": {"running"},
     "distributed": {"checked", "checked_for_estimator", "team_of", "trainer_of"},
-    "losses": {"from_config", "resolve"},
+    "losses": {"for_regressor", "from_config", "resolve"},
     "optimizers": {"from_config", "resolve"},
     "schedules": {"from_config", "rate_config", "rate_from_config", "value_at"},
 }

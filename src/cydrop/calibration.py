@@ -8,6 +8,7 @@ Networks, ensembles and estimators have one each; the rows of an ensemble of fol
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,9 +21,20 @@ from cydrop._base import checks, conformal
 from cydrop._base.conformal import Band, Doubles
 from cydrop.losses import Loss
 
-__all__ = ["FREE", "PENALTY", "Calibration", "Prediction", "checked_coverage", "of_classes"]
+__all__ = [
+    "FREE",
+    "PENALTY",
+    "SAMPLES",
+    "CalibratedEstimator",
+    "Calibration",
+    "Intervals",
+    "Prediction",
+    "Sets",
+    "checked_coverage",
+]
 
 PENALTY, FREE = 0.01, 1  # of classes in a set, and how many go without
+SAMPLES = 32  # of Monte Carlo dropout, by which estimators know the standard deviation of numbers
 FLOORS = 10.0 ** np.arange(-3.0, 3.25, 0.25)  # in units of the mean square of the spread
 
 
@@ -88,23 +100,24 @@ class Calibration:
 
     @cached_property
     def _floor(self) -> Doubles | None:
-        """Of a loss that predicts no variance, where the model's own spread is known: a variance for each target that
-        is added to the square of the spread, since a model that is sure may still err. Of those tried the one by which
-        errors are likeliest, as Laplace's distribution of any width has them. Infinite: the spread tells nothing."""
+        """Of a loss that predicts no variance, where the model's own spread is known: the standard deviation, of each
+        target, of what the spread does not know of; their squares are added. Of those tried the one by which errors are
+        likeliest, as Laplace's distribution of any width has them. Infinite: the spread tells nothing."""
         spread = self.predicted.spread
         if spread is None or self.loss.noise(self.predicted.outputs) is not None:
             return None
         error = np.abs(self.y - self.loss.center(self.predicted.outputs, self.y.shape[1]))
         found = np.full(self.y.shape[1], np.inf)
-        for place, (e, square) in enumerate(zip(error.T, (spread**2).T, strict=True)):
-            if not e.any() or not square.any():
+        for place, (e, s) in enumerate(zip(error.T, spread.T, strict=True)):
+            if not e.any() or not s.any():
                 continue
-            best = np.log(e.mean())
-            for floor in square.mean() * FLOORS:
-                scale = np.sqrt(square + floor)
-                minus_log_likelihood = np.log((e / scale).mean()) + np.log(scale).mean()
+            unit = s.max()
+            best, s = np.log(e.mean() / unit), s / unit
+            for floor in np.sqrt((s**2).mean() * FLOORS):
+                scale = np.hypot(s, floor)
+                minus_log_likelihood = np.log((e / unit / scale).mean()) + np.log(scale).mean()
                 if minus_log_likelihood < best:
-                    best, found[place] = minus_log_likelihood, floor
+                    best, found[place] = minus_log_likelihood, unit * floor
         return found
 
     def _bands(self, said: Prediction, coverage: float) -> list[Band]:
@@ -112,7 +125,7 @@ class Calibration:
         spread, floor = said.spread, self._floor
         if spread is not None and floor is not None:
             known = np.isfinite(floor)
-            spread = np.where(known, np.sqrt(spread**2 + np.where(known, floor, 0.0)), 1.0)
+            spread = np.where(known, np.hypot(spread, np.where(known, floor, 0.0)), 1.0)
         lower, upper, scale = self.loss.band(said.outputs, spread, coverage)
         scale = np.maximum(scale, np.finfo(np.float64).tiny)
         return [Band(lower[:, place], upper[:, place], scale[:, place]) for place in range(self.y.shape[1])]
@@ -154,7 +167,12 @@ class Calibration:
     def temperature(self) -> float:
         """What divides the logarithms of the probabilities so that these rows are likeliest: above 1 the model was too
         sure of itself, below 1 not sure enough (Guo, Pleiss, Sun and Weinberger 2017). 1 for regression."""
-        return conformal.temperature(of_classes(self.predicted.outputs), self.y) if self.y.ndim == 1 else 1.0
+        return conformal.temperature(self._proba(self.predicted.outputs), self.y) if self.y.ndim == 1 else 1.0
+
+    def _proba(self, proba: NDArray[Any]) -> Doubles:
+        """The probabilities of all classes: of both where a network has predicted that of the second alone."""
+        proba = proba.astype(np.float64)
+        return np.concatenate([1.0 - proba, proba], axis=1) if self.loss.binary else proba
 
     def probabilities(self, proba: NDArray[Any]) -> Doubles:
         """Probabilities at the temperature: the order of the classes stays.
@@ -169,7 +187,7 @@ class Calibration:
         ndarray of float64, shape (n, classes)
             Rows sum to 1.
         """
-        logs = np.log(np.maximum(of_classes(np.asarray(proba, dtype=np.float64)), np.finfo(np.float32).tiny))
+        logs = np.log(np.maximum(self._proba(np.asarray(proba)), np.finfo(np.float32).tiny))
         return conformal.scaled(logs, 1.0 / self.temperature)
 
     def sets(self, said: Sequence[Prediction], coverage: Any, penalty: Any = PENALTY, free: Any = FREE) -> Any:
@@ -201,9 +219,115 @@ class Calibration:
         return conformal.class_sets(new, [own[rows] for rows in self._by_fold()], coverage)
 
 
-def of_classes(proba: Doubles) -> Doubles:
-    """The probabilities of both classes, where that of the second alone was predicted."""
-    return np.concatenate([1.0 - proba, proba], axis=1) if proba.shape[1] == 1 else proba
+# Estimators -------------------------------------------------------------------------------------------------
+
+
+class CalibratedEstimator(ABC):
+    """Base of estimators that are calibrated."""
+
+    calibration_: Calibration | None
+
+    @abstractmethod
+    def _check_fitted(self) -> None:
+        """Raises unless it is fitted."""
+
+    @abstractmethod
+    def _said(self, X: Any, calibration: Calibration) -> list[Prediction]:
+        """What the model of each fold predicts, in the units of y."""
+
+    def _needed(self, method: str) -> Calibration:
+        self._check_fitted()
+        made: Calibration | None = getattr(self, "calibration_", None)  # an estimator that was pickled before has none
+        if made is None:
+            raise RuntimeError(
+                f"{method} needs rows that the estimator was not trained on: fit it with calibration_fraction=0.2, or "
+                "call calibrate(X, y)"
+            )
+        return made
+
+
+class Intervals(CalibratedEstimator):
+    """Of a regressor."""
+
+    def predict_interval(self, X: Any, coverage: float = 0.9) -> Doubles:
+        """Intervals that y is in with this probability: conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et
+        al. 2018) by rows that were kept aside.
+
+        With loss="pinball" they lie between the predicted quantiles nearest to (1 - coverage) / 2 and
+        (1 + coverage) / 2, both moved by the same number (Romano, Patterson and Candes 2019). Otherwise they are the
+        prediction plus and minus a multiple of its standard deviation (Papadopoulos et al. 2002; Lei et al. 2018): the
+        predicted one with loss="gaussian_nll"; else that of Monte Carlo samples or of several networks, with a variance
+        added by which the errors are likeliest; where there is none, the same width everywhere.
+
+        Which rows are kept aside: those of `calibrate`; or `calibration_fraction` of the rows of `fit`; else those that
+        chose the epoch, where there were some, a little too few errors of which are seen. Where they are folds it is
+        CV+ (Barber, Candes, Ramdas and Tibshirani 2021).
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+        coverage : float in (0, 1)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, 2), of several targets (n_samples, n_targets, 2)
+            Lower and upper ends; each target's interval has the coverage. The same bits in every call.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        RuntimeError
+            Where no rows were kept aside.
+        ValueError, TypeError
+            For unusable arguments, or a coverage that so few rows cannot promise: c / (1 - c) are needed, 9 for 0.9.
+        """
+        coverage, calibration = checked_coverage(coverage), self._needed("predict_interval")
+        return calibration.interval(self._said(X, calibration), coverage)
+
+
+class Sets(CalibratedEstimator):
+    """Of a classifier."""
+
+    def predict_set(
+        self, X: Any, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
+    ) -> NDArray[np.bool_]:
+        """Sets of classes that the right one is in with this probability: adaptive prediction sets (Romano, Sesia and
+        Candes 2020; without their random part), regularised (Angelopoulos et al. 2021), of probabilities at the
+        temperature (Guo et al. 2017), by rows that were kept aside.
+
+        A set holds the likeliest classes, as many as it takes, and at least one: of a classifier that is right more
+        often than `coverage` the sets of one class hold more often, too.
+
+        Which rows are kept aside: those of `calibrate`; or `calibration_fraction` of the rows of `fit`; else those that
+        chose the epoch, where there were some. Where they are folds it is CV+.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+        coverage : float in (0, 1)
+        penalty : float >= 0
+            What each class beyond the `free` likeliest costs, in units of probability: without it, sets of many classes
+            get long tails of unlikely ones.
+        free : int >= 1
+
+        Returns
+        -------
+        ndarray of bool, shape (n_samples, n_classes)
+            In the order of `classes_`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        RuntimeError
+            Where no rows were kept aside.
+        ValueError, TypeError
+            For unusable arguments, or a coverage that so few rows cannot promise: c / (1 - c) are needed, 9 for 0.9.
+        """
+        coverage, calibration = checked_coverage(coverage), self._needed("predict_set")
+        found: NDArray[np.bool_] = calibration.sets(self._said(X, calibration), coverage, penalty, free)
+        return found
 
 
 def checked_coverage(coverage: Any) -> float:

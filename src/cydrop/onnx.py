@@ -383,6 +383,13 @@ class _Graph:
         self.nodes.append(self.onnx.helper.make_node("TopK", inputs, [values, places], **node))
         return self.add("Reshape", values, self.add("Shape", z), output=output)
 
+    def center(self, loss: Any, z: str, units: int) -> str:
+        """From the raw outputs of a network of numbers to the one number for each target."""
+        columns = loss.center(np.arange(units), loss.columns(units)).tolist()
+        if len(columns) == units:
+            return z
+        return self.add("Gather", loss.to_onnx(self, z), self.integers("center", columns), axis=1)
+
     # The end --------------------------------------------------------------------------------------------------
 
     def prediction(self, net: Network, z: str) -> Any:
@@ -392,8 +399,12 @@ class _Graph:
     def answer(self, estimator: Any, z: str) -> list[Any]:
         """From raw outputs to what the estimator's `predict` and `predict_proba` return."""
         if not hasattr(estimator, "classes_"):
-            shape = [estimator.n_outputs_] if estimator.n_outputs_ > 1 else []
-            self.add("Reshape", z, self.integers("shape", [-1, *shape]), output="variable")
+            loss = estimator.network_.loss
+            targets = loss.columns(self.n_outputs)
+            shape = [targets] if targets > 1 else []
+            self.add(
+                "Reshape", self.center(loss, z, self.n_outputs), self.integers("shape", [-1, *shape]), output="variable"
+            )
             return [self.output("variable", *shape)]
         integers = self.onnx.TensorProto.INT64
         if estimator.out_activation_ == "logistic" and self.n_outputs > 1:  # several labels

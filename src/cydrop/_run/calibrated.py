@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
-from cydrop._run.files import a_count, an_object
+from cydrop._run.files import a_count, a_flag, an_object
 from cydrop._run.rows import Rows
 from cydrop.calibration import Calibration, Prediction
 from cydrop.losses import Loss
@@ -122,9 +122,3 @@ def read(given: Mapping[str, Any], loss: Loss, arrays: Mapping[str, Floats], mem
         raise ValueError("its calibration has samples or a spread, but not both")
     calibration = Calibration.of(loss, y, Prediction(outputs, spread), fold)
     return Calibrated(calibration, samples, rate, a_count(given["updates"]))
-
-
-def a_flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.50} is neither true nor false")
-    return value

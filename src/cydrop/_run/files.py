@@ -261,6 +261,12 @@ def a_count(value: Any) -> int:
     return value
 
 
+def a_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r:.50} is neither true nor false")
+    return value
+
+
 def a_word(value: Any) -> int:
     """A 64-bit number in decimal digits, as text."""
     if not isinstance(value, str) or not (value.isascii() and value.isdecimal()) or int(value) >= 2**64:

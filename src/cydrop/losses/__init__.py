@@ -24,6 +24,8 @@ __all__ = [  # noqa: RUF022 (in the order of the reference pages)
     "GaussianNLL",
     "Pinball",
     "KNOWN",
+    "OF_REGRESSORS",
+    "for_regressor",
     "from_config",
     "resolve",
 ]
@@ -33,6 +35,9 @@ KNOWN: dict[str, type[Loss]] = {
 }
 
 
+OF_REGRESSORS = {cls.sklearn_name: cls for cls in KNOWN.values() if cls.sklearn_name is not None}  # by their names
+
+
 def resolve(loss: Any) -> Loss:
     """A loss from its name or itself."""
     if isinstance(loss, Loss):
@@ -40,6 +45,15 @@ def resolve(loss: Any) -> Loss:
     if isinstance(loss, type) and issubclass(loss, Loss):
         return loss()
     return checks.choice("loss", loss, KNOWN, "a loss object")()
+
+
+def for_regressor(loss: Any) -> Loss:
+    """The loss of a regressor, from scikit-learn's name or itself."""
+    if isinstance(loss, Loss):
+        if type(loss) not in OF_REGRESSORS.values():
+            raise ValueError(f"loss must be one for numbers, such as losses.Pinball, got {loss!r}")
+        return loss
+    return checks.choice("loss", loss, OF_REGRESSORS, "a loss object for numbers")()
 
 
 def from_config(config: dict[str, Any]) -> Loss:

@@ -89,6 +89,7 @@ class GaussianNLL(Regression):
     """
 
     name = "gaussian_nll"
+    sklearn_name = "gaussian_nll"
     code = kind_of(KINDS, name)
     has_density = True
 

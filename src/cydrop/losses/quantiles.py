@@ -36,6 +36,7 @@ class Pinball(Regression):
     """
 
     name = "pinball"
+    sklearn_name = "pinball"
     code = kind_of(KINDS, name)
     needs_precision = False
     judged_in_order = True

@@ -13,18 +13,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
+from cydrop.calibration import CalibratedEstimator, Calibration, Prediction
 from cydrop.callbacks import Callback
 from cydrop.distributed import DataParallel
 from cydrop.monte_carlo import MonteCarlo, quantile_levels
 from cydrop.sklearn._coefs import Arrays
 from cydrop.sklearn._parameters import Estimator
 from cydrop.sklearn._task import Task
-from cydrop.sklearn._training import train
+from cydrop.sklearn._training import calibration_of, further, train
 
 SPARSE_CHUNK = 2**24  # elements of a sparse X that are made dense at a time in prediction
 
 
-class MLP(Estimator, ABC):
+class MLP(CalibratedEstimator, Estimator, ABC):
     """Base of both estimators."""
 
     @abstractmethod
@@ -128,6 +129,36 @@ class MLP(Estimator, ABC):
         dense = X.toarray() if sparse.issparse(X) else X
         mc = self.network_.predict_mc(dense, samples, seed=seed, return_samples=keep, rate=rate)
         return self._task().shaped(mc, levels, return_samples)
+
+    def calibrate(self, X: Any, y: Any) -> Any:
+        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+            Rows that had no part in training, nor in what was chosen by.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For unusable data, or several labels a row.
+        """
+        self._check_fitted()
+        self.calibration_ = calibration_of(self._task(), further(self._task(), X, y))
+        return self
+
+    def _check_fitted(self) -> None:
+        check_is_fitted(self, "network_")
+
+    def _said(self, X: Any, calibration: Calibration) -> list[Prediction]:
+        X = rows(self, X)
+        return [self._task().said(X.toarray() if sparse.issparse(X) else X)]
 
     @property
     def coefs_(self) -> list[Floats]:

@@ -17,6 +17,7 @@ from cydrop import losses
 from cydrop._base import checks
 from cydrop._base.arrays import Floats
 from cydrop._base.naming import named_after_class
+from cydrop.calibration import Prediction, Sets
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.sklearn._base import MLP, outputs
 from cydrop.sklearn._data import Data
@@ -36,12 +37,13 @@ from cydrop.sklearn._training import goes_on, train
 """,
     score="Accuracy",
     stratified=", stratified by class where each class has two rows",
+    predict="predict_set",
     attributes="""
     classes_ : ndarray
         The labels, sorted; of several labels their columns, 0 and up.
 """,
 )
-class MLPClassifier(ClassifierMixin, MLP):
+class MLPClassifier(ClassifierMixin, Sets, MLP):
     """A multi-layer perceptron classifier with dropout: scikit-learn's `MLPClassifier` on cydrop.
 
     Two classes or several, or several labels at once (y of 0 and 1, shape (n_samples, n_outputs)). Labels may be of any
@@ -71,6 +73,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        calibration_fraction: float = 0.0,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -264,6 +267,17 @@ class Classification(Task):
             chosen = np.where(target > 0.5, output, 1.0 - output)
         gain = np.log(np.maximum(chosen, np.float32(1e-7))).sum(axis=1)
         return float(np.average(hit, weights=data.weight)), float(np.average(gain, weights=data.weight))
+
+    @property
+    def calibrates(self) -> bool:  # type: ignore[override]
+        return not self.estimator._several
+
+    def said(self, X: Floats) -> Prediction:
+        p = self.estimator._expanded(self.estimator.network_.predict(X).astype(np.float64))
+        return Prediction(p / p.sum(axis=1, keepdims=True))
+
+    def known(self, target: NDArray[Any]) -> NDArray[Any]:
+        return target.astype(np.intp)
 
     def class_weights(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64] | float:
         given = self.estimator.class_weight

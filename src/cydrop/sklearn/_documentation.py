@@ -56,6 +56,9 @@ PARAMETERS = """
     validation_fraction : float in [0, 1)
         Share of the rows held out for early_stopping, at least two rows{stratified}; not used
         where `fit` is given X_val.
+    calibration_fraction : float in [0, 1)
+        Share of the rows that is kept aside{stratified}, on which `{predict}` looks how far the network errs. 0: it
+        looks at the rows held out by early_stopping, or at X_val.
     beta_1, beta_2 : float in [0, 1)
         For "adam".
     epsilon : float > 0
@@ -93,6 +96,8 @@ ATTRIBUTES = """
     validation_loss_curve_ : list of float or None
         Their loss, to compare with `loss_curve_`: dropout off, without the penalty.
     best_validation_score_ : float or None
+    calibration_ : Calibration or None
+        What `{predict}` is made from.
     n_iter_ : int
         Epochs of the last call.
     t_ : int
@@ -119,15 +124,15 @@ def listed(names: Iterable[str], last: str = " or ") -> str:
 
 
 def documented(
-    *, parameters: str, score: str, stratified: str, attributes: str
+    *, parameters: str, score: str, stratified: str, attributes: str, predict: str
 ) -> Callable[[type[Class]], type[Class]]:
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     theirs, ours = listed(THEIRS, ", "), listed((name for name in ACTIVATIONS if name not in THEIRS), ", ")
 
     def document(cls: type[Class]) -> type[Class]:
         if cls.__doc__:
-            shared = PARAMETERS.format(theirs=theirs, ours=ours, stratified=stratified).rstrip()
-            shared += parameters + ATTRIBUTES.format(score=score).rstrip() + attributes + NOTES
+            shared = PARAMETERS.format(theirs=theirs, ours=ours, stratified=stratified, predict=predict).rstrip()
+            shared += parameters + ATTRIBUTES.format(score=score, predict=predict).rstrip() + attributes + NOTES
             cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared)
         return cls
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from cydrop import layers, losses, optimizers, schedules
+from cydrop import layers, optimizers, schedules
 from cydrop._base import checks
+from cydrop._base.parameters import with_defaults
 from cydrop.network import Network
 
 AUTO_BATCH = 200  # rows of a batch with batch_size="auto"
 ACTIVATIONS = {"identity": None, "logistic": "sigmoid"} | {name: name for name in layers.ACTIVATIONS}
-REGRESSION_LOSSES = {cls.sklearn_name: cls for cls in losses.KNOWN.values() if cls.sklearn_name is not None}
 
 
 class Estimator(BaseEstimator):
@@ -34,6 +34,10 @@ class Estimator(BaseEstimator):
     validation_loss_curve_: Any
     best_validation_score_: Any
 
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        with_defaults(self)
+
 
 @dataclass(eq=False)
 class Settings:
@@ -47,6 +51,7 @@ class Settings:
     n_iter_no_change: float
     tol: float
     validation_fraction: float
+    calibration_fraction: float
 
 
 def keep(estimator: Estimator, given: dict[str, Any]) -> None:
@@ -85,6 +90,9 @@ def checked(estimator: Estimator, incremental: bool) -> Settings:
         tol=checks.number("tol", estimator.tol, 0.0),
         validation_fraction=checks.number(
             "validation_fraction", estimator.validation_fraction, 0.0, 1.0, high_open=True
+        ),
+        calibration_fraction=checks.number(
+            "calibration_fraction", estimator.calibration_fraction, 0.0, 1.0, high_open=True
         ),
     )
 

@@ -11,15 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from cydrop import losses
-from cydrop._base import checks
+from cydrop import losses, monte_carlo
+from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
 from cydrop._base.naming import named_after_class
+from cydrop._run.core import core_of
+from cydrop.calibration import SAMPLES, Intervals, Prediction
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.sklearn._base import MLP, outputs
 from cydrop.sklearn._data import Data
 from cydrop.sklearn._documentation import documented, listed
-from cydrop.sklearn._parameters import REGRESSION_LOSSES, keep
+from cydrop.sklearn._parameters import keep
 from cydrop.sklearn._task import Task, quantiles
 from cydrop.sklearn._training import goes_on, train
 
@@ -27,14 +29,17 @@ from cydrop.sklearn._training import goes_on, train
 @named_after_class
 @documented(
     parameters=f"""
-    loss : {listed(REGRESSION_LOSSES)}
-        The squared error is halved, as in scikit-learn.
+    loss : {listed(losses.OF_REGRESSORS)} or a loss object
+        The squared error is halved, as in scikit-learn. "gaussian_nll" predicts a variance as well, "pinball" quantiles
+        (0.05, 0.5 and 0.95); `predict` gives the mean or the quantile nearest to 0.5. An object, such as
+        `losses.Pinball((0.1, 0.5, 0.9))`, has options.
 """,
     score="R^2",
     stratified="",
+    predict="predict_interval",
     attributes="\n",
 )
-class MLPRegressor(RegressorMixin, MLP):
+class MLPRegressor(RegressorMixin, Intervals, MLP):
     """A multi-layer perceptron regressor with dropout: scikit-learn's `MLPRegressor` on cydrop.
 
     One target, or several, y of shape (n_samples, n_outputs). Targets far from 0 and 1 in size train better inside
@@ -48,7 +53,7 @@ class MLPRegressor(RegressorMixin, MLP):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: str = "relu",
         *,
-        loss: str = "squared_error",
+        loss: str | losses.Loss = "squared_error",
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
@@ -65,6 +70,7 @@ class MLPRegressor(RegressorMixin, MLP):
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        calibration_fraction: float = 0.0,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -115,8 +121,32 @@ class MLPRegressor(RegressorMixin, MLP):
         -------
         ndarray of float64, shape (n_samples,) or (n_samples, n_outputs)
         """
-        output = outputs(self, X)
+        output = Regression(self).center(outputs(self, X), self.network_.loss)
         return output.reshape(len(output), *self._target_shape)
+
+    def predict_quantiles(self, X: Any) -> NDArray[np.float64]:
+        """The predicted quantiles, with loss="pinball", as they were learned: `predict_interval` moves them so that
+        they hold.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_quantiles), of several targets (n_samples, n_quantiles, n_outputs)
+            In ascending order.
+
+        Raises
+        ------
+        ValueError
+            With another loss.
+        """
+        output = outputs(self, X)
+        levels = len(self.network_.loss.levels)
+        if not levels:
+            raise ValueError(f"predict_quantiles needs loss='pinball', got {self.loss!r}")
+        return output.reshape(len(output), levels, *self._target_shape)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -139,13 +169,32 @@ class Regression(Task):
         return target
 
     def loss(self) -> tuple[losses.Loss, float]:
-        cls = checks.choice("loss", self.estimator.loss, REGRESSION_LOSSES)
-        return cls(), cls.sklearn_factor * math.prod(self.estimator._target_shape)
+        chosen = losses.for_regressor(self.estimator.loss)
+        return chosen, chosen.sklearn_factor * math.prod(self.estimator._target_shape)
+
+    def n_outputs(self, data: Data) -> int:
+        return self.loss()[0].units(super().n_outputs(data))
+
+    def center(self, output: NDArray[Any], loss: losses.Loss) -> NDArray[Any]:
+        """Of each row's outputs the number for each target."""
+        return loss.center(output, math.prod(self.estimator._target_shape))
+
+    def said(self, X: Floats) -> Prediction:
+        network = self.estimator.network_
+        outputs = network.predict(X)
+        if not monte_carlo.varies(core_of(network), None):
+            return Prediction(outputs)
+        seed = seeding.branch(core_of(network).root, seeding.CALIBRATION)
+        return Prediction(outputs, network.predict_mc(X, SAMPLES, seed=seed).std)
+
+    def known(self, target: NDArray[Any]) -> NDArray[Any]:
+        return target.reshape(len(target), -1)
 
     def out_activation(self) -> str:
         return "identity"
 
     def judge(self, output: Floats, data: Data) -> tuple[float, float]:
+        output = losses.for_regressor(self.estimator.loss).center(output, math.prod(data.target.shape[1:]))
         y = data.target.reshape(output.shape).astype(np.float64)
         weight = data.weight[:, None]
         error = (weight * (y - output) ** 2).sum(axis=0)
@@ -157,7 +206,10 @@ class Regression(Task):
         return float(np.mean(score)), float(np.mean(r2))
 
     def shaped(self, mc: MonteCarlo, levels: NDArray[np.float64] | None, keep: bool) -> MonteCarlo:
+        units = self.estimator.n_outputs_  # of the samples; mean and spread may be of the targets alone
+
         def shaped(array: NDArray[Any]) -> Floats:
+            array = self.center(array, self.estimator.network_.loss) if array.shape[-1] == units else array
             return array.reshape(*array.shape[:-1], *self.estimator._target_shape).astype(np.float32, copy=False)
 
         return MonteCarlo(
@@ -166,5 +218,6 @@ class Regression(Task):
             quantiles=None if levels is None else shaped(quantiles(mc.samples, levels)),
             samples=shaped(mc.samples) if keep and mc.samples is not None else None,
             total=None if mc.total is None else shaped(mc.total),
+            aleatoric=None if mc.aleatoric is None else shaped(mc.aleatoric),
             epistemic=None if mc.epistemic is None else shaped(mc.epistemic),
         )

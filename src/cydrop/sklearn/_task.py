@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cydrop import losses
 from cydrop._base.arrays import Floats
+from cydrop.calibration import Prediction
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.sklearn._data import Data
 
@@ -17,6 +18,7 @@ from cydrop.sklearn._data import Data
 class Task(ABC):
     """Classification or regression, of an estimator that holds what was learned about the targets."""
 
+    calibrates = True  # whether intervals or sets can be made of what is predicted
     numeric: ClassVar[bool]  # whether targets are numbers, whose score is R^2, another form of the loss
 
     def __init__(self, estimator: Any) -> None:
@@ -48,6 +50,14 @@ class Task(ABC):
     def judge(self, output: Floats, data: Data) -> tuple[float, float]:
         """Accuracy or R^2 of the network's output for the rows, and what decides between equal ones, a loss with the
         sign turned: more is better."""
+
+    @abstractmethod
+    def said(self, X: Floats) -> Prediction:
+        """What the network says of rows: probabilities of all classes, or numbers and their standard deviation."""
+
+    @abstractmethod
+    def known(self, target: NDArray[Any]) -> NDArray[Any]:
+        """Encoded targets as a `Calibration` takes them."""
 
     @abstractmethod
     def shaped(self, mc: MonteCarlo, levels: NDArray[np.float64] | None, keep: bool) -> MonteCarlo:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 
-from cydrop import callbacks, distributed, layers
+from cydrop import callbacks, distributed, layers, losses
+from cydrop._base.arrays import Floats
+from cydrop.calibration import Calibration
 from cydrop.distributed import DataParallel
 from cydrop.network import Network
 from cydrop.sklearn import _parameters
@@ -53,16 +55,25 @@ def train(
         try:
             with team.together():
                 watching = callbacks.checked(() if listeners is None else listeners)
-                run = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching, parallel)
+                run, kept = _ready(task, X, y, sample_weight, incremental, classes, held_out, watching, parallel)
         except BaseException:  # what is refused leaves the estimator as it was
             estimator.__dict__.clear()
             estimator.__dict__.update(before)
             raise
         if team.size > 1:
             team.check_same(distributed.facts_of_estimator(estimator))
+        estimator.calibration_ = None
         del before  # the network of an earlier fit need not stay in memory while this one trains
         run()
+        if kept is not None and task.calibrates:
+            estimator.calibration_ = calibration_of(task, kept)
         return estimator
+
+
+def calibration_of(task: Task, data: Data) -> Calibration:
+    """By rows that had no part in training."""
+    loss = task.estimator.network_.loss if task.numeric else losses.CrossEntropy()  # of one output two are made
+    return Calibration.of(loss, task.known(data.target), task.said(data.X))
 
 
 def _ready(
@@ -75,8 +86,9 @@ def _ready(
     held_out: tuple[Any, Any],
     listeners: list[callbacks.Callback],
     parallel: DataParallel | None,
-) -> Callable[[], None]:
-    """Checks everything and sets up a network; then what is left to do: the training."""
+) -> tuple[Callable[[], None], Data | None]:
+    """Checks everything and sets up a network; then what is left to do, the training, and rows that have no part in
+    it."""
     estimator = task.estimator
     fresh = not (hasattr(estimator, "network_") and (incremental or estimator.warm_start))
     settings = _parameters.checked(estimator, incremental)
@@ -90,12 +102,20 @@ def _ready(
     validation = _given_validation(task, *held_out)
     if estimator.solver == "lbfgs" and (validation is not None or listeners or parallel is not None):
         raise ValueError("solver='lbfgs' has no epochs: X_val, y_val, callbacks and parallel are for 'adam' and 'sgd'")
+    rng = check_random_state(estimator.random_state)
+    kept = None
+    if settings.calibration_fraction and not incremental:
+        if not fresh:
+            raise ValueError(
+                "warm_start=True goes on from weights that may have seen the rows which calibration_fraction keeps "
+                "aside now: call calibrate(X, y) instead"
+            )
+        data, kept = _kept_aside(task, settings, data, rng)
     if len(data.X) <= settings.batch_size and not incremental:
         data = merged(data)
-    rng = check_random_state(estimator.random_state)
     _prepare(task, settings, data, rng, fresh)
     if estimator.solver == "lbfgs":
-        return lambda: fit_lbfgs(estimator, settings, data, task.loss()[1])
+        return lambda: fit_lbfgs(estimator, settings, data, task.loss()[1]), kept
     if validation is None and estimator.early_stopping and not incremental:
         data, validation = split(task, settings, data, rng)
     if validation is not None:
@@ -103,7 +123,7 @@ def _ready(
     _begin_records(estimator, validated=validation is not None)
     set_optimizer(estimator, settings, data, keep_moments=incremental and not fresh)
     watch = Watch(estimator, task, settings, data, validation, incremental, fresh)
-    return lambda: _fit_epochs(estimator, settings, data, watch, listeners, parallel)
+    return lambda: _fit_epochs(estimator, settings, data, watch, listeners, parallel), kept or validation
 
 
 def _given_validation(task: Task, X_val: Any, y_val: Any) -> Data | None:
@@ -117,14 +137,38 @@ def _given_validation(task: Task, X_val: Any, y_val: Any) -> Data | None:
     except (ValueError, TypeError) as error:  # which names X or y
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"X_val and y_val: {error}") from None
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y.ravel()
-    target = task.encoded(y, False, name="y_val")
-    ones = np.ones(len(X))
-    data = Data(X, target, ones * task.class_weights(y, ones)).of_weight()
+    data = _data(task, X, y, "y_val").of_weight()
     if not len(data.X):
         raise ValueError("class_weight leaves no row of X_val: it is 0 for each of them")
     return data
+
+
+def further(task: Task, X: Any, y: Any) -> Data:
+    """Rows like those of `fit`."""
+    if not task.calibrates:
+        raise ValueError("y of several labels a row has no sets: a set is of classes of which each row has one")
+    return _data(task, *checked_rows(task.estimator, X, y, reset=False, numeric=task.numeric), "y")
+
+
+def _data(task: Task, X: Floats, y: NDArray[Any], name: str) -> Data:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y.ravel()
+    ones = np.ones(len(X))
+    return Data(X, task.encoded(y, False, name=name), ones * task.class_weights(y, ones))
+
+
+def _kept_aside(task: Task, settings: Settings, data: Data, rng: np.random.RandomState) -> tuple[Data, Data]:
+    """Rows to train with, and rows to calibrate with."""
+    n = len(data.X)
+    kept = math.ceil(settings.calibration_fraction * n)
+    if n - kept < 1:
+        raise ValueError(
+            f"calibration_fraction={settings.calibration_fraction} of {n} rows leaves {n - kept} to train on, at least "
+            "1 is needed"
+        )
+    strata = task.strata(data, min(kept, n - kept))
+    train, rest = train_test_split(np.arange(n), test_size=kept, random_state=rng, stratify=strata)
+    return data.take(train), data.take(rest)
 
 
 def _prepare(task: Task, settings: Settings, data: Data, rng: np.random.RandomState, fresh: bool) -> None:

@@ -22,13 +22,16 @@ ALL = """
         is one of numbers; in a DataFrame its type decides. None: no column is.
     validation_fraction : float in (0, 1)
         Share of the rows held out to find the best epoch; not used where `fit` is given X_val, or with n_folds.
+    calibration_fraction : float in [0, 1)
+        Share of the rows that is kept aside, neither to train on nor to find the best epoch: `{predict}`
+        looks there how far the networks err. 0: it looks at the held-out rows.
     n_ensemble : int >= 1
         Networks to train on the same rows, each with a seed of its own. Predictions are their mean.
     n_folds : int >= 1
         Above 1: the rows are divided into this many parts, each part is held out once, and n_ensemble networks are
         trained on the others. Predictions are the mean of all networks.
     class_weight : dict, "balanced" or None
-        Weights of the classes, {label: weight}, above 0; a class that is not named has weight 1. "balanced" gives all
+        Weights of the classes, {{label: weight}}, above 0; a class that is not named has weight 1. "balanced" gives all
         classes the same weight in sum: n_samples / (n_classes * rows of the class), each row counted by its
         sample_weight.
     random_state : int, numpy.random.RandomState or None
@@ -75,11 +78,19 @@ REALMLP_CLASSIFIER = """
         labels count, "log_loss" where probabilities, or the order of rows by them (AUC), do.
 """
 
+LOSS = """
+    loss : "squared_error", "absolute_error", "huber", "gaussian_nll", "pinball" or a loss object
+        What is minimised, of the standardised targets; an object, such as `losses.Pinball((0.1, 0.5, 0.9))`, has
+        options. "gaussian_nll" predicts a variance as well, "pinball" quantiles (0.05, 0.5 and 0.95); `predict` gives
+        the mean or the quantile nearest to 0.5. The best epoch is that of the least RMSE of the held-out rows with
+        "squared_error", else of their least loss.
+"""
+
 REALMLP_REGRESSOR = """
     label_smoothing : float in [0, 1) or "auto"
         For classifiers; here "auto" and 0 are allowed, and change nothing.
     metric : "error" or "log_loss"
-        Only "error", the RMSE; with several targets, each in units of its standard deviation.
+        Only "error": the RMSE, with several targets each in units of its standard deviation; or the loss, see there.
 """
 
 TABM = """
@@ -130,7 +141,7 @@ TABM_REGRESSOR = """
     label_smoothing : float in [0, 1)
         For classifiers; here 0 alone is allowed.
     metric : "error" or "log_loss"
-        Only "error", the RMSE; with several targets, each in units of its standard deviation.
+        Only "error": the RMSE, with several targets each in units of its standard deviation; or the loss, see there.
 """
 
 # The rest ----------------------------------------------------------------------------------------------------
@@ -151,6 +162,8 @@ ATTRIBUTES = """
         The epoch that was kept of each network, counted from 1: of those with the least "val_error" the {best}.
     n_iter_ : int
         Epochs of {epochs}, or 1 where y has one class.
+    calibration_ : Calibration or None
+        What `{predict}` is made from.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of str
@@ -223,22 +236,23 @@ def documented(recipe: str, kind: str) -> Callable[[type[Class]], type[Class]]:
     """
     classes, realmlp = kind == "classifier", recipe == "RealMLP"
     if realmlp:
-        own = REALMLP + (REALMLP_CLASSIFIER if classes else REALMLP_REGRESSOR)
+        own = REALMLP + (REALMLP_CLASSIFIER if classes else REALMLP_REGRESSOR + LOSS)
     else:
-        own = TABM + (TABM_CLASSIFIER if classes else TABM_REGRESSOR)
+        own = TABM + (TABM_CLASSIFIER if classes else TABM_REGRESSOR + LOSS)
     attributes = ATTRIBUTES.format(
         error='the share of wrong labels, or with metric="log_loss" the log-loss.'
         if classes
-        else "the RMSE, of each target in units of its standard deviation.",
+        else "the RMSE, of each target in units of its standard deviation, or the loss.",
         best="latest" if realmlp else "first",
         epochs="a network: `max_iter`" if realmlp else "the first network",
         attributes=CLASSES_ATTRIBUTE if classes else "",
+        predict="predict_set" if classes else "predict_interval",
     )
     y = '["warm", "cold", "warm", "cold"] * 10' if classes else "[2.5, 1.0, 3.5, 0.5] * 10"
 
     def document(cls: type[Class]) -> type[Class]:
         if cls.__doc__:
-            texts = _entries(ALL) | _entries(own)
+            texts = _entries(ALL.format(predict="predict_set" if classes else "predict_interval")) | _entries(own)
             names = inspect.signature(cls).parameters
             shared = "\n    Parameters\n    ----------\n" + "".join(texts[name] for name in names) + attributes
             small = "" if realmlp else "n_members=4, hidden_layer_sizes=16, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -11,16 +12,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from cydrop._base import checks, seeding
-from cydrop._base.arrays import Floats
+from cydrop._base.parameters import with_defaults
+from cydrop.calibration import CalibratedEstimator, Calibration, Intervals, Prediction, Sets
 from cydrop.distributed import DataParallel
 from cydrop.history import History
 from cydrop.monte_carlo import MonteCarlo
 from cydrop.network import Network
 from cydrop.tabular import _files, _onnx, _sampling
+from cydrop.tabular._calibrated import Meaning, Member, calibration_of, prediction, prepared
 from cydrop.tabular._columns import Doubles
+from cydrop.tabular._parts import Part, Rows
 from cydrop.tabular._recipe import CLASSES, NUMBERS, Family
 from cydrop.tabular._table import Schema
-from cydrop.tabular._training import Part, fit, read
+from cydrop.tabular._training import fit, further_rows, read
 from cydrop.tabular._warnings import warn_of_unknown
 
 HINTS = dict.fromkeys(  # what others call it
@@ -28,12 +32,14 @@ HINTS = dict.fromkeys(  # what others call it
 )
 
 
-class TableEstimator(BaseEstimator, ABC):
+class TableEstimator(CalibratedEstimator, BaseEstimator, ABC):
     """Base of all estimators."""
 
     schema_: Schema
     parts_: list[Part]
+    calibration_: Calibration | None
     n_features_in_: int
+    target_shape_: tuple[int, ...]  # of a regressor
     task: ClassVar[str]
     family: ClassVar[Family]
 
@@ -79,7 +85,7 @@ class TableEstimator(BaseEstimator, ABC):
             raise TypeError(
                 f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}{HINTS.get(name, '')}"
             )
-        fit(self, X, y, sample_weight, X_val, y_val, parallel)
+        fit(self, X, y, sample_weight, X_val, y_val, parallel, self._calibrate)
         return self
 
     def predict_mc(
@@ -132,11 +138,11 @@ class TableEstimator(BaseEstimator, ABC):
             Where nothing is drawn, so that all samples of a network are the same; the spread of one network is then 0,
             which is not certainty.
         """
-        inputs = self._inputs(X)
+        members = self._members(X)
         if seed is None and isinstance(self.random_state, int | np.integer):
             seed = int(self.random_state)
         return _sampling.predict_mc(
-            [member for member in self._members(inputs) for _ in range(member[0].share)],
+            [member for member in members for _ in range(member[0].share)],
             self._values,
             samples,
             seed,
@@ -227,21 +233,59 @@ class TableEstimator(BaseEstimator, ABC):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         return self.parts_
 
-    def _inputs(self, X: Any) -> list[Floats]:
-        """The networks' input rows, an array a part."""
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        with_defaults(self)
+
+    def _check_fitted(self) -> None:
         check_is_fitted(self, "parts_")
+
+    def _members(self, X: Any) -> list[Member]:
+        """All networks, with their input rows."""
+        self._check_fitted()
         table = read(self, self.schema_, X)
         warn_of_unknown(self.schema_, table, self.parts_[0].preprocessor.known)
-        known = {id(part.preprocessor): part.preprocessor for part in self.parts_}  # several parts may have the same
-        rows = {place: preprocessor.transform(table).rows for place, preprocessor in known.items()}
-        return [rows[id(part.preprocessor)] for part in self.parts_]
+        return prepared(self.parts_, table)
 
-    def _members(self, inputs: list[Floats]) -> list[tuple[Part, Network, Floats]]:
-        return [
-            (part, network, rows)
-            for part, rows in zip(self.parts_, inputs, strict=True)
-            for network in part.networks
-        ]  # fmt: skip
+    def calibrate(self, X: Any, y: Any) -> Any:
+        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+            Rows that had no part in training, nor in what was chosen by.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For unusable data, such as labels that `fit` did not see.
+        """
+        self._check_fitted()
+        rows = further_rows(self, self.schema_, X, y)
+        self._calibrate([], rows)
+        return self
+
+    def _calibrate(self, left_out: list[Rows], kept: Rows | None) -> None:
+        """By rows that nothing was chosen by, or by those that each part left out."""
+        there = kept is not None or left_out
+        self.calibration_ = calibration_of(self._meaning(), self.parts_, left_out, kept) if there else None
+
+    def _meaning(self) -> Meaning:
+        targets = 0 if self.task == CLASSES else math.prod(self.target_shape_)
+        return Meaning(targets, self._values, self._sampled_rate(None), self.family.clamped(self))
+
+    def _said(self, X: Any, calibration: Calibration) -> list[Prediction]:
+        members = self._members(X)
+        if calibration.folds == 1:
+            return [prediction(self._meaning(), members)]
+        of_parts = [[member for member in members if member[0] is part] for part in self.parts_]
+        return [prediction(self._meaning(), some) for some in of_parts]
 
     @abstractmethod
     def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
@@ -249,7 +293,7 @@ class TableEstimator(BaseEstimator, ABC):
 
     def _mean(self, X: Any) -> Doubles:
         """The mean of what the networks predict."""
-        members = self._members(self._inputs(X))
+        members = self._members(X)
         total = self._values(members[0][0], members[0][1].predict(members[0][2])) * members[0][0].share
         for part, network, rows in members[1:]:
             total += self._values(part, network.predict(rows)) * part.share
@@ -263,7 +307,7 @@ class TableEstimator(BaseEstimator, ABC):
         return tags
 
 
-class TableClassifier(ClassifierMixin, TableEstimator):
+class TableClassifier(ClassifierMixin, Sets, TableEstimator):
     """Base of the classifiers."""
 
     classes_: NDArray[Any]
@@ -319,16 +363,41 @@ class TableClassifier(ClassifierMixin, TableEstimator):
         return np.asarray(self.classes_[places])
 
 
-class TableRegressor(RegressorMixin, TableEstimator):
+class TableRegressor(RegressorMixin, Intervals, TableEstimator):
     """Base of the regressors."""
 
-    target_shape_: tuple[int, ...]
     task = NUMBERS
 
     def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
         assert part.standard is not None
-        y = part.standard.undone(output, clamped=self.family.clamped(self))
+        center = part.networks[0].loss.center(output, math.prod(self.target_shape_))
+        y = part.standard.undone(center, clamped=self.family.clamped(self))
         return y.reshape(*y.shape[:-1], *self.target_shape_)
+
+    def predict_quantiles(self, X: Any) -> Doubles:
+        """The predicted quantiles, with loss="pinball", as they were learned: `predict_interval` moves them so that
+        they hold.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples, n_quantiles), of several targets (n_samples, n_quantiles, n_targets)
+            In ascending order; of several networks their mean.
+
+        Raises
+        ------
+        ValueError
+            With another loss.
+        """
+        members = self._members(X)
+        levels = len(members[0][1].loss.levels)
+        if not levels:
+            raise ValueError(f"predict_quantiles needs loss='pinball', got {self.loss!r}")
+        outputs = prediction(self._meaning(), members).outputs
+        return outputs.reshape(len(outputs), levels, *self.target_shape_)
 
     def predict(self, X: Any) -> Doubles:
         """The predicted targets: the mean over the networks.

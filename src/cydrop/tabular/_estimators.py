@@ -41,6 +41,7 @@ class RealMLPClassifier(TableClassifier):
         embedding_size: int = 8,
         categorical_features: Any = "from_dtype",
         validation_fraction: float = 0.2,
+        calibration_fraction: float = 0.0,
         n_ensemble: int = 1,
         n_folds: int = 1,
         small: bool = False,
@@ -73,6 +74,7 @@ class RealMLPRegressor(TableRegressor):
         batch_size: int = 256,
         learning_rate_init: float | None = None,
         weight_decay: float = 0.02,
+        loss: Any = "squared_error",
         label_smoothing: float | str = "auto",
         metric: str = "error",
         numeric_embedding: str | None = "pbld",
@@ -80,6 +82,7 @@ class RealMLPRegressor(TableRegressor):
         embedding_size: int = 8,
         categorical_features: Any = "from_dtype",
         validation_fraction: float = 0.2,
+        calibration_fraction: float = 0.0,
         n_ensemble: int = 1,
         n_folds: int = 1,
         small: bool = False,
@@ -121,6 +124,7 @@ class TabMClassifier(TableClassifier):
         embedding_size: int = 16,
         categorical_features: Any = "from_dtype",
         validation_fraction: float = 0.2,
+        calibration_fraction: float = 0.0,
         n_ensemble: int = 1,
         n_folds: int = 1,
         class_weight: Any = None,
@@ -136,7 +140,7 @@ class TabMClassifier(TableClassifier):
 class TabMRegressor(TableRegressor):
     """Regressor for tables as they are: TabM, many dropout networks in one (Gorishniy, Kotelnikov and Babenko 2025).
 
-    One target, or several at once. Minimises the mean of the members' mean squared errors of the standardised targets.
+    One target, or several at once. Minimises the mean of the members' losses of the standardised targets.
     """
 
     family = TABM
@@ -156,12 +160,14 @@ class TabMRegressor(TableRegressor):
         batches: str = "own",
         learning_rate_init: float = 2e-3,
         weight_decay: float = 3e-4,
+        loss: Any = "squared_error",
         label_smoothing: float = 0.0,
         metric: str = "error",
         max_onehot: int = 256,
         embedding_size: int = 16,
         categorical_features: Any = "from_dtype",
         validation_fraction: float = 0.2,
+        calibration_fraction: float = 0.0,
         n_ensemble: int = 1,
         n_folds: int = 1,
         random_state: Any = None,

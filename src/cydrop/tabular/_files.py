@@ -3,6 +3,8 @@
     estimator.json            parameters, columns, what was learned from them, histories
     networks/0.safetensors    as `Network.save` writes it; one for each network
     networks/1.safetensors    ...
+    calibration.f8            where it is calibrated: y, predictions, their spread and folds, one after another, as
+                              float64, little-endian
 
 A zip archive without compression, the entries in this order: equal estimators give equal files. Nothing in a file is
 trusted: what does not fit together is a ValueError. `cydrop.saving` does the same for the networks.
@@ -11,6 +13,7 @@ trusted: what does not fit together is a ValueError. `cydrop.saving` does the sa
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -21,21 +24,22 @@ from typing import Any
 
 import numpy as np
 
-from cydrop import layers
+from cydrop import layers, losses
 from cydrop import network as _network
 from cydrop._base import threads
 from cydrop._run import files
 from cydrop._run.core import core_of
-from cydrop._run.files import a_count, a_list, an_object
+from cydrop._run.files import a_count, a_flag, a_list, an_object
 from cydrop._version import __version__
+from cydrop.calibration import Calibration, Prediction
 from cydrop.history import History
 from cydrop.network import Network
 from cydrop.tabular._columns import CATEGORY, NUMBER, Doubles
+from cydrop.tabular._parts import Part
 from cydrop.tabular._quantiles import QuantilePreprocessor
 from cydrop.tabular._recipe import CLASSES, AnyPreprocessor
 from cydrop.tabular._table import Schema
 from cydrop.tabular._targets import Standard
-from cydrop.tabular._training import Part
 
 KNOWN: dict[str, Any] = {}  # the classes of estimators that files hold, by name
 FORMAT = 1
@@ -43,7 +47,9 @@ DESCRIPTION = (
     "format", "version", "estimator", "parameters", "n_features", "feature_names", "schema", "classes", "target_shape",
     "parts",
 )  # fmt: skip
+LATER = {"loss": "squared_error", "calibration_fraction": 0.0}  # parameters that came later, as they were before
 LONGEST = 1 << 26  # bytes of the description: 10,000 categories of 20 letters in 300 columns
+CALIBRATION = "calibration.f8"
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that an archive can have
 # what zipfile and the description's reading may raise, besides OSError
 REFUSALS = (
@@ -81,6 +87,9 @@ def save(estimator: Any, path: Any) -> None:
                 entry.file_size = os.path.getsize(name)
                 with open(name, "rb") as source, archive.open(entry, "w") as target:
                     shutil.copyfileobj(source, target)
+            made = getattr(estimator, "calibration_", None)
+            if made is not None:
+                archive.writestr(zipfile.ZipInfo(CALIBRATION, DATE), _numbers_of(made))
 
 
 def _entry(number: int) -> str:
@@ -102,7 +111,21 @@ def _described(estimator: Any) -> dict[str, Any]:
         "classes": None if classes is None else _labels(classes),
         "target_shape": None if shape is None else list(shape),
         "parts": [_part(part) for part in estimator.parts_],
-    }
+    } | _calibration_of(getattr(estimator, "calibration_", None))
+
+
+def _calibration_of(made: Calibration | None) -> dict[str, Any]:
+    if made is None:
+        return {}
+    said = made.predicted
+    return {"calibration": {"rows": len(made.y), "spread": said.spread is not None, "folds": made.folds > 1}}
+
+
+def _numbers_of(made: Calibration) -> bytes:
+    arrays = [made.y, made.predicted.outputs]
+    arrays += [] if made.predicted.spread is None else [made.predicted.spread]
+    arrays += [made.fold] if made.folds > 1 else []
+    return b"".join(np.ascontiguousarray(array, dtype="<f8").tobytes() for array in arrays)
 
 
 def _labels(classes: Any) -> dict[str, Any]:
@@ -117,6 +140,8 @@ def _parameters(estimator: Any) -> dict[str, Any]:
     for name, value in estimator.get_params(deep=False).items():
         if name == "random_state" and not isinstance(value, int | np.integer):
             value = None
+        elif isinstance(value, losses.Loss):
+            value = value.config()
         elif name == "class_weight" and hasattr(value, "items"):
             value = list(value.items())  # a name in JSON is text
         if name != "n_threads":
@@ -130,6 +155,8 @@ def _plain(name: str, value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, dict):
+        return {key: _plain(name, entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray) or hasattr(value, "tolist"):
         return [_plain(name, entry) for entry in value]
     raise ValueError(f"{name} has {value!r:.50} ({type(value).__name__}), which a file cannot hold; pickle it instead")
@@ -162,7 +189,9 @@ def load(path: Any, n_threads: int | None) -> Any:
     try:
         with zipfile.ZipFile(place) as archive, tempfile.TemporaryDirectory() as folder:
             return _read(archive, os.path.getsize(place), folder, n_threads)
-    except REFUSALS as error:
+    except (*REFUSALS, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that of places before the file's beginning
+            raise
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:500]
         if not zipfile.is_zipfile(place):
             reason = "it is no zip archive; what Network.save wrote is read by cydrop.load"
@@ -172,15 +201,19 @@ def load(path: Any, n_threads: int | None) -> Any:
 def _read(archive: zipfile.ZipFile, size: int, folder: str, n_threads: int | None) -> Any:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
-    if names != ["estimator.json", *(_entry(number) for number in range(len(names) - 1))]:
+    calibrated = names[-1:] == [CALIBRATION]
+    entries = entries[: len(entries) - calibrated]
+    if names[: len(entries)] != ["estimator.json", *(_entry(number) for number in range(len(entries) - 1))]:
         raise ValueError(f"its entries are {names[:3]}, not estimator.json and networks")
-    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in archive.infolist()):
         raise ValueError("its entries are compressed or encrypted")
-    if sum(entry.file_size for entry in entries) > size:
+    if sum(entry.file_size for entry in archive.infolist()) > size:
         raise ValueError("its entries take more than the whole file")
     if entries[0].file_size > LONGEST:
         raise ValueError(f"its description has {entries[0].file_size:,} bytes; up to {LONGEST:,} are read")
-    estimator = _understood(files.parsed(archive.read(entries[0]).decode()), n_threads)
+    description = files.parsed(archive.read(entries[0]).decode())
+    given = description.pop("calibration", None) if isinstance(description, dict) else None
+    estimator = _understood(description, n_threads)
     expected = sum(len(part.histories) for part in estimator.parts_)
     if len(entries) - 1 != expected:
         raise ValueError(f"it has {len(entries) - 1} networks, its description {expected}")
@@ -189,7 +222,33 @@ def _read(archive: zipfile.ZipFile, size: int, folder: str, n_threads: int | Non
         for number in (next(numbers) for _ in part.histories):
             part.networks.append(_network_of(archive, number, folder, n_threads))
             _check_network(estimator, part, part.networks[-1])
+    if calibrated != (given is not None):
+        raise ValueError("it has numbers of a calibration without a description, or a description without numbers")
+    estimator.calibration_ = _calibration(given, archive.read(CALIBRATION), estimator) if calibrated else None
     return estimator
+
+
+def _calibration(given: Any, numbers: bytes, estimator: Any) -> Calibration:
+    given = an_object("calibration", given, ("rows", "spread", "folds"))
+    rows, (spread, folds) = a_count(given["rows"]), (a_flag(given[name]) for name in ("spread", "folds"))
+    loss, classes = estimator.parts_[0].networks[0].loss, estimator.task == CLASSES
+    targets = 1 if classes else math.prod(estimator.target_shape_)
+    units = len(estimator.classes_) if classes else loss.units(targets)
+    widths = [targets, units, *([targets] if spread else []), *([1] if folds else [])]
+    if rows < 1 or len(numbers) != 8 * rows * sum(widths):
+        raise ValueError(f"its calibration takes {len(numbers):,} bytes, not those of {rows:,} rows")
+    values = np.frombuffer(numbers, dtype="<f8").astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("its calibration has numbers that are not finite")
+    ends = np.cumsum([rows * width for width in widths])
+    arrays = [part.reshape(rows, -1) for part in np.split(values, ends[:-1])]
+    y, fold = (arrays[0][:, 0] if classes else arrays[0]), (arrays[-1][:, 0] if folds else None)
+    for name, whole, limit in (("y", y if classes else None, units), ("fold", fold, len(estimator.parts_))):
+        if whole is not None and ((whole != np.floor(whole)) | (whole < 0) | (whole >= limit)).any():
+            raise ValueError(f"the {name} of its calibration has others than whole numbers from 0 to {limit - 1}")
+    if (classes and ((arrays[1] < 0) | (arrays[1] > 1)).any()) or (spread and (arrays[2] < 0).any()):
+        raise ValueError("its calibration has probabilities or spreads out of their range")
+    return Calibration.of(loss, y, Prediction(arrays[1], arrays[2] if spread else None), fold)
 
 
 def _network_of(archive: zipfile.ZipFile, number: int, folder: str, n_threads: int | None) -> Network:
@@ -209,7 +268,10 @@ def _check_network(estimator: Any, part: Part, network: Network) -> None:
     plan = core_of(network).made("an estimator for tables").plan
     cardinalities = part.preprocessor.cardinalities
     width = part.preprocessor.width + len(cardinalities)
-    outputs = max(2, len(estimator.classes_)) if part.standard is None else math.prod(estimator.target_shape_)
+    classes = part.standard is None
+    if (network.loss.predictions == "probabilities") != classes:
+        raise ValueError(f"a network with the loss {network.loss.name} stands in a {type(estimator).__name__}")
+    outputs = max(2, len(estimator.classes_)) if classes else network.loss.units(math.prod(estimator.target_shape_))
     for layer in network.layers:
         if isinstance(layer, layers.Embedding) and list(layer.cardinalities) != cardinalities.tolist():
             raise ValueError(f"a network embeds {layer.cardinalities} codes where there are {cardinalities.tolist()}")
@@ -253,7 +315,11 @@ def _made(name: Any, parameters: Any, n_threads: int | None) -> Any:
         raise ValueError(f"its estimator is {name!r:.50}, not {' or '.join(KNOWN)}")
     cls = KNOWN[name]
     names = tuple(sorted(set(cls().get_params(deep=False)) - {"n_threads"}))
+    if isinstance(parameters, dict):  # of a file that an earlier cydrop wrote some are missing
+        parameters = {name: value for name, value in LATER.items() if name in names} | parameters
     options = dict(an_object("parameters", parameters, names))
+    if isinstance(options.get("loss"), dict):
+        options["loss"] = losses.from_config(options["loss"])
     if isinstance(options["hidden_layer_sizes"], list):
         options["hidden_layer_sizes"] = tuple(options["hidden_layer_sizes"])
     if isinstance(options.get("class_weight"), list):

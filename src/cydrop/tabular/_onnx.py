@@ -18,10 +18,10 @@ from cydrop import layers
 from cydrop.network import Network
 from cydrop.tabular._columns import CATEGORY, NUMBER, Value
 from cydrop.tabular._onnx_quantiles import normal
+from cydrop.tabular._parts import Part
 from cydrop.tabular._preprocessing import CLIPPED, LARGEST, Preprocessor, one_hot, smooth_clip
 from cydrop.tabular._quantiles import QuantilePreprocessor
 from cydrop.tabular._recipe import AnyPreprocessor
-from cydrop.tabular._training import Part
 
 OWN = {"X", "label", "probabilities", "variable", "training_mode"}  # names of other inputs and of outputs
 MOST = float(np.finfo(np.float32).max)
@@ -65,8 +65,9 @@ def _values(estimator: Any, graph: Any, part: Part, z: str) -> str:
         if len(estimator.classes_) == 1:  # the network has two outputs nevertheless
             p = graph.add("ReduceSum", p, graph.integers("axis", [1]), keepdims=1)
         return p
+    standard, loss = part.standard, part.networks[0].loss
+    z = graph.center(loss, z, loss.units(len(standard.scale)))
     doubles = graph.add("Cast", z, to=graph.onnx.TensorProto.DOUBLE)
-    standard = part.standard
     if max(np.abs(array).max() for array in vars(standard).values()) > MOST:
         raise ValueError("y has targets that float32 cannot hold, which is what the model would give")
     scaled = graph.add("Mul", doubles, _doubles(graph, "scale", standard.scale))

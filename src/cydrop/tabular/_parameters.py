@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cydrop import losses
 from cydrop._base import checks, threads
 from cydrop.layers.embeddings import MOST
 from cydrop.tabular._recipe import CLASSES, NUMBERS, Recipe, Settings
@@ -33,6 +34,7 @@ def for_recipe(estimator: Any, smoothing: float, batch_size: int | None) -> dict
         "max_onehot": checks.integer("max_onehot", estimator.max_onehot, 0),
         "n_threads": threads.resolve(estimator.n_threads),
         "task": estimator.task,
+        "loss_of_numbers": losses.for_regressor(estimator.loss) if estimator.task == NUMBERS else losses.MSE(),
     }
 
 
@@ -43,6 +45,9 @@ def settings(estimator: Any, recipe: Recipe, metric: str) -> Settings:
         metric=metric,
         validation_fraction=checks.number(
             "validation_fraction", estimator.validation_fraction, 0.0, 1.0, low_open=True, high_open=True
+        ),
+        calibration_fraction=checks.number(
+            "calibration_fraction", estimator.calibration_fraction, 0.0, 1.0, high_open=True
         ),
         n_ensemble=checks.integer("n_ensemble", estimator.n_ensemble, 1),
         n_folds=checks.integer("n_folds", estimator.n_folds, 1),
@@ -57,7 +62,8 @@ def checked_metric(given: Any, task: str) -> str:
     if isinstance(given, str) and given != "error":
         what = "is for classifiers" if given in METRICS else "is not known"
         raise ValueError(
-            f"metric={given!r} {what}; a regressor has 'error' alone: its best epoch is that of the least RMSE"
+            f"metric={given!r} {what}; a regressor has 'error' alone: its best epoch is that of the least RMSE, or "
+            "of its least loss"
         )
     return checks.one_of("metric", given, ("error",))
 

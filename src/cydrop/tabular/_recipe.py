@@ -58,6 +58,7 @@ class Recipe(ABC):
     max_onehot: int
     embedding_size: int
     n_threads: int | None
+    loss_of_numbers: Loss
 
     drop_last: ClassVar[bool]  # whether rows that do not fill a last batch sit out the epoch
     ties: ClassVar[str]  # which of several equally good epochs is kept
@@ -65,7 +66,7 @@ class Recipe(ABC):
 
     @property
     def loss(self) -> Loss:
-        return CrossEntropy(label_smoothing=self.label_smoothing) if self.task == CLASSES else MSE()
+        return CrossEntropy(label_smoothing=self.label_smoothing) if self.task == CLASSES else self.loss_of_numbers
 
     @property
     @abstractmethod
@@ -106,6 +107,7 @@ class Settings:
     recipe: Recipe
     metric: str
     validation_fraction: float
+    calibration_fraction: float
     n_ensemble: int
     n_folds: int
     n_threads: int
@@ -121,7 +123,8 @@ class Family(NamedTuple):
 
 
 class HeldOut(Callback):
-    """Puts "val_error", the error of the validation rows, into the values of each epoch.
+    """Puts "val_error", how wrong the network is about the validation rows, into the values of each epoch: the share of
+    wrong classes, the log-loss, or of numbers the RMSE or a loss of theirs.
 
     Parameters
     ----------
@@ -132,7 +135,7 @@ class HeldOut(Callback):
         Their codes of classes, or standardised targets.
     weight : ndarray or None
     metric : "error" or "log_loss"
-        The share of wrong classes or the RMSE, or the log-loss.
+        Whether classes are judged by their order or their probabilities.
 
     Attributes
     ----------
@@ -148,12 +151,11 @@ class HeldOut(Callback):
         self.range: tuple[Floats, Floats] | None = None
 
     def error(self, network: Any) -> float:
-        """The share of wrong classes, the log-loss, or the RMSE."""
+        """As in the class."""
         if self.metric == "log_loss":  # by the engine: NumPy's logarithm differs from machine to machine
-            core = core_of(network)
-            model = core.made("the log-loss")
-            data = checked_rows(CrossEntropy(), model.plan.n_outputs, self.rows, self.y, self.weight, len(self.y))
-            return evaluate(model, data, core.n_threads)["loss"]
+            return self._loss(network, CrossEntropy())
+        if self.recipe.task == NUMBERS and not isinstance(self.recipe.loss, MSE):
+            return self._loss(network, self.recipe.loss)
         z = predict(core_of(network).made("the error"), self.rows, False)
         weight = NO_FLOATS if self.weight is None else np.asarray(self.weight, dtype=np.float32)
         if self.recipe.task == NUMBERS:
@@ -161,6 +163,12 @@ class HeldOut(Callback):
             return verdict(VERDICTS.index("root_mean_square"), z, NO_LABELS, self.y, weight, low, high)
         labels = self.y.astype(np.int32)
         return verdict(VERDICTS.index("share_wrong"), z, labels, NO_MATRIX, weight, NO_FLOATS, NO_FLOATS)
+
+    def _loss(self, network: Any, loss: Loss) -> float:
+        core = core_of(network)
+        model = core.made("the loss")
+        data = checked_rows(loss, model.plan.n_outputs, self.rows, self.y, self.weight, len(self.y))
+        return evaluate(model, data, core.n_threads)["loss"]
 
     def on_epoch_end(self, network: Any, epoch: int, metrics: dict[str, float]) -> None:
         metrics["val_error"] = self.error(network)
@@ -208,7 +216,8 @@ def train_member(
     -------
     Member
     """
-    outputs = max(2, int(y.max()) + 1) if recipe.task == CLASSES else y.shape[1]  # cross-entropy has two at least
+    # cross-entropy has two at least
+    outputs = max(2, int(y.max()) + 1) if recipe.task == CLASSES else recipe.loss.units(y.shape[1])
     net = recipe.network(table, outputs, seed)
     held_out = HeldOut(recipe, valid, y_valid, weight_valid, metric)
     if recipe.task == NUMBERS and recipe.clamped:

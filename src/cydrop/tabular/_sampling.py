@@ -15,7 +15,7 @@ from cydrop.layers import Dropout, Members
 from cydrop.monte_carlo import MonteCarlo, of_entropies, quantile_levels
 from cydrop.network import Network
 from cydrop.tabular._columns import Doubles
-from cydrop.tabular._training import Part
+from cydrop.tabular._parts import Part
 
 PIECE = 1 << 23  # sampled values that are kept at a time
 

@@ -34,12 +34,13 @@ from cydrop.network import Network
 from cydrop.tabular._columns import Doubles, is_missing
 from cydrop.tabular._estimator import TableEstimator
 from cydrop.tabular._estimators import RealMLPClassifier, RealMLPRegressor, TabMClassifier, TabMRegressor
+from cydrop.tabular._parts import Part, Rows
 from cydrop.tabular._preprocessing import Prepared
 from cydrop.tabular._recipe import CLASSES, AnyPreprocessor, Recipe, Settings
 from cydrop.tabular._selection import Score, select
 from cydrop.tabular._spaces import SPACES, Draw, drawn
 from cydrop.tabular._targets import Standard
-from cydrop.tabular._training import Part, Rows, gathered, pairs_of, random_state_of
+from cydrop.tabular._training import gathered, pairs_of, random_state_of
 
 NAMED: dict[str, dict[str, Any]] = {
     "realmlp": {CLASSES: RealMLPClassifier, "numbers": RealMLPRegressor},

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from threading import Event
 from typing import Any, TypeAlias
 
@@ -23,16 +23,14 @@ from sklearn.utils.validation import validate_data
 
 from cydrop import distributed
 from cydrop._base import checks
-from cydrop._base.arrays import Floats
 from cydrop._run.team import Team
 from cydrop.callbacks import Callback, ProgressBar
 from cydrop.distributed import DataParallel
 from cydrop.errors import DivergedError
-from cydrop.history import History
-from cydrop.network import Network
 from cydrop.tabular import _splits
 from cydrop.tabular._columns import Doubles
-from cydrop.tabular._recipe import CLASSES, AnyPreprocessor, Member, Settings, train_member
+from cydrop.tabular._parts import Part, Rows
+from cydrop.tabular._recipe import CLASSES, Member, Settings, train_member
 from cydrop.tabular._table import Schema, Table, columns_of, learned
 from cydrop.tabular._targets import (
     Standard,
@@ -43,6 +41,8 @@ from cydrop.tabular._targets import (
 )
 from cydrop.tabular._warnings import warn_of_categories
 
+# of a fitted estimator, with the rows that each of its parts left out, and those that were kept aside
+Calibrate: TypeAlias = Callable[[list[Rows], Rows | None], None]
 Job: TypeAlias = Callable[[Event], Member]  # ends soon, with an error, once the event is set
 
 
@@ -50,58 +50,16 @@ SEARCHED = ("trials_", "best_score_")  # what a search tells of itself
 ADVICE = "the estimator is as it was before fit. Try a smaller learning_rate_init or weight_decay"
 
 
-@dataclass(eq=False)
-class Part:
-    """The networks that were trained on one split of the rows."""
-
-    preprocessor: AnyPreprocessor
-    standard: Standard | None  # of numbers
-    networks: list[Network] = field(default_factory=list)
-    histories: list[History] = field(default_factory=list)
-    best_epochs: list[int] = field(default_factory=list)  # those that were kept, counted from 1
-    share: int = 1  # how often its networks count in the mean
-
-
-@dataclass(eq=False)
-class Rows:
-    """Rows of a table, with their targets and weights."""
-
-    table: Table
-    y: NDArray[Any]  # codes of classes, (n,), or numbers, (n, targets)
-    weight: Doubles  # above 0
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def take(self, rows: NDArray[np.intp]) -> Rows:
-        return Rows(self.table.take(rows), self.y[rows], self.weight[rows])
-
-    def scaled_weight(self) -> Floats | None:
-        """The weights with a mean of 1; None where all are the same."""
-        if (self.weight == self.weight[0]).all():
-            return None
-        return (self.weight / self.weight.mean()).astype(np.float32)
-
-    def merged(self) -> Rows:
-        """Sorted rows, equal ones merged to one of their joint weight."""
-        columns = self.y.reshape(len(self), -1).astype(np.float64) + 0.0
-        keys = np.ascontiguousarray(np.hstack([self.table.keys(), columns]))
-        whole = keys.view(np.dtype((np.void, keys.dtype.itemsize * keys.shape[1]))).ravel()
-        _, first, group = np.unique(whole, return_index=True, return_inverse=True)
-        result = self.take(first)
-        result.weight = np.bincount(group, weights=self.weight).astype(np.float64)
-        return result
-
-
 def fit(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, parallel: DataParallel | None
-) -> None:
+    estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, parallel: DataParallel | None,
+    calibrate: Calibrate,
+) -> None:  # fmt: skip
     """`fit` of an estimator; if anything is refused or fails, it stays as it was."""
     before = estimator.__dict__.copy()
     try:
         team = distributed.team_of(distributed.checked_for_estimator(parallel))
         with team.session():
-            _fit(estimator, X, y, sample_weight, X_val, y_val, parallel, team)
+            _fit(estimator, X, y, sample_weight, X_val, y_val, parallel, team, calibrate)
     except BaseException as error:
         estimator.__dict__.clear()
         estimator.__dict__.update(before)
@@ -112,7 +70,7 @@ def fit(
 
 def _fit(
     estimator: Any, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, parallel: DataParallel | None,
-    team: Team,
+    team: Team, calibrate: Calibrate,
 ) -> None:  # fmt: skip
     settings: Settings = estimator.family.checked(estimator)
     task = settings.recipe.task
@@ -122,10 +80,12 @@ def _fit(
     held = _given_validation(estimator, task, schema, settings, factors, X_val, y_val)
     if team.size > 1:
         team.check_same(_facts(estimator, schema, rows, held))
+    rng = random_state_of(estimator.random_state)
+    rows, kept = _kept_aside(rng, rows, settings)
     if len(rows) <= settings.recipe.rows_of_batch(len(rows)):
         rows = rows.merged()
-    rng = random_state_of(estimator.random_state)
     splits = split(rng, rows, settings, held)
+    n = len(rows) + (0 if held is None else len(held))
     del rows, held  # while networks are trained, their rows are there once
     parts, jobs, total = [], list[Job](), len(splits) * settings.n_ensemble
     for train, valid in splits:
@@ -145,6 +105,8 @@ def _fit(
         part.histories.append(member.history)
         part.best_epochs.append(member.best_epoch)
     estimator.schema_, estimator.parts_ = schema, parts
+    unseen = all(len(train) + len(valid) <= n for train, valid in splits)  # else each class has one row
+    calibrate([valid for _, valid in splits] if unseen else [], kept)
     for told in SEARCHED:
         vars(estimator).pop(told, None)
 
@@ -284,16 +246,25 @@ def _given_validation(
         raise ValueError(f"X_val and y_val belong together, {'X_val' if X_val is None else 'y_val'} is missing")
     if settings.n_folds > 1:
         raise ValueError(f"n_folds={settings.n_folds} validates on folds of X; X_val and y_val are for n_folds=1")
-    with _about("X_val"):
-        table = read(estimator, schema, X_val)
-    with _about("y_val"):
-        y = checked_labels(y_val, "y_val") if task == CLASSES else checked_numbers(y_val, "y_val")
-    _check_length("X_val", table, "y_val", y)
+    rows = further_rows(estimator, schema, X_val, y_val, "_val")
     if task == CLASSES:
-        codes = codes_of(y, estimator.classes_, "y_val")
-        return Rows(table, codes, factors[codes])
+        rows.weight = factors[rows.y]
+    return rows
+
+
+def further_rows(estimator: Any, schema: Schema, X: Any, y: Any, suffix: str = "") -> Rows:
+    """Rows like those of `fit`, each of weight 1; errors name X and y with the suffix."""
+    X_name, y_name = f"X{suffix}", f"y{suffix}"
+    with _about(X_name):
+        table = read(estimator, schema, X)
+    classes = estimator.task == CLASSES
+    with _about(y_name):
+        y = checked_labels(y, y_name) if classes else checked_numbers(y, y_name)
+    _check_length(X_name, table, y_name, y)
+    if classes:
+        return Rows(table, codes_of(y, estimator.classes_, y_name), np.ones(len(y)))
     if y.shape[1:] != estimator.target_shape_:
-        raise ValueError(f"y_val has shape {y.shape}, y has rows of shape {estimator.target_shape_}")
+        raise ValueError(f"{y_name} has shape {y.shape}, y of fit has rows of shape {estimator.target_shape_}")
     return Rows(table, y.reshape(len(y), -1), np.ones(len(y)))
 
 
@@ -339,6 +310,24 @@ def pairs_of(
         return _splits.folds(rng, len(rows), settings.n_folds, codes)
     _check_fraction(settings.validation_fraction, len(rows))
     return [_splits.holdout(rng, len(rows), settings.validation_fraction, codes)]
+
+
+def _kept_aside(rng: np.random.RandomState, rows: Rows, settings: Settings) -> tuple[Rows, Rows | None]:
+    """Rows to train and to choose by; and those that neither is done with."""
+    share, n = settings.calibration_fraction, len(rows)
+    if not share:
+        return rows, None
+    left = n - math.ceil(share * n)
+    if left < 2:
+        raise ValueError(
+            f"calibration_fraction={share} of {n:,} rows leaves {left}: one row to train on and one to validate on are "
+            "needed at least"
+        )
+    codes = rows.y if settings.recipe.task == CLASSES else None
+    train, kept = _splits.holdout(rng, n, share, codes)
+    if len(train) == n:
+        raise ValueError("calibration_fraction needs a class with two rows at least: none is left to calibrate with")
+    return rows.take(train), rows.take(kept)
 
 
 def _check_fraction(fraction: float, n: int) -> None:
