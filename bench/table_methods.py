@@ -149,17 +149,25 @@ METHODS = {
 
 def behind_numbers(run: Run, network: Any) -> Any:
     """The network behind the usual preparation: rows of numbers, and a standardised target."""
-    from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(into_numbers(), network)
+    return model if run.classes else TransformedTargetRegressor(model, transformer=StandardScaler())
+
+
+def into_numbers() -> Any:
+    """A transformer: standardised numbers, the mean for a missing one, and categories as columns of 0 and 1."""
+    from sklearn.compose import make_column_selector, make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    columns = make_column_transformer(
+    return make_column_transformer(
         (make_pipeline(SimpleImputer(), StandardScaler()), make_column_selector(dtype_include="number")),
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), make_column_selector(dtype_include="category")),
     )
-    model = make_pipeline(columns, network)
-    return model if run.classes else TransformedTargetRegressor(model, transformer=StandardScaler())
 
 
 def with_strings(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:

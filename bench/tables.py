@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ def key_of(run: dict[str, Any]) -> Key:
     return run["table"], run["seed"], run["method"], run["threads"]
 
 
-def read_runs(*files: Path) -> list[dict[str, Any]]:
-    """All runs of the files, of those with the same table, seed, method and threads the last; a line that was not
+def read_runs(*files: Path, key: Callable[[dict[str, Any]], tuple[Any, ...]] = key_of) -> list[dict[str, Any]]:
+    """All runs of the files, of those with the same key (table, seed, method and threads) the last; a line that was not
     written to its end is left out."""
     found = {}
     for file in files:
@@ -62,7 +63,7 @@ def read_runs(*files: Path) -> list[dict[str, Any]]:
                 run = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            found[key_of(run)] = run
+            found[key(run)] = run
     return list(found.values())
 
 
