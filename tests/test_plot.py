@@ -12,7 +12,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.exceptions import ConvergenceWarning
 
 import cydrop as cd
-from cydrop import plot
+from cydrop import metrics, plot
 from cydrop.sklearn import MLPRegressor
 
 matplotlib.use("Agg")
@@ -323,6 +323,109 @@ def test_calibration_refuses_what_is_no_classifier(y, proba, error, message):
     assert not plt.get_fignums()
 
 
+# Uncertainty
+
+
+def test_an_interval_band_is_sorted_and_marks_what_is_outside():
+    ax = plot.interval_band([[3], [1], [2]], [[29, 31], [8, 12], [19, 22]], y=[30, 13, 19], center=[30, 10, 20])
+    (band,) = ax.collections
+    assert edges(band) == {1: (8, 12), 2: (19, 22), 3: (29, 31)}
+    assert lines(ax) == {
+        "center": ([1, 2, 3], [10, 20, 30]),
+        "inside": ([3, 2], [30, 19]),
+        "outside: 33.3% of 3": ([1], [13]),
+    }
+    assert legend(ax) == ["interval", "center", "inside", "outside: 33.3% of 3"]
+    assert to_rgba(ax.lines[0].get_color())[:3] == tuple(band.get_facecolor()[0][:3])
+    ax = plt.subplots()[1]
+    assert plot.interval_band([1, 2], [[0, 1], [0, 1]], ax=ax) is ax
+    assert not ax.lines
+
+
+@pytest.mark.parametrize(
+    ("x", "intervals", "options", "message"),
+    [
+        ([1, 2], [[0, 1]], {}, r"each of the 2 x, shape \(2, 2\), got \(1, 2\)"),
+        ([1], [0, 1], {}, r"shape \(1, 2\), got \(2,\)"),
+        ([1], [[1, 0]], {}, "intervals has 1 rows whose lower end is not below"),
+        ([1], [[math.nan, 0]], {}, "intervals has 1 rows whose lower end is not below"),
+        ([1], [[-math.inf, 0]], {}, "1 rows without bounds"),
+        ([1], [[0, 1]], {"y": [1, 2]}, "y must have a value for each of the 1 x, got 2"),
+        ([1], [[0, 1]], {"center": [1, 2]}, "center must have a value for each of the 1 x, got 2"),
+        ([1], [[0, 1]], {"y": [math.nan]}, "y has 1 values that are NaN"),
+        (np.ones((3, 2)), [[0, 1]] * 3, {}, r"x must have shape \(n,\) or \(n, 1\)"),
+    ],
+)
+def test_an_interval_band_refuses_what_it_cannot_draw(x, intervals, options, message):
+    with pytest.raises(ValueError, match=message):
+        plot.interval_band(x, intervals, **options)
+    assert not plt.get_fignums()
+
+
+def test_a_coverage_curve_lies_in_a_band_around_the_diagonal():
+    y = [0.1, 0.2, 0.3, 0.9]
+    ax = plot.coverage_curve(y, {0.5: [[0, 0.25]] * 4, 0.8: [[0, 0.5]] * 4})
+    assert lines(ax) == {"as asked for": ([0, 1], [0, 1]), "observed": ([0.5, 0.8], [0.5, 0.75])}
+    found = edges(ax.collections[0])
+    assert found[0.5] == (0, 1)  # 1/2 ± 2 sqrt(1/16)
+    assert found[0.0] == (0, 0)
+    assert found[0.9] == pytest.approx((0.6, 1))
+    assert legend(ax) == ["± 2 standard errors of 4 rows", "as asked for", "observed"]
+    ax = plot.coverage_curve(y, [[0.15, 0.5]] * 4, [0.25, 0.75])
+    assert lines(ax)["observed"] == ([0.25, 0.75], [0.25, 0.75])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("quantile", "share of y up to the prediction")
+
+
+def test_the_error_rises_with_the_uncertainty():
+    ax = plot.error_by_uncertainty([1, 2, 3, 4], [0, 0, 0, 0], [1, 1, 2, 2], bins=2)
+    assert lines(ax) == {"4 rows in 2 bins": ([1, 2], [1.5, 3.5])}
+    mc = cd.MonteCarlo(mean=np.zeros((4, 1), np.float32), std=np.array([[1], [1], [2], [2]], np.float32))
+    ax = plot.error_by_uncertainty([1, 2, 3, 4], mc, bins=4)
+    drawn = lines(ax)
+    assert drawn["4 rows in 2 bins"] == ([1, 2], [1.5, 3.5])
+    assert drawn["normal with this std"] == ([0, 2], pytest.approx([0, 2 * math.sqrt(2 / math.pi)]))
+    assert ax.get_xlabel() == "predicted standard deviation"
+
+
+def test_a_rejection_curve_is_seen_between_chance_and_the_oracle():
+    rejected, score, oracle = metrics.rejection_curve(LABELS, PROBA)
+    ax = plot.rejection_curve(LABELS, PROBA)
+    ratio = metrics.rejection_ratio(LABELS, PROBA)
+    assert lines(ax) == {
+        f"least certain first, rejection ratio {ratio:.2f}": (list(rejected), list(score)),
+        "oracle": (list(rejected), list(oracle)),
+        "at random": ([0, 1], [score[0]] * 2),
+    }
+    assert ax.get_ylabel() == "accuracy of the rest"
+    several = plot.rejection_curve(LABELS, PROBA, {"a": [1, 2, 3, 4, 5], "b": [5, 4, 3, 2, 1]})
+    assert [name.split(",")[0] for name in legend(several)] == ["a", "b", "oracle", "at random"]
+
+
+def test_a_rejection_curve_of_numbers_and_of_what_has_no_errors():
+    ax = plot.rejection_curve([1, 2], [1, 2], [0, 1])
+    assert legend(ax) == ["least certain first", "oracle", "at random"]
+    assert ax.get_ylabel() == "root mean squared error of the rest"
+    mc = monte_carlo()
+    assert plot.rejection_curve([1, 2, 3], mc).get_ylabel() == "root mean squared error of the rest"
+    classes = cd.MonteCarlo(mean=np.array([[0.9]]), std=np.array([[0.1]]), entropy=np.array([[0.3]]))
+    assert plot.rejection_curve([1], classes).get_ylabel() == "accuracy of the rest"
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plot.coverage_curve([1], {}), "predicted is an empty dict"),
+        (lambda: plot.rejection_curve([1], [1], {}), "uncertainty is an empty dict"),
+        (lambda: plot.rejection_curve([1], [1], {"a": [1, 2]}), "uncertainty must have a value for each of the 1 rows"),
+        (lambda: plot.error_by_uncertainty([1], [1]), "uncertainty must be given"),
+    ],
+)
+def test_pictures_of_uncertainty_refuse_what_they_cannot_draw(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+    assert not plt.get_fignums()
+
+
 # Weights
 
 
@@ -393,6 +496,10 @@ def test_no_style_is_set_and_nothing_is_shown(history, monkeypatch):
     plot.predictive_bands([3, 1, 2], monte_carlo())
     plot.reliability_diagram(LABELS, PROBA)
     plot.first_layer_weights(built(9)[0])
+    plot.interval_band([1, 2], [[0, 1], [0, 2]], [3, 1], [0.5, 1])
+    plot.coverage_curve([1, 2], {0.5: [[0, 1], [0, 1]]})
+    plot.error_by_uncertainty([1, 2], [1, 1], [1, 2])
+    plot.rejection_curve(LABELS, PROBA)
     assert dict(matplotlib.rcParams) == before
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
@@ -406,6 +513,10 @@ def test_without_matplotlib_the_numbers_are_there_and_pictures_say_what_to_insta
         lambda: plot.predictive_bands([3, 1, 2], monte_carlo()),
         lambda: plot.reliability_diagram(LABELS, PROBA),
         lambda: plot.first_layer_weights(built(9)[0]),
+        lambda: plot.interval_band([1], [[0, 1]]),
+        lambda: plot.coverage_curve([1], {0.5: [[0, 1]]}),
+        lambda: plot.error_by_uncertainty([1], [1], [1]),
+        lambda: plot.rejection_curve(LABELS, PROBA),
     ):
         with pytest.raises(ImportError, match=r'pip install "cydrop\[plot\]"'):
             draw()
