@@ -1,6 +1,7 @@
 """Monte Carlo dropout: the samples are what dropout makes of the network, and the figures are those of the samples."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -235,6 +236,100 @@ def test_without_a_predicted_variance_the_noise_is_not_known(rng):
     assert mc.aleatoric is None
     np.testing.assert_allclose(mc.epistemic, mc.std**2, rtol=1e-5)
     assert mc.total.tobytes() == mc.epistemic.tobytes()
+
+
+# In words ---------------------------------------------------------------------------------------------------
+
+
+def cells(summary):
+    """(the first line, the table's lines below its head, the notes): cells that are separated by two blanks."""
+    first, _, rule, *rest = summary.split("\n")
+    assert set(rule) == {"-"}
+    table = [line for line in rest if len(line) == len(rule)]
+    return first, [line.split() for line in table], rest[len(table) :]
+
+
+def test_the_summary_of_classes_is_means_of_the_entropies(net, rng):
+    mc = net.predict_mc(rng.standard_normal((30, 12)), 40, seed=6, quantiles=[0.1, 0.9])
+    first, table, notes = cells(mc.summary())
+    assert first == "rows: 30, classes: 4, samples: 40, quantiles: 2"
+    expected = [f"{part.astype(float).mean():.4g}" for part in (mc.std, mc.total, mc.aleatoric, mc.epistemic)]
+    share = mc.epistemic.astype(float).mean() / mc.total.astype(float).mean()
+    assert table == [["all", *expected, f"{share:.1%}"]]
+    assert notes == ["total, aleatoric and epistemic uncertainty are mean entropies in nats"]
+
+
+def test_the_summary_of_labels_and_targets_has_a_line_for_each(rng):
+    X = rng.standard_normal((30, 5))
+    layers = [cd.Dense(30), cd.ReLU(), cd.Dropout(0.4), cd.Dense(4)]
+    mc = cd.Network(layers, loss="binary_cross_entropy", seed=1).build(5).predict_mc(X, 9, seed=0, return_samples=True)
+    first, table, _ = cells(mc.summary())
+    assert first == "rows: 30, labels: 4, samples: 9 (kept)"
+    assert [line[2] for line in table] == [f"{one:.4g}" for one in mc.total.astype(float).mean(axis=0)]
+    mc = cd.Network(layers, loss="gaussian_nll", seed=1).build(5).predict_mc(X, 9, seed=0)
+    first, table, notes = cells(mc.summary())
+    assert first == "rows: 30, outputs: 2, samples: 9"
+    parts = [part.astype(float).mean(axis=0) for part in (mc.total, mc.aleatoric, mc.epistemic)]
+    for number, line in enumerate(table):
+        total, aleatoric, epistemic = (part[number] for part in parts)
+        roots = [f"{math.sqrt(one):.4g}" for one in (total, aleatoric, epistemic)]
+        assert line == [
+            str(number),
+            f"{mc.std[:, number].astype(float).mean():.4g}",
+            *roots,
+            f"{epistemic / total:.1%}",
+        ]
+    assert len(notes) == 1
+    assert "standard deviations" in notes[0]
+
+
+def test_the_summary_says_what_is_not_known(rng):
+    net = cd.Network([cd.Dense(30), cd.ReLU(), cd.Dropout(0.4), cd.Dense(1)], loss="mse", seed=1).build(5)
+    mc = net.predict_mc(rng.standard_normal((20, 5)), 30, seed=0)
+    _, ((name, std, total, aleatoric, epistemic, share),), notes = cells(mc.summary())
+    assert (name, aleatoric, share, total) == ("all", "-", "-", epistemic)
+    assert float(std) <= float(total)
+    assert notes[1].startswith("aleatoric uncertainty is not known, since no variance of y is predicted")
+    first, table, notes = cells(cd.MonteCarlo(mean=np.ones((3, 1)), std=np.ones((3, 1))).summary())
+    assert first == "rows: 3, outputs: 1, samples: not known"
+    assert table == [["all", "1", "-", "-", "-", "-"]]
+    assert notes == ["total, aleatoric and epistemic uncertainty are not known"]
+
+
+def test_a_certain_classifier_has_no_share_that_is_epistemic():
+    zero = np.zeros(3)
+    mc = cd.MonteCarlo(np.eye(3), np.zeros((3, 3)), entropy=zero, total=zero, aleatoric=zero, epistemic=zero)
+    assert cells(mc.summary())[1] == [["all", "0", "0", "0", "0", "-"]]
+
+
+def test_ensembles_are_summed_up_too(rng):
+    X = rng.standard_normal((60, 4))
+    layers = [cd.Dense(8), cd.ReLU(), cd.Dropout(0.4), cd.Dense(2)]
+    ensemble = cd.Ensemble([cd.Network(layers, seed=seed).build(4) for seed in range(3)])
+    assert cells(ensemble.predict_mc(X, 5, seed=0).summary())[0] == "rows: 60, classes: 2, samples: 15"
+
+
+@pytest.mark.extras
+def test_estimators_are_summed_up_too(rng):
+    from cydrop import sklearn, tabular
+
+    X = rng.standard_normal((60, 4))
+    options = {"max_iter": 2, "random_state": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # after two epochs nothing has converged
+        classifiers = [
+            sklearn.MLPClassifier((8,), dropout=0.2, **options).fit(X, X[:, 0] > 0),
+            tabular.RealMLPClassifier(hidden_layer_sizes=(8,), **options).fit(X, X[:, 0] > 0),
+        ]
+        regressors = [
+            sklearn.MLPRegressor((8,), dropout=0.2, **options).fit(X, X[:, 0]),
+            tabular.TabMRegressor(hidden_layer_sizes=(8,), **options).fit(X, X[:, 0]),
+        ]
+    for estimators, what in ((classifiers, "classes: 2"), (regressors, "outputs: 1")):
+        for estimator in estimators:
+            first, table, _ = cells(estimator.predict_mc(X, 7).summary())
+            assert first == f"rows: 60, {what}, samples: 7"
+            assert [line[0] for line in table] == ["all"]
 
 
 def test_uncertainty_grows_away_from_the_data(rng):

@@ -85,6 +85,8 @@ class MonteCarlo:
         do not predict how far y scatters, and 0 would say that it does not.
     epistemic : ndarray or None
         What the model does not know: `mutual_information`, or the variance of the sampled means, (n, k).
+    n_samples : int or None
+        How many samples were drawn. None: not known, as in one that was made by hand.
     """
 
     mean: Floats
@@ -96,6 +98,17 @@ class MonteCarlo:
     total: Floats | None = None
     aleatoric: Floats | None = None
     epistemic: Floats | None = None
+    n_samples: int | None = None
+
+    def summary(self) -> str:
+        """A table of how unsure the predictions are on average, as text: a line for each target or label, one for all
+        classes together.
+
+        The mean of the standard deviations; what is total, aleatoric and epistemic, for classifiers the mean entropies
+        in nats, for regression as standard deviations, the roots of the mean variances; and the share of the total
+        (entropy or variance) that is epistemic. What is not known is "-", and a line below says so.
+        """
+        return _summary(self)
 
     def errors(self, loss: losses.Loss, data: Rows) -> dict[str, float]:
         """The metrics of the mean prediction.
@@ -113,6 +126,44 @@ class MonteCarlo:
             "accuracy" for classifiers, "rmse" and "mae" for regression.
         """
         return loss.metrics(self.mean, data.y, data.counted)
+
+
+def _summary(mc: MonteCarlo) -> str:
+    rows, columns = mc.mean.reshape(len(mc.mean), -1).shape
+    classes = mc.entropy is not None
+    labels = mc.entropy is not None and mc.entropy.ndim == 2
+    lines = 1 if classes and not labels else columns
+
+    def means(part: NDArray[Any] | None) -> NDArray[np.float64]:
+        """Of each line; NaN: not known."""
+        known = np.full((rows, lines), np.nan) if part is None else np.asarray(part, dtype=np.float64)
+        return np.asarray(known.reshape(rows, lines, -1).mean(axis=(0, 2)))
+
+    parts = np.stack([means(part) for part in (mc.total, mc.aleatoric, mc.epistemic)])
+    known = np.isfinite(parts[1]) & (parts[0] > 0)
+    shares = np.where(known, parts[2] / np.where(known, parts[0], 1.0), np.nan)
+    figures = np.stack([means(mc.std), *(parts if classes else np.sqrt(parts))], axis=1)
+    table: list[tuple[str, ...]] = [("output", "mean std", "total", "aleatoric", "epistemic", "epistemic share")]
+    for number, (line, share) in enumerate(zip(figures.tolist(), shares.tolist(), strict=True)):
+        cells = ["-" if math.isnan(one) else f"{one:.4g}" for one in line]
+        last = "-" if math.isnan(share) else f"{share:.1%}"
+        table.append(("all" if lines == 1 else str(number), *cells, last))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    head, *body = ("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in table)
+    what = ("labels" if labels else "classes") if classes else "outputs"
+    count = mc.n_samples if mc.samples is None else len(mc.samples)
+    samples = "not known" if count is None else f"{count:,}{'' if mc.samples is None else ' (kept)'}"
+    said = [f"rows: {rows:,}", f"{what}: {columns:,}", f"samples: {samples}"]
+    said += [] if mc.quantiles is None else [f"quantiles: {len(mc.quantiles):,}"]
+    if mc.total is None:
+        note = "total, aleatoric and epistemic uncertainty are not known"
+    elif classes:
+        note = "total, aleatoric and epistemic uncertainty are mean entropies in nats"
+    else:
+        note = "total, aleatoric and epistemic uncertainty are standard deviations, the roots of the mean variances"
+        if mc.aleatoric is None:
+            note += "\naleatoric uncertainty is not known, since no variance of y is predicted, and the total lacks it"
+    return "\n".join([", ".join(said), head, "-" * len(head), *body, note])
 
 
 def quantile_levels(quantiles: ArrayLike) -> NDArray[np.float64]:
@@ -182,8 +233,9 @@ class Tally:
             quantiles = np.quantile(kept, levels, axis=0).astype(np.float32)
         said = {name: part.astype(np.float32) for name, part in parts.items()}
         return MonteCarlo(
-            mean.astype(np.float32), np.sqrt(variance).astype(np.float32), quantiles=quantiles, samples=samples, **said
-        )
+            mean.astype(np.float32), np.sqrt(variance).astype(np.float32), quantiles=quantiles, samples=samples,
+            n_samples=self.count, **said,
+        )  # fmt: skip
 
     def prediction(self) -> NDArray[np.float64]:
         """What `predict` gives, of the mixture of what was tallied."""

@@ -322,6 +322,7 @@ class Classification(Task):
             total=of_rows(mc.total),
             aleatoric=of_rows(mc.aleatoric),
             epistemic=of_rows(mc.epistemic),
+            n_samples=mc.n_samples,
         )
 
 

@@ -220,4 +220,5 @@ class Regression(Task):
             total=None if mc.total is None else shaped(mc.total),
             aleatoric=None if mc.aleatoric is None else shaped(mc.aleatoric),
             epistemic=None if mc.epistemic is None else shaped(mc.epistemic),
+            n_samples=mc.n_samples,
         )

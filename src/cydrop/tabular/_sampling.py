@@ -74,7 +74,7 @@ def predict_mc(
         name: None if pieces[0] is None else np.concatenate(pieces, axis=axes.get(name, 0))
         for name, pieces in joined.items()
     }
-    return MonteCarlo(**result)
+    return MonteCarlo(**result, n_samples=samples)
 
 
 def _without_dropout(network: Network, rows: Floats, count: int) -> NDArray[Any]:
