@@ -25,7 +25,7 @@ class PlainNetwork:
         self.draws = core_of(net).model.ready().draws
         self.shared = [plan.ops[draw.op].shared for draw in plan.mask_draws]  # for each mask whether all rows share it
         self.first_row = 0  # number of the first row at hand in the whole batch
-        self.members = plan.members
+        self.members, self.in_turn = plan.members, plan.in_turn  # in turn: many in predictions alone
         self.statistics = None  # of shards: (operation, rows, mean, variance)
 
     def rate(self, source):
@@ -44,7 +44,8 @@ class PlainNetwork:
         x = np.asarray(x, dtype=np.float64)
         drawn = None if masks is None else iter(masks)
         self.tape, rows = [], x.shape[-2]
-        if self.members:  # the rows of one member after another's; three dimensions: each has its own
+        many = self.members and not (self.in_turn and masks is not None)
+        if many:  # the rows of one member after another's; three dimensions: each has its own
             x = np.tile(x, (self.members, 1)) if x.ndim == 2 else x.reshape(-1, x.shape[2])
             if drawn is not None:
                 drawn = iter(
@@ -53,7 +54,7 @@ class PlainNetwork:
         for op in self.ops:
             x, kept = FORWARD[op.kind](self, op, x, drawn)
             self.tape.append(kept)
-        if self.members:
+        if many:
             x = x.reshape(self.members, rows, -1)
             return x if masks is not None else self.together(x)
         return x
@@ -84,11 +85,12 @@ class PlainNetwork:
     def backward(self, dy):
         """Fills the gradients and returns d loss / d x."""
         dy = np.asarray(dy, dtype=np.float64)
-        if self.members:
+        many = self.members and not self.in_turn
+        if many:
             dy = dy.reshape(-1, dy.shape[-1])
         for op, kept in zip(reversed(self.ops), reversed(self.tape), strict=True):
             dy = BACKWARD[op.kind](self, op, dy, kept)
-        return dy.reshape(self.members, -1, dy.shape[1]).sum(axis=0) if self.members else dy
+        return dy.reshape(self.members, -1, dy.shape[1]).sum(axis=0) if many else dy
 
     def loss_of(self, z, y, sample_weight=None):
         """(loss, gradient)"""
@@ -366,6 +368,18 @@ def codes_backward(net, op, dy, kept):
     return dx
 
 
+def fixed_masks(net, op, x, drawn):
+    masks = net.array(op, "masks")
+    if drawn is None:  # the rows of one member after another's
+        return x * np.repeat(masks, len(x) // len(masks), axis=0), None
+    taken = masks, net.draws + net.first_row
+    return reference.masksembles(x, *taken), taken
+
+
+def fixed_masks_backward(net, op, dy, taken):
+    return reference.masksembles_backward(dy, *taken)
+
+
 def of_each(net, op, name, rows):
     """A parameter of each member, for each of its rows."""
     return np.repeat(net.array(op, name), rows // net.members, axis=0)
@@ -425,6 +439,7 @@ FORWARD = {
     "join": join,
     "numbers": numbers,
     "codes": codes,
+    "masks": fixed_masks,
     "member_scale": member_scale,
     "member_dense": member_dense,
 }
@@ -438,6 +453,7 @@ BACKWARD = {
     "join": join_backward,
     "numbers": numbers_backward,
     "codes": codes_backward,
+    "masks": fixed_masks_backward,
     "member_scale": member_scale_backward,
     "member_dense": member_dense_backward,
 }

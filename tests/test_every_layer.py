@@ -23,12 +23,16 @@ ARGUMENTS = {  # of the layers that need some
     cd.Parametric: ["mish"],
     cd.Embedding: [[2, 3], 4],
     cd.Residual: [[cd.LayerNorm(), cd.Tanh(), cd.Dropout(0.3)], 0.4],
+    cd.Masksembles: [3, 1.5],
     cd.Members: [[cd.Dense(5, activation="tanh"), cd.Dropout(0.3), cd.Dense(3)], 4],
 }
 
 
+OPTIONS = {cd.Masksembles: {"seed": 5}}  # and of those that predict by what they have drawn, their seeds
+
+
 def one_of(cls):
-    return cls(*ARGUMENTS.get(cls, []))
+    return cls(*ARGUMENTS.get(cls, []), **OPTIONS.get(cls, {}))
 
 
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]

@@ -311,11 +311,17 @@ class _Graph:
         """The raw output of a network; `layers` instead of its own, if given."""
         model = core_of(net).made("an ONNX model")
         self.prefix, self.arrays, self.n_outputs = prefix, model.arrays(), model.plan.n_outputs
+        plan = model.plan
+        masked = plan.ops[plan.inside].layers[0].partition(".")[0] if plan.in_turn else ""
         for place, layer in enumerate(layers or net.layers):
-            self.place, self.shape = str(place), model.plan.shapes[place]
+            self.place, self.shape = str(place), plan.shapes[place]
+            if self.place == masked:  # from here on x has the rows of one member after another's
+                x = self.add("Tile", x, self.integers("times", [plan.members, 1]))
             x = layer.to_onnx(self, x)
-        if model.plan.members:
+        if plan.members:
             self.place = "together"
+            if plan.in_turn:
+                x = self.add("Reshape", x, self.integers("members", [plan.members, -1, plan.n_outputs]))
             x = net.loss.mix_onnx(self, x)
         self.prefix = ""
         return x

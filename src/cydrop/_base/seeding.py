@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 else:
     Seed = Any  # numpy.random is imported when the first seed is used, not with cydrop
 
-WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES, EMBEDDINGS, FROM_DATA, SCALES, CALIBRATION = range(
-    9
-)  # branches of a network's root
+# branches of a network's root
+WEIGHTS, SHUFFLE, MASKS, MONTE_CARLO, BIASES, EMBEDDINGS, FROM_DATA, SCALES, CALIBRATION, FIXED_MASKS = range(10)
 
 
 class Branch(NamedTuple):

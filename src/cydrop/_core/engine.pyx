@@ -24,7 +24,7 @@ from cydrop._core.operation cimport Bound, Doors, Layout, Op, Source
 from cydrop._core.optimizers cimport SPAN
 from cydrop._core.pace cimport DRAWING, EACH, FORWARD, LOADING, LOSS_PASS, UPDATING
 from cydrop._core.prediction cimport LEAST_PIECE, begin_samples, predict_rows, sample_batches, use_moments
-from cydrop._core.program cimport rows_in_epoch
+from cydrop._core.program cimport Program, rows_in_epoch, trained_members
 from cydrop._core.room cimport lane_of, lay_out
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.shards cimport Part, add_parts, part_of
@@ -401,7 +401,8 @@ cdef class Workspace:
 
     @first_row.setter
     def first_row(self, Py_ssize_t first_row):
-        if first_row < 0 or (first_row > 0 and (self.engine.program.loss.pair > 0 or self.engine.program.members > 0)):
+        cdef const Program* p = &self.engine.program
+        if first_row < 0 or (first_row > 0 and (p.loss.pair > 0 or trained_members(p) > 0)):
             raise ValueError(f"first_row must be at least 0, and 0 with R-Drop or Members, got {first_row}")
         self.room.step.first_row = first_row
 

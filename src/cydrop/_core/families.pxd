@@ -3,6 +3,7 @@
 from cydrop._core.dense_op cimport dense_doors
 from cydrop._core.embedding_op cimport codes_doors, numbers_doors
 from cydrop._core.map_op cimport map_doors
+from cydrop._core.mask_op cimport mask_doors
 from cydrop._core.member_op cimport member_dense_doors, member_scale_doors
 from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
@@ -32,6 +33,7 @@ cdef inline dict families(Doors* doors):
     register(found, doors, "join", join_doors(), {"": 0})
     register(found, doors, "numbers", numbers_doors(), dense.NUMBER_KINDS)
     register(found, doors, "codes", codes_doors(), {"": 0})
+    register(found, doors, "masks", mask_doors(), {"": 0})
     register(found, doors, "member_scale", member_scale_doors(), {"": 0})
     register(found, doors, "member_dense", member_dense_doors(), {"": 0})
     return found

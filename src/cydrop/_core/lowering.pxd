@@ -8,7 +8,7 @@ from cydrop._core.leave_out cimport mark_what_leaves_out
 from cydrop._core.matrix cimport MARGIN
 from cydrop._core.operation cimport MOST_PARTS, Op, Source, Tensor
 from cydrop._core.optimizers cimport Segment, Update
-from cydrop._core.program cimport Program
+from cydrop._core.program cimport Program, trained_members
 from cydrop._core.training cimport Learner
 
 
@@ -114,12 +114,12 @@ cdef inline int lower_members(Program* p, plan) except -1:
     """What the plan says of members, once all operations are there; and which operations leave units out. Returns how
     often they work on a row."""
     cdef int i
-    p.members, p.inside, p.own_orders = plan.members, plan.inside, plan.own_orders
+    p.members, p.inside, p.own_orders, p.in_turn = plan.members, plan.inside, plan.own_orders, plan.in_turn
     for i in range(p.n_ops):
-        p.ops[i].members = p.members if i >= p.inside else 0
+        p.ops[i].members = trained_members(p) if i >= p.inside else 0
         p.one_by_one = p.one_by_one or (p.ops[i].members > 0 and p.ops[i].shared)
     mark_what_leaves_out(p.ops, p.n_ops, p.n_parameters, p.one_by_one)
-    return max(1, p.members)
+    return max(1, trained_members(p))
 
 
 cdef inline int lower_optimizer(Learner* learner, options) except -1:

@@ -23,6 +23,12 @@ cdef struct Program:
     int inside                  # the first operation of which each has its own
     bint own_orders             # each sees the rows of an epoch in an order of its own
     bint one_by_one             # not several members at a time: a mask that a member's rows share
+    bint in_turn                # members of predictions alone: in training each row is one member's (mask_op.pxd)
+
+
+cdef inline int trained_members(const Program* p) noexcept nogil:
+    """How many networks a training step is of, 0: it is one."""
+    return 0 if p.in_turn else p.members
 
 
 cdef inline Py_ssize_t rows_in_epoch(const Program* p, Py_ssize_t ordered, Py_ssize_t rows) noexcept nogil:

@@ -19,7 +19,7 @@ from cydrop._core.members cimport members_batch
 from cydrop._core.operation cimport Bound, Layout, take, take_matrix
 from cydrop._core.pace cimport passing_seconds
 from cydrop._core.prediction cimport predict_piece
-from cydrop._core.program cimport Program
+from cydrop._core.program cimport Program, trained_members
 from cydrop._core.room cimport Room, lay_out, rows_of_room
 from cydrop._core.seed_sequence cimport words_of_branch
 from cydrop._core.shards cimport Part, part_of
@@ -280,7 +280,7 @@ cdef inline void step(Trainee* t, Room* room, double now) noexcept nogil:
     cdef Part part = part_of(rows, 0, 0, 0)
     cdef const double* rates = t.rates + rate * t.program.n_rates
     cdef LossSum one
-    if t.program.members > 0:
+    if trained_members(&t.program) > 0:
         one = members_batch(&t.program, room, &t.data, t.epoch_rows, first, rows, rates, t.draws[0], now)
     else:
         one = forward_batch(&t.program, room, &t.data, first, &part, rates, t.draws[0], now)

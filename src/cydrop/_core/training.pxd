@@ -19,7 +19,7 @@ from cydrop._core.optimizers cimport (
 from cydrop._core.pace cimport (
     DRAWING, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, start, threads_now, tick,
 )
-from cydrop._core.program cimport Program, backward, copy_rows, draw, forward, write_output
+from cydrop._core.program cimport Program, backward, copy_rows, draw, forward, trained_members, write_output
 from cydrop._core.room cimport Room
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.shards cimport MOST_SHARDS, Part, add_parts, part_of, row_of_shard, sum_of_shards
@@ -52,9 +52,9 @@ cdef inline int take_shards(
     """Checks that there is room for a part of a batch, and says where its statistics go."""
     cdef int n = part.n_shards
     cdef Py_ssize_t rows = copies_of(p) * part.rows
-    if p.members > 0 and part.shards > 0:
+    if trained_members(p) > 0 and part.shards > 0:
         raise ValueError("batches of many members are not cut into shards")
-    if p.members > 0:
+    if trained_members(p) > 0:
         rows = members_together(p, max(<Py_ssize_t>1, part.rows)) * part.rows
     if n & (n - 1) or part.shards & (part.shards - 1) or part.first_shard < 0 or part.first_shard + n > part.shards or (
         part.first_shard % n if n > 0 else part.shards > 0
@@ -162,8 +162,8 @@ cdef inline void update_batch(
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
     begin_learning(learner, learning_rate, weight_decay, updates)
-    room.upstream.updating = not (learner.clips or learner.n <= SMALL or p.members > 0)
-    if p.members == 0:              # else it is done
+    room.upstream.updating = not (learner.clips or learner.n <= SMALL or trained_members(p) > 0)
+    if trained_members(p) == 0:              # else it is done
         backward(p, room.bound, &room.upstream, &room.step, False)
     if not room.upstream.updating:
         update_from_arena(learner, room.threads)
@@ -307,11 +307,11 @@ cdef inline void forward_by_hand(
     cdef Matrix given
     cdef int m
     given.data, given.row = <float*>x, columns
-    for m in range(max(1, p.members)):
+    for m in range(max(1, trained_members(p))):
         copy_rows(given, from_row(room.batch.x, m * rows), rows, columns)
     room.bound[0].x = room.batch.x
     begin_step(p, room, &whole, 1, rates, number)
-    if p.members > 0:
+    if trained_members(p) > 0:
         members_by_hand(p, room, rows, out, NULL, NULL)
         return
     draw(p, room.bound, &room.step)
@@ -325,7 +325,7 @@ cdef inline void backward_by_hand(
 ) noexcept nogil:
     """From d loss / d raw outputs to the gradient arena and d loss / d x."""
     cdef Matrix given, to
-    if p.members > 0:
+    if trained_members(p) > 0:
         members_by_hand(p, room, rows // p.members, NULL, grad, dx)
         return
     room.upstream.dz, room.upstream.spare = room.upstream_memory[0], room.upstream_memory[1]
@@ -363,7 +363,7 @@ cdef inline Stretch train_batches(
         first = done.batch * batch_size
         rows = min(batch_size, n - first)
         part = part_of(rows, shards, 0, shards)
-        if p.members > 0:
+        if trained_members(p) > 0:
             one = members_batch(p, room, data, n, first, rows, row_of(rates, done.batch), draws[0], now)
         else:
             one = forward_batch(p, room, data, first, &part, row_of(rates, done.batch), draws[0], now)

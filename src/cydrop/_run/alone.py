@@ -47,7 +47,7 @@ def backward(layer: Any, dy: Any) -> Floats:
     if not dy.size:
         raise ValueError(f"dy is empty: shape {dy.shape}")
     with core.turn:
-        many = core.plan is not None and core.plan.members
+        many = core.plan is not None and core.plan.trained_members
         dx = core.passes.backward(dy.reshape(len(dy), -1) if dy.ndim and not many else dy)
     return dx.reshape(dy.shape) if dx.size == dy.size else dx
 

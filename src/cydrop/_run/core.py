@@ -265,7 +265,7 @@ class Core:
 
     def check_batches(self, batch_size: int, n_features: int, shards: int = 0) -> None:
         """Raises where a layer learns nothing from batches, or shards, of so few rows."""
-        if shards and self.plan_for(n_features).members:
+        if shards and self.plan_for(n_features).trained_members:
             raise ValueError("parallel= cannot train a network with Members: its batches are not cut into shards")
         rows = max(1, batch_size // max(shards, 1))  # of the smallest shard that has any
         for layer in self.layers:
@@ -281,7 +281,8 @@ def check_loss(loss: Loss, plan: Plan) -> None:
     """Raises where a loss does not go with what a plan gives."""
     loss.check_units(plan.n_outputs)
     if plan.members and loss.copies > 1:
-        raise ValueError(f"{loss!r} passes each row twice, which a network with Members cannot: take r_drop=0")
+        what = f"{loss!r} passes each row twice, which a network with Members or Masksembles cannot"
+        raise ValueError(f"{what}: take r_drop=0")
 
 
 class Cored:

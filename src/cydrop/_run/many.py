@@ -249,8 +249,8 @@ class OneOfMany:
     def _hit_rates(self, first: int, correct: list[float]) -> dict[str, list[float]]:
         """The accuracies of epochs, from the first of them on."""
         job, plan = self.job, self._model.plan
-        if plan.members and not plan.own_orders:
-            correct = [hits / plan.members for hits in correct]  # each row was counted once for each member
+        if plan.trained_members and not plan.own_orders:
+            correct = [hits / plan.trained_members for hits in correct]  # each row was counted once for each member
         if plan.orders == 1 and job.epoch_rows == job.n_rows:
             return job.data.hit_rates(correct, job.rows)
         rows = job.rows if len(job.rows) else np.arange(job.n_rows, dtype=np.int64)

@@ -54,7 +54,7 @@ class Passes:
     def forward(self, model: Model, X: Floats, given: Sequence[Mask | None], rates: NDArray[np.float64]) -> Floats:
         """Raw outputs with dropout on; masks that are given are used instead of drawn ones."""
         tape, self._tape = self._tape, None  # half of a pass is none
-        rows = len(X) * max(1, model.plan.members)
+        rows = len(X) * max(1, model.plan.trained_members)
         if tape is not None and tape.model.engine is model.engine and tape.workspace.capacity == rows:
             workspace = tape.workspace
         else:
@@ -124,7 +124,7 @@ def _drawn(last: _Pass, draw: Draw) -> Mask:
 
 def _drawn_shape(plan: Plan, draw: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Of the bits that are drawn for a mask: where a member's rows share one, each begins with a word."""
-    own = plan.members and plan.ops[draw.op].shared and draw.op >= plan.inside
+    own = plan.trained_members and plan.ops[draw.op].shared and draw.op >= plan.inside
     return (shape[0], -(-shape[1] // 64) * 64) if own else shape
 
 

@@ -76,6 +76,7 @@ class Op:
     "fork"        x, which a later "join" adds to what it is given
     "numbers"     embeddings of the first columns         _core.dense, NUMBER_KINDS
     "codes"       rows of tables for the last columns
+    "masks"       y = x m, a fixed mask m for every row, those in the buffer in turn
     "member_scale"  y = drop(f(x weight + bias)), element by element, of each member of many
     "member_dense"  y = drop(f(x W + b)), of each member of many
     """
@@ -180,6 +181,7 @@ class Plan:
     members: int = 0  # that the network becomes; 0: it is one
     inside: int = 0  # the first operation of which each has its own
     own_orders: bool = False  # whether each sees the rows of an epoch in an order of its own
+    in_turn: bool = False  # whether it is many in predictions alone: in training each row is one member's
 
     @classmethod
     def of(cls, layers: Sequence[Lowers], n_features: int | None) -> Plan:
@@ -223,12 +225,26 @@ class Plan:
 
     def become_many(self, members: int, own_orders: bool) -> None:
         """From here on the network is many: operations that follow have parameters for each, or are shared by all."""
+        if self.in_turn:
+            raise ValueError(f"layers[{self.where}] is Members, before which no Masksembles can stand")
         if any(op.connect is not None or op.running_mean >= 0 for op in self.ops):
             raise ValueError(
                 f"layers[{self.where}] is Members, before which neither BatchNorm nor drop_connect can stand: a batch "
                 "is trained on some members at a time"
             )
         self.members, self.inside, self.own_orders = members, len(self.ops), own_orders
+
+    def become_masked(self, members: int) -> None:
+        """From here on, or from the outermost block that is open, predictions are those of many, which share all
+        parameters; in training each row of a batch is one member's. All layers that say so must agree on how many."""
+        self._refuse_after_members()
+        if self.members not in (0, members):
+            raise ValueError(
+                f"layers[{self.where}] has {members} masks, a layer before it {self.members}: all must have as many"
+            )
+        if not self.members:
+            forks = [place for place, op in enumerate(self.ops) if op.kind == "fork" and not op.numbers]
+            self.members, self.inside, self.in_turn = members, forks[0] if forks else len(self.ops), True
 
     def end_of_many(self) -> None:
         """What the members give is what the network gives."""
@@ -260,10 +276,10 @@ class Plan:
         self.parameters.append(Parameter(f"{self.where}.{name}", shape, offset, initial, branch, factors))
         return offset
 
-    def buffer(self, name: str, shape: Shape, initial: Initial) -> int:
+    def buffer(self, name: str, shape: Shape, initial: Initial, branch: tuple[int, ...] = ()) -> int:
         """Room for what is kept but not trained: its offset."""
         self._refuse_twice(name, self.buffers)
-        self.buffers.append(Parameter(f"{self.where}.{name}", shape, _end(self.buffers), initial))
+        self.buffers.append(Parameter(f"{self.where}.{name}", shape, _end(self.buffers), initial, branch))
         return self.buffers[-1].offset
 
     def _refuse_twice(self, name: str, arena: list[Parameter]) -> None:
@@ -349,7 +365,12 @@ class Plan:
         else:
             shape = (rows, *op.out_shape)
         shared_by_all = op.shared and draw.op < self.inside  # of the members
-        return (self.members, *shape) if self.members and not shared_by_all else shape
+        return (*self.batch_shape, *shape) if not shared_by_all else shape
+
+    @property
+    def trained_members(self) -> int:
+        """How many networks a training step is of; 0: it is one."""
+        return 0 if self.in_turn else self.members
 
     @property
     def orders(self) -> int:
@@ -358,8 +379,9 @@ class Plan:
 
     @property
     def batch_shape(self) -> Shape:
-        """Of what a batch of one row gives, without the units: what each member makes of it, if there are any."""
-        return (self.members,) if self.members else ()
+        """Of what a training batch of one row gives, without the units: what each member makes of it, if there are
+        any."""
+        return (self.trained_members,) if self.trained_members else ()
 
     def seed(self, root: tuple[int, ...]) -> Plan:
         """Gives the draws the keys of their masks: of the network's seed, or of a layer's own."""

@@ -149,6 +149,6 @@ class Trainer:
         if not engine.end_pass():  # the last update, which no further loss tells of
             raise DivergedError(epoch, batch)
         model.give_back(workspace)
-        if model.plan.members and (not model.plan.own_orders or not len(order)):
-            return total, correct / model.plan.members  # each row was counted once for each member
+        if model.plan.trained_members and (not model.plan.own_orders or not len(order)):
+            return total, correct / model.plan.trained_members  # each row was counted once for each member
         return total, correct

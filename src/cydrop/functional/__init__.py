@@ -12,8 +12,11 @@ from cydrop.functional.dense import *
 from cydrop.functional.dropout import *
 from cydrop.functional.embeddings import *
 from cydrop.functional.losses import *
+from cydrop.functional.masksembles import *
 from cydrop.functional.noise import *
 from cydrop.functional.norms import *
 from cydrop.functional.parametric import *
 
-__all__ = offered(__name__, ["dropout", "noise", "norms", "activations", "parametric", "dense", "embeddings", "losses"])
+__all__ = offered(
+    __name__, ["dropout", "masksembles", "noise", "norms", "activations", "parametric", "dense", "embeddings", "losses"]
+)

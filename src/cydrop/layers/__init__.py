@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from cydrop._base.packages import offered
-from cydrop.layers import activations, dense, dropout, embeddings, members, noise, norms, parametric, residual
+from cydrop.layers import (
+    activations,
+    dense,
+    dropout,
+    embeddings,
+    masksembles,
+    members,
+    noise,
+    norms,
+    parametric,
+    residual,
+)
 from cydrop.layers.activations import *
 from cydrop.layers.base import *
 from cydrop.layers.base import KNOWN
 from cydrop.layers.dense import *
 from cydrop.layers.dropout import *
 from cydrop.layers.embeddings import *
+from cydrop.layers.masksembles import *
 from cydrop.layers.members import *
 from cydrop.layers.noise import *
 from cydrop.layers.norms import *
@@ -20,6 +32,7 @@ _FILES = [
     "base",
     "dense",
     "dropout",
+    "masksembles",
     "noise",
     "norms",
     "activations",
@@ -30,6 +43,6 @@ _FILES = [
 ]
 __all__ = offered(__name__, _FILES)
 
-_FAMILIES = (dense, dropout, noise, norms, activations, parametric, embeddings, residual, members)
+_FAMILIES = (dense, dropout, masksembles, noise, norms, activations, parametric, embeddings, residual, members)
 
 KNOWN.update({cls.__name__: cls for family in _FAMILIES for cls in family.LAYERS})

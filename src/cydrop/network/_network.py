@@ -324,7 +324,8 @@ class Network(Parts, Sampling, Calibrates, ByHand):
             return predict(core.made("predict"), rows, True, size, team)
 
     def predict_members(self, X: ArrayLike) -> Floats:
-        """The outputs of each of the `Members` that a network ends with, after the loss's link, dropout off.
+        """The outputs of each of the `Members` that a network ends with, or with each mask of its `Masksembles`, after
+        the loss's link, dropout off.
 
         Parameters
         ----------
@@ -338,13 +339,13 @@ class Network(Parts, Sampling, Calibrates, ByHand):
         Raises
         ------
         ValueError
-            For a network without `Members`.
+            For a network without `Members` and `Masksembles`.
         """
         core = self._core
         rows = core.inputs(X)
         model = core.built_for(rows.shape[1])
         if not model.plan.members:
-            raise ValueError("predict_members is for a network that ends with Members, which this one does not")
+            raise ValueError("predict_members is for a network with Members or Masksembles, which this one has not")
         return predict_members(model, rows)
 
     def evaluate(

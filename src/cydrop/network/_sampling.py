@@ -28,9 +28,9 @@ class Sampling(Cored):
     ) -> MonteCarlo:
         """Monte Carlo dropout (Gal and Ghahramani 2016): predictions with dropout on, many times over.
 
-        What comes before the first layer that draws is computed once. Of a network that ends with `Members` each sample
-        is one member's, in turn: mean and spread are over members and masks. The threads share the samples; the result
-        has the same bits on any number of them.
+        What comes before the first layer that draws is computed once. Of a network with `Members` or `Masksembles` each
+        sample is one member's, in turn: mean and spread are over members and masks. The threads share the samples; the
+        result has the same bits on any number of them.
 
         Parameters
         ----------

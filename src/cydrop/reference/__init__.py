@@ -10,6 +10,7 @@ from cydrop.reference.dense import *
 from cydrop.reference.dropout import *
 from cydrop.reference.embeddings import *
 from cydrop.reference.losses import *
+from cydrop.reference.masksembles import *
 from cydrop.reference.noise import *
 from cydrop.reference.norms import *
 from cydrop.reference.optimizers import *
@@ -17,6 +18,7 @@ from cydrop.reference.parametric import *
 from cydrop.reference.xorshift import *
 
 _FILES = [
-    "xorshift", "dropout", "noise", "activations", "parametric", "dense", "embeddings", "norms", "losses", "optimizers"
+    "xorshift", "dropout", "masksembles", "noise", "activations", "parametric", "dense", "embeddings", "norms",
+    "losses", "optimizers",
 ]  # fmt: skip
 __all__ = offered(__name__, _FILES)
