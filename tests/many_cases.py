@@ -77,6 +77,7 @@ def networks():
         ([D(12, activation="elu"), cd.Dropout(growing, mode="vanilla"), D(3)], "adagrad"),
         ([D(120, activation="relu"), cd.Dropout(0.5, shared="batch"), D(30), D(3)], "adam"),
         ([D(7, activation="relu"), D(3)], cd.SGD(1e30)),
+        ([cd.Dropout("learn"), D(40), cd.Tanh(), cd.Dropout("learn", initial=0.3), D(3)], "adam"),
         ([D(10), cd.Members([D(6), cd.ReLU(), cd.Dropout(0.2), D(3)], members=4)], "adam"),
         *[([D(6, activation="relu"), cd.Dropout(0.2), D(3)], "adam")] * 3,
     ]

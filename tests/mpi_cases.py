@@ -76,6 +76,7 @@ def networks():
         "connect": {"layers": [D(40, drop_connect=0.3), cd.ReLU(), D(2)]},
         "shared": {"layers": [D(40), cd.ReLU(), cd.Dropout(0.4, shared="batch"), D(2)]},
         "noise": {"layers": [cd.GaussianNoise(0.1), D(40), cd.LayerNorm(), cd.SiLU(), cd.GaussianDropout(0.2), D(2)]},
+        "learned": {"layers": [cd.Dropout("learn"), D(30), cd.ReLU(), cd.Dropout("learn"), D(2)], "optimizer": clipped},
         "residual": {"layers": [D(30), cd.Residual([D(30), cd.ReLU(), cd.Dropout(0.2)], drop_path=0.2), D(2)]},
         "numbers": {"layers": [cd.NumericEmbedding(columns=20), cd.Scale(), D(30), cd.Parametric("mish"), D(2)]},
         "codes": {"layers": [cd.Embedding([5, 4], 3), D(30), cd.Mish(), D(2)], "X": coded},

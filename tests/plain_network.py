@@ -26,6 +26,7 @@ class PlainNetwork:
         self.shared = [plan.ops[draw.op].shared for draw in plan.mask_draws]  # for each mask whether all rows share it
         self.first_row = 0  # number of the first row at hand in the whole batch
         self.members, self.in_turn = plan.members, plan.in_turn  # in turn: many in predictions alone
+        self.rows = 0  # to train on, where learned rates do not say so themselves
         self.statistics = None  # of shards: (operation, rows, mean, variance)
 
     def rate(self, source):
@@ -109,6 +110,7 @@ class PlainNetwork:
         factor = reference.clip_factor(list(self.gradients.values()), optimizer.clip_norm)
         options = {name: value for name, value in optimizer.options().items() if name != "clip_norm"}
         update = getattr(reference, type(optimizer).__name__.lower())
+        prior = self.prior()
         for name, w in self.parameters.items():
             learning_rate, gain, decay = self.factors[name]
             own = options | {
@@ -116,7 +118,7 @@ class PlainNetwork:
                 "weight_decay": options["weight_decay"] * decay,
             }
             # what is held is gain times the parameter that the optimizer is for
-            gradient = self.gradients[name] * factor * gain
+            gradient = (self.gradients[name] * factor + prior.get(name, 0.0)) * gain
             w, m, v = update(w / gain, gradient, *self.moments[name], self.updates, **own)
             self.parameters[name], self.moments[name] = w * gain, (m, v)
         for op in self.ops:
@@ -125,6 +127,22 @@ class PlainNetwork:
                 w = self.parameters[name]
                 limited = [reference.limit_norms(own, op.max_norm) for own in w.reshape(-1, *w.shape[-2:])]
                 self.parameters[name] = np.reshape(limited, w.shape)
+
+    def prior(self):
+        """What learned rates add to the gradients."""
+        found, offsets = {}, {parameter.offset: parameter.name for parameter in self.plan.parameters}
+        for number, op in enumerate(self.ops):
+            if op.kind != "concrete":
+                continue
+            lengthscale, precision, rows = op.prior
+            own, next_weight = offsets[op.weight], offsets.get(self.plan.next_weight(number))
+            weight = self.parameters[next_weight] if next_weight else 0.0
+            share = self.loss.of_likelihood(self.plan.n_outputs, precision) / (rows or self.rows)
+            _, *slopes = reference.concrete_prior(self.parameters[own][0], weight, op.n_out, lengthscale)
+            for name, slope in zip((own, next_weight), slopes, strict=True):
+                if name:
+                    found[name] = found.get(name, 0.0) + share * slope
+        return found
 
     def train(self, x, y, masks, sample_weight=None):
         """One whole training step; returns the loss before it."""
@@ -262,6 +280,20 @@ def noise_backward(net, op, dy, kept):
         "add": lambda: dy,
         "alpha": lambda: reference.alpha_dropout_backward(dy, kept, rate),
     }[op.variant]()
+
+
+def concrete(net, op, x, drawn):
+    if drawn is None:
+        return x, None
+    rate, before = 1 / (1 + np.exp(-net.array(op, "logit")[0])), net.first_row * x.shape[1]
+    keep = reference.concrete_keep(net.key(op.noise), before + x.size, rate)[before:].reshape(x.shape)
+    return reference.concrete_dropout(x, rate, keep=keep), (x, keep, rate)
+
+
+def concrete_backward(net, op, dy, kept):
+    dx, slope = reference.concrete_dropout_backward(dy, *kept)
+    net.gradients[f"{op.layers[0]}.logit"] = np.array([slope])
+    return dx
 
 
 def norm(net, op, x, drawn):
@@ -433,6 +465,7 @@ FORWARD = {
     "dense": dense,
     "map": epilogue,
     "noise": noise,
+    "concrete": concrete,
     "norm": norm,
     "parametric": parametric,
     "fork": fork,
@@ -447,6 +480,7 @@ BACKWARD = {
     "dense": dense_backward,
     "map": epilogue_backward,
     "noise": noise_backward,
+    "concrete": concrete_backward,
     "norm": norm_backward,
     "parametric": parametric_backward,
     "fork": fork_backward,

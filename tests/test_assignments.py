@@ -21,7 +21,8 @@ def table(rng):
 
 @pytest.mark.parametrize("layer", [
     cd.Dense(3), cd.ReLU(), cd.LeakyReLU(), cd.ELU(), cd.Dropout(0.5), cd.AlphaDropout(), cd.GaussianDropout(),
-    cd.GaussianNoise(), cd.LayerNorm(), cd.BatchNorm(), cd.losses.Huber(), cd.Adam(), cd.schedules.Linear(1),
+    cd.Dropout("learn"), cd.GaussianNoise(), cd.LayerNorm(), cd.BatchNorm(), cd.losses.Huber(), cd.Adam(),
+    cd.schedules.Linear(1),
 ], ids=lambda layer: type(layer).__name__)  # fmt: skip
 def test_declarations_cannot_be_changed(layer):
     before = layer.options()

@@ -36,6 +36,7 @@ def one_of(cls):
 
 
 EVERY = [one_of(cls) for cls in cd.layers.KNOWN.values()]
+EVERY += [cd.Dropout("learn", rows=500)]
 EVERY += [cd.NumericEmbedding("plr", columns=2), cd.NumericEmbedding("piecewise_linear", columns=3)]
 SLOPES = {"leaky_relu", "elu"}  # activations that take a number
 

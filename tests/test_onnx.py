@@ -229,6 +229,7 @@ DRAWING = {
     "shared vanilla": lambda: [cd.Dense(20), cd.ReLU(), cd.Dropout(0.4, mode="vanilla", shared="batch")],
     "alpha": lambda: [cd.Dense(20), cd.SELU(), cd.AlphaDropout(0.3)],
     "gaussian": lambda: [cd.Dense(20), cd.ReLU(), cd.GaussianDropout(0.4)],
+    "learned": lambda: [cd.Dense(20), cd.ReLU(), cd.Dropout("learn"), cd.Residual([cd.Dropout("learn", initial=0.3)])],
     "noise": lambda: [cd.GaussianNoise(0.5), cd.Dense(20), cd.Tanh()],
     "drop connect": lambda: [cd.Dense(20, activation="relu", drop_connect=0.5)],
     "drop connect, schedule": lambda: [cd.Dense(20, activation="relu", drop_connect=cd.schedules.Linear(0.0, 0.6))],

@@ -16,6 +16,7 @@ DRAWING = [
     cd.Dropout(0.3, mode="vanilla"),
     cd.AlphaDropout(0.3),
     cd.GaussianDropout(0.4),
+    cd.Dropout("learn", initial=0.3),
     cd.GaussianNoise(0.2),
 ]
 

@@ -13,7 +13,7 @@ class Halves(Trainer):
 
     passes = 0
 
-    def train_pass(self, core, data, order, rates, epoch, shards=0):
+    def train_pass(self, core, data, order, rates, epoch, shards=0, there=0):
         self.passes += 1
         half = len(data.X) // 2
         total, correct = 0.0, 0

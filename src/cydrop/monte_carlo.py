@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,12 +22,10 @@ from cydrop._base.arrays import Floats
 from cydrop._core import losses as _kernels
 from cydrop._run.core import Core
 from cydrop._run.model import Model
-from cydrop._run.plan import Draws
 from cydrop._run.prediction import counted_of, of_parts
 from cydrop._run.rates import rates_at
 from cydrop._run.rows import Rows
 from cydrop._run.team import ALONE, Team
-from cydrop.optimizers import Optimizer
 
 __all__ = [  # noqa: RUF022 (in the order of this file)
     "MonteCarlo",
@@ -354,8 +352,7 @@ def _sampled(
     team.prepare(core)
     with team.together():
         model = core.made("samples")  # this one to the end, whatever another thread sets
-        drawing = [draw.layer for draw in model.plan.draws]
-        rates, doubt = sampling_rates(wish, core.optimizer, drawing, bool(model.plan.members))
+        rates, doubt = sampling_rates(wish, model)
         if doubt is not None:
             warnings.warn(doubt, stacklevel=4)  # at the user's line that called a method of the network
         source = seeding.sequence(seed)  # last: a refused call does not advance a Generator
@@ -367,15 +364,15 @@ def _sampled(
     return model, blocks_of(model, rows, samples, source, moments, rates, team), rows
 
 
-def sampling_rates(
-    rate: float | None, optimizer: Optimizer, drawing: Sequence[Draws], members: bool
-) -> tuple[NDArray[np.float64], str | None]:
+def sampling_rates(rate: float | None, model: Model) -> tuple[NDArray[np.float64], str | None]:
     """The rates of Monte Carlo samples, shape (1, layers that draw), and what the user has to know of them."""
-    rates = rates_at([1.0], optimizer, drawing).drawing
+    drawing, members = [draw.layer for draw in model.plan.draws], model.plan.members
+    rates = rates_at([1.0], model.optimizer, drawing).drawing
+    rates[0, [draw.source.column for draw in model.plan.learned]] = list(model.learned_rates().values())
     if rate is not None:
         rates[0, [layer.rate_name == "rate" for layer in drawing]] = rate
     elif not rates.any():
-        rates = rates_at([0.5], optimizer, drawing).drawing
+        rates = rates_at([0.5], model.optimizer, drawing).drawing
         if rates.any():
             return rates, (
                 "dropout has faded out at the end of training: Monte Carlo samples are drawn with the rates of its "

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ class Engine:
         loss_pair: float,
         loss_levels: NDArray[np.float32],
         n_threads: int,
+        learned: Sequence[tuple[int, int, float, float, float, float]] = ...,
     ) -> None: ...
+    def train_on(self, rows: float) -> None: ...
     def set_optimizer(
         self,
         owner: object,

@@ -16,6 +16,7 @@ from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_o
 from cydrop._core.batch cimport Data, data_of
 from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.learned_rates cimport lower_rates
 from cydrop._core.losses cimport LossSum, loss_of
 from cydrop._core.lowering cimport (
     give_moments, has_parameters, lower_members, lower_op, lower_optimizer, lower_segments, source_of,
@@ -66,6 +67,7 @@ cdef class Engine:
     buffers : float32 arena of what is kept but not trained
     loss_kind, loss_option, loss_pair, loss_levels : see losses.pxd
     n_threads : int
+    learned : sequence of tuples, the dropout rates that are learned: see learned_rates.pxd
     """
 
     def __cinit__(self, plan, *args, **kwargs):
@@ -75,7 +77,7 @@ cdef class Engine:
 
     def __init__(
         self, plan, float[::1] parameters, float[::1] gradients, float[::1] buffers, int loss_kind, float loss_option,
-        float loss_pair, const float[::1] loss_levels, int n_threads,
+        float loss_pair, const float[::1] loss_levels, int n_threads, learned=(),
     ):
         cdef Program* p = &self.program
         cdef Learner* learner = &self.learner
@@ -93,6 +95,7 @@ cdef class Engine:
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
         p.lowest, self.work = p.n_ops, p.n_parameters
         lower_segments(learner, plan.segments)
+        learner.n_learned, learner.learned = len(learned), lower_rates(learned, learner.n_segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}
         sizes = {buffer.offset: buffer.size for buffer in plan.buffers}
         none = numpy.empty(0, dtype=numpy.int64)     # one for all: there may be thousands of operations
@@ -114,6 +117,11 @@ cdef class Engine:
         free(self.program.ops)
         free(self.learner.segments)
         free(self.learner.updates)
+        free(self.learner.learned)
+
+    def train_on(self, double rows):
+        """Says how many rows there are to train on, 0: nobody knows. Learned rates need it."""
+        self.learner.rows = rows
 
     cdef int pool_for(self, Py_ssize_t rows) noexcept nogil:
         """Threads whose float mode must be set for these rows: only this one where no kernel takes a second. `work`
@@ -275,7 +283,7 @@ cdef class Engine:
         with nogil:
             control = exact_floats(self.program.n_threads)
             self.updates += 1
-            begin_learning(learner, learning_rate, weight_decay, self.updates)
+            begin_learning(learner, learning_rate, weight_decay, self.updates, self.program.n_threads)
             update_part(learner, start, stop, &squares[0] if squares.shape[0] else NULL, squares.shape[0],
                         self.program.n_threads)
             restore_floats(control)
@@ -321,7 +329,7 @@ cdef class Engine:
         with nogil:
             control = exact_floats(self.pool_for(1))
             self.updates += 1
-            begin_learning(&self.learner, learning_rate, weight_decay, self.updates)
+            begin_learning(&self.learner, learning_rate, weight_decay, self.updates, self.program.n_threads)
             update_from_arena(&self.learner, self.program.n_threads)
             limit_norms(&self.program, &self.learner, self.program.n_threads)
             restore_floats(control)

@@ -1,5 +1,6 @@
 """The families of operations: a line for each. What a family is, operation.pxd says."""
 
+from cydrop._core.concrete_op cimport concrete_doors
 from cydrop._core.dense_op cimport dense_doors
 from cydrop._core.embedding_op cimport codes_doors, numbers_doors
 from cydrop._core.map_op cimport map_doors
@@ -27,6 +28,7 @@ cdef inline dict families(Doors* doors):
     register(found, doors, "dense", dense_doors(), {"": 0})
     register(found, doors, "map", map_doors(), {"": 0})
     register(found, doors, "noise", noise_doors(), noise.KINDS)
+    register(found, doors, "concrete", concrete_doors(), {"": 0})
     register(found, doors, "norm", norm_doors(), norms.KINDS)
     register(found, doors, "parametric", parametric_doors(), activations.PARAMETRIC_KINDS)
     register(found, doors, "fork", fork_doors(), {"": 0})

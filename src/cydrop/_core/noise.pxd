@@ -1,4 +1,4 @@
-"""Gaussian noise and alpha dropout: drawing, and the passes over a row that the engine calls."""
+"""Gaussian noise, alpha and concrete dropout: drawing, and the first two's passes over a row that the engine calls."""
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
@@ -20,6 +20,8 @@ cdef struct Affine:             # alpha dropout: y = scale (x - base if kept els
 
 
 cdef void draw_normals(StreamKey key, float* out, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil
+cdef void draw_keeps(
+    StreamKey key, float odds, float* out, Py_ssize_t first, Py_ssize_t n, int n_threads) noexcept nogil
 cdef Affine alpha_affine(double rate) noexcept nogil
 
 

@@ -20,3 +20,16 @@ def alpha_dropout(
     backward: bool,
     n_threads: int,
 ) -> None: ...
+def rate_of_logit(logit: float) -> float: ...
+def keeps(out: NDArray[np.float32], odds: float, k0: int, k1: int, n_threads: int, first: int = 0) -> None: ...
+def concrete_dropout(
+    x: NDArray[np.float32], keep: NDArray[np.float32], out: NDArray[np.float32], odds: float, n_threads: int
+) -> None: ...
+def concrete_dropout_backward(
+    x: NDArray[np.float32],
+    keep: NDArray[np.float32],
+    dx: NDArray[np.float32],
+    sums: NDArray[np.float64],
+    odds: float,
+    n_threads: int,
+) -> None: ...

@@ -26,6 +26,7 @@ cdef struct Update:
     float weight_decay          # added to the gradient
     float shrink                # multiplies the weight (decoupled decay)
     bint still                  # parameters with a gradient of 0 stay as they are
+    float pull                  # added to the gradient, after clipping; of logits of learned rates
 
 cdef struct Segment:            # a piece of the arenas, and how it is learned
     Py_ssize_t start
@@ -33,6 +34,8 @@ cdef struct Segment:            # a piece of the arenas, and how it is learned
     double learning_rate        # multiplies the optimizer's
     double gain                 # the arena holds gain times the parameter that the optimizer is for
     double decay                # multiplies the optimizer's
+    double prior                # weight decay of a kind of its own: added to the gradient, times what the arena holds
+    double pull                 # added to the gradient
 
 
 cdef void begin_update(Update* u, double learning_rate, uint64_t t) noexcept nogil

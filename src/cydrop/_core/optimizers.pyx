@@ -79,7 +79,8 @@ cdef Update update_of_segment(const Update* u, const Segment* segment) noexcept 
         SGD     h -= gain rate (gain dh + decay h / gain)               = gain^2 rate (dh + decay / gain^2 h)
         others  h -= gain rate gain dh / (gain sqrt v + epsilon)        = gain rate dh / (sqrt v + epsilon / gain)
 
-    with v of dh, and the decay that is added to the gradient as for SGD. AdamW shrinks h as it shrinks w.
+    with v of dh, and the decay that is added to the gradient as for SGD. AdamW shrinks h as it shrinks w. What the
+    prior of learned rates adds to the gradient is of h, whatever the optimizer.
     """
     cdef Update own = u[0]
     cdef double gain = segment.gain
@@ -87,6 +88,9 @@ cdef Update update_of_segment(const Update* u, const Segment* segment) noexcept 
     own.epsilon = own.epsilon / gain
     own.decay = own.decay * segment.decay / (gain if u.kind == ADAMW else gain * gain)
     work_out(&own)
+    own.weight_decay = own.weight_decay + <float>segment.prior
+    own.still = own.still and segment.prior == 0.0
+    own.pull = <float>segment.pull
     return own
 
 
@@ -281,5 +285,6 @@ def update(
         for i in range(n_segments):
             segment.start, segment.size = <Py_ssize_t>segments[i, 0], <Py_ssize_t>segments[i, 1]
             segment.learning_rate, segment.gain, segment.decay = segments[i, 2], segments[i, 3], segments[i, 4]
+            segment.prior = segment.pull = 0.0
             update_segments(&u, &segment, 1, &w[0], &g[0], m_data, v_data, n_threads)
         restore_floats(control)

@@ -226,7 +226,7 @@ cdef inline void update_members(Pack* pack, Py_ssize_t n) noexcept nogil:
         if t != NULL:
             place = place_of_rates(t)
             t.updates[0] += 1
-            begin_learning(t.learner, t.learning_rates[place], t.decays[place], t.updates[0])
+            begin_learning(t.learner, t.learning_rates[place], t.decays[place], t.updates[0], 1)
             update_from_arena(t.learner, 1)
             limit_norms(&t.program, t.learner, 1)
             t.batch += 1

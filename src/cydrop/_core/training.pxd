@@ -7,6 +7,7 @@ from libc.string cimport memcpy, memset
 
 from cydrop._core.arena cimport first_of
 from cydrop._core.batch cimport Data, fetch, load
+from cydrop._core.learned_rates cimport LearnedRate, draw_to_prior
 from cydrop._core.matrix cimport Matrix, from_row
 from cydrop._core.members cimport members_batch, members_by_hand, members_together
 from cydrop._core.max_norm cimport clip_columns
@@ -35,6 +36,9 @@ cdef struct Learner:            # the optimizer and what it changes
     Segment* segments           # the parameters, where some have factors of their own; NULL: none has
     Update* updates             # of each of them, for the step at hand
     int n_segments
+    LearnedRate* learned        # dropout rates
+    int n_learned
+    double rows                 # to train on, as far as their prior is concerned, 0: unknown
     bint clips
     float clip_norm
     bint limits_norms           # whether any operation has a max-norm
@@ -146,12 +150,14 @@ cdef inline LossSum loss_of_shards(const Room* room, int copies, int shards) noe
 
 
 cdef inline void begin_learning(
-    Learner* learner, double learning_rate, double weight_decay, uint64_t updates
+    Learner* learner, double learning_rate, double weight_decay, uint64_t updates, int n_threads
 ) noexcept nogil:
     """What the optimizer works out once per step, here update number `updates`."""
     cdef int i
     learner.update.decay = weight_decay
     begin_update(&learner.update, learning_rate, updates)
+    draw_to_prior(learner.learned, learner.n_learned, learner.rows, learner.segments, learner.parameters,
+                  learner.partial_norms, n_threads)
     for i in range(learner.n_segments):
         learner.updates[i] = update_of_segment(&learner.update, &learner.segments[i])
 
@@ -161,7 +167,7 @@ cdef inline void update_batch(
     uint64_t updates
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
-    begin_learning(learner, learning_rate, weight_decay, updates)
+    begin_learning(learner, learning_rate, weight_decay, updates, room.threads)
     room.upstream.updating = not (learner.clips or learner.n <= SMALL or trained_members(p) > 0)
     if trained_members(p) == 0:              # else it is done
         backward(p, room.bound, &room.upstream, &room.step, False)
@@ -220,6 +226,7 @@ cdef inline void update_range(
 ) noexcept nogil:
     """One pass over the elements first..stop of the flat arenas."""
     cdef Segment piece
+    cdef Update update
     cdef Py_ssize_t end
     cdef int i
     if learner.n_segments == 0:
@@ -231,8 +238,12 @@ cdef inline void update_range(
         end = min(piece.start + piece.size, stop)
         piece.start = max(piece.start, first)
         piece.size = end - piece.start
+        update = learner.update
+        if piece.size > 0 and piece.pull != 0.0:        # a single number
+            learner.gradients[piece.start] = learner.gradients[piece.start] * update.clip + <float>piece.pull
+            update.clip = 1.0
         if piece.size > 0:
-            update_segments(&learner.update, &piece, 1, learner.parameters, learner.gradients, learner.moment1,
+            update_segments(&update, &piece, 1, learner.parameters, learner.gradients, learner.moment1,
                             learner.moment2, n_threads)
     learner.update.clip = 1.0
 

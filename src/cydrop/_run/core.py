@@ -276,6 +276,16 @@ class Core:
                     raise
                 raise ValueError(f"{batch_size} rows in {shards} shards, which count as batches: {error}") from None
 
+    def check_learning(self, n_features: int) -> None:
+        """Raises where a rate is learned, and nobody says how many rows there are to train on."""
+        plan = self.plan_for(n_features)
+        for draw in plan.learned:
+            if not plan.ops[draw.op].prior[2]:
+                raise ValueError(
+                    f"layers[{draw.place}] learns its rate, for which all but fit need to know how many rows there are "
+                    'to train on: Dropout("learn", rows=...)'
+                )
+
 
 def check_loss(loss: Loss, plan: Plan) -> None:
     """Raises where a loss does not go with what a plan gives."""

@@ -152,6 +152,7 @@ class OneOfMany:
         verdict = -1 if judge.kind == "loss" else VERDICTS.index(judge.kind)
         clamp = (NO_FLOATS, NO_FLOATS) if judge.low is None or judge.high is None else (judge.low, judge.high)
         kept = model.plan.vanilla_draws
+        model.ready().train_on(job.n_rows)
         return many.Training(
             model.ready(), _arrays(job.data), None if job.held is None else _arrays(job.held), job.rows,
             job.held_rows, job.epoch_rows, job.full_batch, *self.rates,

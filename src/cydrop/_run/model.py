@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from cydrop._base.arrays import Floats
+from cydrop._core import noise
 from cydrop._core.engine import Engine, Workspace
 from cydrop._core.memory import aligned
 from cydrop._run.plan import Parameter, Plan
@@ -134,6 +135,12 @@ class Model:
                 tensors |= {f"moment{number}.{name}": view for name, view in self.views(moment).items()}
         return tensors | self.running()
 
+    def learned_rates(self) -> dict[str, float]:
+        """The rates that are learned, as they are now, by their layers' places: "2.rate"."""
+        views = self.views(self.parameters)
+        places = [draw.place for draw in self.plan.learned]
+        return {f"{place}.rate": noise.rate_of_logit(views[f"{place}.logit"][0]) for place in places}
+
     @property
     def weights(self) -> Weights:
         """What predictions depend on, as arenas; not copies."""
@@ -143,7 +150,23 @@ class Model:
 def _engine(
     plan: Plan, loss: Loss, parameters: Floats, gradients: Floats, buffers: Floats, n_threads: int
 ) -> Engine:  # fmt: skip
-    return Engine(plan, parameters, gradients, buffers, loss.code, loss.option, loss.pair, loss.levels, n_threads)
+    return Engine(
+        plan, parameters, gradients, buffers, loss.code, loss.option, loss.pair, loss.levels, n_threads,
+        _learned(plan, loss),
+    )  # fmt: skip
+
+
+def _learned(plan: Plan, loss: Loss) -> list[tuple[int, int, float, float, float, float]]:
+    """The learned rates as the engine takes them: numbers of two parameters, units, strength, length scale, rows."""
+    numbers = {parameter.offset: number for number, parameter in enumerate(plan.parameters)} | {-1: -1}
+    found = []
+    for draw in plan.learned:
+        op = plan.ops[draw.op]
+        lengthscale, precision, rows = op.prior
+        strength = loss.of_likelihood(plan.n_outputs, precision)
+        weight = numbers[plan.next_weight(draw.op)]
+        found.append((numbers[op.weight], weight, float(op.n_out), strength, lengthscale, rows))
+    return found
 
 
 def _fresh_moments(optimizer: Optimizer, size: int) -> tuple[Floats, Floats]:

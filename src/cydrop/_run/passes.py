@@ -102,7 +102,9 @@ class Passes:
         last = self._last
         if last is None:
             return None
-        draws = [draw for draw in last.model.plan.draws if draw.layer is layer and draw.what != "normals"]
+        draws = [
+            draw for draw in last.model.plan.draws if draw.layer is layer and draw.what not in ("normals", "keeps")
+        ]
         return _drawn(last, draws[-1]) if draws else None
 
 

@@ -71,6 +71,7 @@ class Op:
     "dense"       y = drop(f(x W + b))
     "map"         y = drop(f(x))
     "noise"       x and what it draws                     _core.noise
+    "concrete"    x without what a learned rate drops
     "norm"        weight (x - mean) / deviation + bias    _core.norms
     "parametric"  y = drop(f(x + weight (g(x) - x)))      _core.activations, PARAMETRIC_KINDS: which g is
     "fork"        x, which a later "join" adds to what it is given
@@ -91,6 +92,7 @@ class Op:
     activation: str = "identity"  # name of f
     alpha: float = 0.0  # its option
     option: float = 0.0  # of the variant
+    prior: tuple[float, float, float] = (0.0, 1.0, 0.0)  # of a learned rate: length scale, precision of noise, rows
     noise: Source | None = None  # of its dropout or noise
     vanilla: bool = False
     shared: bool = False
@@ -160,7 +162,7 @@ class Draw:
     op: int
     place: str  # of the layer, as in parameters' names
     source: Source
-    what: str  # is drawn: "units", "rows" or "weights" (masks), or "normals"
+    what: str  # is drawn: "units", "rows" or "weights" (masks), "normals" or "keeps"
 
 
 @dataclass(eq=False, repr=False)
@@ -232,6 +234,8 @@ class Plan:
                 f"layers[{self.where}] is Members, before which neither BatchNorm nor drop_connect can stand: a batch "
                 "is trained on some members at a time"
             )
+        if self.learned:
+            raise ValueError(f"layers[{self.where}] is Members, before which no Dropout can learn its rate")
         self.members, self.inside, self.own_orders = members, len(self.ops), own_orders
 
     def become_masked(self, members: int) -> None:
@@ -337,6 +341,17 @@ class Plan:
         if all(parameter.factors == PLAIN for parameter in self.parameters):
             return []
         return [(parameter.offset, parameter.size, *parameter.factors) for parameter in self.parameters]
+
+    @property
+    def learned(self) -> list[Draw]:
+        """The draws of dropout that learns its rate."""
+        return [draw for draw in self.draws if self.ops[draw.op].kind == "concrete"]
+
+    def next_weight(self, number: int) -> int:
+        """Offset of the weight of the first dense operation after this one, -1: there is none that takes its units."""
+        after = (op for op in self.ops[number + 1 :] if op.kind == "dense")
+        op = next(after, None)
+        return -1 if op is None or op.n_in != self.ops[number].n_out else op.weight
 
     @cached_property
     def vanilla_draws(self) -> list[Draw]:

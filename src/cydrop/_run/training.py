@@ -62,7 +62,7 @@ class Trainer:
             order = self.order(core, job)
             steps = range(epoch * batches, (epoch + 1) * batches) if core.rates_change() else range(1)
             rates = core.rates([step / (job.epochs * batches) for step in steps])
-        total, correct = self.train_pass(core, data, order, rates, epoch + 1, job.shards)
+        total, correct = self.train_pass(core, data, order, rates, epoch + 1, job.shards, self.rows_of(job))
         metrics = {"loss": total / rows} | self.hit_rate(data, correct, order, rows)
         if callable(core.optimizer.learning_rate) or "learning_rate" in core.history.metrics:
             metrics["learning_rate"] = float(rates.learning[-1])
@@ -116,10 +116,18 @@ class Trainer:
         return wish
 
     def train_pass(
-        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
+        self,
+        core: Core,
+        data: Rows,
+        order: NDArray[np.int64],
+        rates: Rates,
+        epoch: int,
+        shards: int = 0,
+        there: int = 0,
     ) -> tuple[float, float]:
         """One pass over the rows, in this order (empty: as they are): the sum of the losses, and how many were right.
-        Of many members it is the mean of their losses; where each has an order, how many were right in these.
+        Of many members it is the mean of their losses; where each has an order, how many were right in these. `there`:
+        all rows to train on, 0: unknown.
 
         It ends with finite parameters, statistics and moments, whatever happens. After DivergedError they are those of
         the beginning; after an interrupt those after the last step, unless that one diverged.
@@ -127,6 +135,7 @@ class Trainer:
         model = core.made("training")
         engine, rows = model.ready(), len(order) // model.plan.orders or len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
+        engine.train_on(there)
         engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
         ahead = Ahead(data.X, data.targets, order=order[:rows])

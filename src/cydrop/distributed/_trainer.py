@@ -111,7 +111,14 @@ class RankTrainer(Trainer):
     # A pass -----------------------------------------------------------------------------------------------
 
     def train_pass(
-        self, core: Core, data: Rows, order: NDArray[np.int64], rates: Rates, epoch: int, shards: int = 0
+        self,
+        core: Core,
+        data: Rows,
+        order: NDArray[np.int64],
+        rates: Rates,
+        epoch: int,
+        shards: int = 0,
+        there: int = 0,
     ) -> tuple[float, int]:
         ranks = self.ranks
         with ranks.together():
@@ -121,6 +128,7 @@ class RankTrainer(Trainer):
             workspace = model.borrow(max(1, most), training=True, shards=self.count)
             statistics = np.zeros(len(model.buffers), dtype=np.float32)
             exchange = Exchange(ranks, model)
+            engine.train_on(there)
             engine.begin_pass(*before)
             ahead = Ahead(data.X, data.targets, order=order)
         total, correct, draws = 0.0, 0, engine.draws

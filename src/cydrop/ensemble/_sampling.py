@@ -76,9 +76,8 @@ class _Drawn:
         self.rows, self.models = rows, _members.models(members, rows.shape[1])
         self.n_threads = members[0].n_threads
         self.rates, doubts = list[NDArray[np.float64]](), set[str]()
-        for member, model in zip(members, self.models, strict=True):
-            drawing = [draw.layer for draw in model.plan.draws]
-            rates, doubt = sampling_rates(wish, member.optimizer, drawing, bool(model.plan.members))
+        for model in self.models:
+            rates, doubt = sampling_rates(wish, model)
             self.rates.append(rates)
             if doubt is not None and rates.any():
                 doubts.add(doubt)

@@ -1,4 +1,4 @@
-"""Noise: normal, as a summand or a factor, and alpha dropout."""
+"""Noise: normal, as a summand or a factor, alpha dropout and concrete dropout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from cydrop._base.arrays import Floats
 from cydrop._core import noise as kernels
 from cydrop.functional._arrays import drawn_mask, floats, packed
 
-__all__ = ["alpha_dropout", "alpha_dropout_backward", "gaussian_dropout", "gaussian_noise"]
+BLOCK = 4096  # elements of a sum
+
+__all__ = [
+    "alpha_dropout", "alpha_dropout_backward", "concrete_dropout", "concrete_dropout_backward", "gaussian_dropout",
+    "gaussian_noise",
+]  # fmt: skip
 
 
 def gaussian_dropout(
@@ -157,3 +162,91 @@ def alpha_dropout_backward(dy: ArrayLike, mask: ArrayLike, rate: float, *, n_thr
     dx = np.empty(dy.shape, dtype=np.float32)
     kernels.alpha_dropout(dy.reshape(-1), packed(keep), dx.reshape(-1), rate, True, threads.resolve(n_threads))
     return dx
+
+
+def concrete_dropout(
+    x: ArrayLike, rate: float = 0.1, *, training: bool = True, keep: ArrayLike | None = None,
+    seed: seeding.Seed = None, return_keep: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """Concrete dropout, whose mask has a derivative by the rate (Gal, Hron and Kendall 2017): y = x keep / (1 - rate)
+    with keep = 1 - sigmoid((logit rate + logit u) / 0.1), u uniform in (0, 1).
+
+    Parameters
+    ----------
+    x : array-like of any shape
+    rate : float in (0, 1)
+    training : bool
+        False is the identity.
+    keep : array-like of the shape of x, or None
+        What is kept of each element, in [0, 1]; None draws it.
+    seed : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Seed of what is drawn.
+    return_keep : bool
+    n_threads : int
+
+    Returns
+    -------
+    y : ndarray of float32
+    keep : ndarray of float32
+        With return_keep=True only.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a rate outside (0, 1), a `keep` of another shape, and unusable arrays.
+    """
+    odds, count = _odds(rate), threads.resolve(n_threads)
+    x = floats("x", x)
+    if keep is None:
+        kept = np.empty(x.shape, dtype=np.float32)
+        if training or return_keep:
+            kernels.keeps(kept.reshape(-1), odds, *seeding.key(seed), count)
+    else:
+        kept = _like("keep", keep, x)
+    y = x.copy()
+    if training:
+        kernels.concrete_dropout(x.reshape(-1), kept.reshape(-1), y.reshape(-1), odds, count)
+    return (y, kept) if return_keep else y
+
+
+def concrete_dropout_backward(
+    dy: ArrayLike, x: ArrayLike, keep: ArrayLike, rate: float, *, n_threads: int = 1
+) -> tuple[Floats, float]:
+    """Concrete dropout backward: dx = dy keep / (1 - rate), and the derivative by log(rate / (1 - rate)), the sum over
+    all elements of dy y (rate - 10 (1 - keep)).
+
+    Parameters
+    ----------
+    dy : array-like
+        d loss / d y.
+    x : array-like of the shape of dy
+        The input of the forward pass.
+    keep : array-like of the shape of dy
+        As `concrete_dropout` returned it.
+    rate, n_threads
+        As for `concrete_dropout`.
+
+    Returns
+    -------
+    dx : ndarray of float32
+    dlogit : float
+    """
+    odds, dx = _odds(rate), floats("dy", dy).copy()
+    x, kept = _like("x", x, dx), _like("keep", keep, dx)
+    sums = np.zeros(-(-dx.size // BLOCK))
+    kernels.concrete_dropout_backward(
+        x.reshape(-1), kept.reshape(-1), dx.reshape(-1), sums, odds, threads.resolve(n_threads)
+    )
+    return dx, float(np.cumsum(sums)[-1]) if dx.size else 0.0
+
+
+def _odds(rate: float) -> float:
+    rate = checks.number("rate", rate, 0.0, 1.0, low_open=True, high_open=True, single=True)
+    return rate / (1.0 - rate)
+
+
+def _like(name: str, given: ArrayLike, x: Floats) -> Floats:
+    array = floats(name, given)
+    if array.shape != x.shape:
+        raise ValueError(f"{name} must have the shape {x.shape}, got {array.shape}")
+    return array

@@ -98,6 +98,18 @@ class Loss(Declaration, ABC):
         """
         return checks.targets(name, y, rows, self.columns(units), binary=self.binary)
 
+    def of_likelihood(self, units: int, precision: float) -> float:
+        """The factor between a row's negative log-likelihood and its part of the mean loss, as far as gradients go.
+
+        Parameters
+        ----------
+        units : int
+            Of the last layer.
+        precision : float
+            Of the noise in y, for a loss that has no density of its own.
+        """
+        return (1.0 if self.has_density else 1.0 / precision) / max(1, self.columns(units))
+
     # How well predictions meet y --------------------------------------------------------------------------------
 
     def hit_rate(self, hits: float, rows: int, targets: int) -> dict[str, float]:

@@ -49,6 +49,9 @@ class MSE(Regression):
     sklearn_name = "squared_error"
     sklearn_factor = 0.5
 
+    def of_likelihood(self, units: int, precision: float) -> float:
+        return 2.0 * super().of_likelihood(units, precision)
+
 
 class MAE(Regression):
     """Absolute error, the mean over all elements. Link: none."""

@@ -79,12 +79,18 @@ class ByHand(Cored):
         """
         with core_of(self).turn:
             rates = core_of(self).rates([0.0])
+            core_of(self).made("step").ready().train_on(0)
             core_of(self).made("step").ready().apply_update(float(rates.learning[0]), float(rates.decay[0]))
 
     def parameters(self) -> OrderedDict[str, Floats]:
         """Views of the parameters: `"1.weight"` (inputs, units), `"1.bias"` (units,), numbered by the layer's place."""
         model = core_of(self).made("parameters")
         return model.views(model.parameters)
+
+    def learned_rates(self) -> OrderedDict[str, float]:
+        """The rates that `Dropout("learn")` has learned so far, by their layers' places, as `"2.rate"`; empty where no
+        layer learns its rate."""
+        return OrderedDict(core_of(self).made("learned rates").learned_rates())
 
     def gradients(self) -> OrderedDict[str, Floats]:
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training

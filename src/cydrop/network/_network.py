@@ -278,6 +278,7 @@ class Network(Parts, Sampling, Calibrates, ByHand):
         with core.turn:
             data = core.rows(X, y, sample_weight, batch_size)
             core.check_batches(data.batch_size, data.X.shape[1])
+            core.check_learning(data.X.shape[1])
             core.built_for(data.X.shape[1])
             total, _ = self._trainer.train_pass(core, data, NO_ORDER, core.rates([0.0]), core.epochs + 1)
             return total / len(data.X)

@@ -1,4 +1,4 @@
-"""Noise: normal, as a summand or a factor, and alpha dropout."""
+"""Noise: normal, as a summand or a factor, alpha dropout and concrete dropout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from cydrop.reference.dropout import keep_mask
 from cydrop.reference.xorshift import BLOCK, LANES, block_lanes, xorshift_words
 
 __all__ = [
-    "alpha_affine", "alpha_dropout", "alpha_dropout_backward", "gaussian_dropout", "gaussian_noise", "normal_noise",
+    "alpha_affine", "alpha_dropout", "alpha_dropout_backward", "concrete_dropout", "concrete_dropout_backward",
+    "concrete_keep", "concrete_prior", "gaussian_dropout", "gaussian_noise", "normal_noise",
 ]  # fmt: skip
 
 
@@ -49,14 +50,60 @@ def _noise(x: Array, noise: ArrayLike | None, seed: Any) -> Array:
 
 def normal_noise(key: tuple[int, int], n: int) -> NDArray[np.float64]:
     """Standard normal numbers 0..n-1 of a stream (Box and Muller 1958), in float64."""
-    blocks = -(-n // BLOCK)
-    words = xorshift_words(*block_lanes(key, blocks), draws=BLOCK // 2 // LANES)
-    words = words.transpose(1, 0, 2)  # (blocks, draws, 16)
+    words = _half_words(key, n)
     radius = np.sqrt(-2.0 * np.log((words >> np.uint64(33)).astype(np.float32) * 2.0**-31 + 2.0**-32))
     angle = 2.0 * math.pi * 2.0**-32 * (words & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)
     pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)  # 16 cosines, then 16 sines
     result: NDArray[np.float64] = pairs.reshape(-1)[:n]
     return result
+
+
+def _half_words(key: tuple[int, int], n: int) -> NDArray[np.uint64]:
+    """The words of which two numbers each are made, (blocks, draws, 16)."""
+    blocks = -(-n // BLOCK)
+    words: NDArray[np.uint64] = xorshift_words(*block_lanes(key, blocks), draws=BLOCK // 2 // LANES)
+    return words.transpose(1, 0, 2)
+
+
+def concrete_dropout(
+    x: ArrayLike, rate: float = 0.1, *, training: bool = True, keep: ArrayLike | None = None, seed: Any = None,
+    return_keep: bool = False, n_threads: int = 1,
+) -> Any:  # fmt: skip
+    """x keep / (1 - rate), keep = 1 - sigmoid(10 (logit rate + logit u))."""
+    x = real(x)
+    kept = concrete_keep(seeding.key(seed), x.size, rate).reshape(x.shape) if keep is None else np.asarray(keep)
+    y = (x * kept / (1.0 - rate) if training else x.copy()).astype(x.dtype)
+    return (y, kept.astype(x.dtype)) if return_keep else y
+
+
+def concrete_dropout_backward(
+    dy: ArrayLike, x: ArrayLike, keep: ArrayLike, rate: float, *, n_threads: int = 1
+) -> tuple[Array, float]:
+    """(dy keep / (1 - rate), sum dy y (rate - 10 (1 - keep)))"""
+    dy, kept = real(dy), np.asarray(keep)
+    dx: Array = (dy * kept / (1.0 - rate)).astype(dy.dtype)
+    return dx, float(np.sum(dx * np.asarray(x) * (rate - 10.0 * (1.0 - kept)), dtype=np.float64))
+
+
+def concrete_keep(key: tuple[int, int], n: int, rate: float) -> NDArray[np.float64]:
+    """What is kept of elements 0..n-1 of a stream, in float64."""
+    words = _half_words(key, n)
+    bits = np.stack([words >> np.uint64(33), (words & np.uint64(0xFFFFFFFF)) >> np.uint64(1)], axis=2)  # 16, then 16
+    u = (bits.reshape(-1)[:n] + 0.5) * 2.0**-31
+    logit = math.log(rate / (1.0 - rate)) + np.log(u / (1.0 - u))
+    result: NDArray[np.float64] = 1.0 / (1.0 + np.exp(10.0 * logit))
+    return result
+
+
+def concrete_prior(
+    logit: float, weight: ArrayLike, units: int, lengthscale: float
+) -> tuple[float, float, NDArray[np.float64]]:
+    """l^2 / 2 |W|^2 / (1 - p) - units H(p), and its derivatives by logit p and W (Gal, Hron and Kendall 2017)."""
+    w, square = np.asarray(weight, dtype=np.float64), lengthscale**2
+    p, squares = 1.0 / (1.0 + math.exp(-logit)), float((np.asarray(weight, dtype=np.float64) ** 2).sum())
+    entropy = -p * math.log(p) - (1.0 - p) * math.log(1.0 - p)
+    value = square / 2.0 * squares / (1.0 - p) - units * entropy
+    return value, square / 2.0 * squares * p / (1.0 - p) + units * logit * p * (1.0 - p), square * w / (1.0 - p)
 
 
 def alpha_dropout(
