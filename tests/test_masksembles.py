@@ -308,7 +308,8 @@ def test_the_history_counts_each_row_once(data):
 def test_fit_many_gives_the_bits_of_fit(data):
     X, y = data
     together = [network(seed=seed) for seed in range(4)]
-    histories = cd.fit_many(together, X, y, epochs=3, batch_size=16, validation_rows=np.arange(10), verbose=0)
+    held = {"validation_rows": np.arange(10), "restore_best": False}
+    histories = cd.fit_many(together, X, y, epochs=3, batch_size=16, verbose=0, **held)
     for seed, (net, history) in enumerate(zip(together, histories, strict=True)):
         alone = network(seed=seed)
         own = alone.fit(X[10:], y[10:], epochs=3, batch_size=16, validation_data=(X[:10], y[:10]), verbose=0)

@@ -393,9 +393,9 @@ def varies(core: Core, rate: float | None) -> bool:
     what it draws differs from sample to sample."""
     if core.loss.predictions == "probabilities" or len(core.loss.levels):
         return False
-    plan = core.made("Monte Carlo samples").plan
-    rates, _ = sampling_rates(rate, core.optimizer, [draw.layer for draw in plan.draws], bool(plan.members))
-    return bool(rates.any() or plan.members)
+    model = core.made("Monte Carlo samples")
+    rates, _ = sampling_rates(rate, model)
+    return bool(rates.any() or model.plan.members)
 
 
 def blocks_of(
