@@ -26,7 +26,7 @@ class Masksembles(Layer):
 
     y = x m_j, with masks of 0 and 1 that are drawn once, when the network is built. A member of the ensemble is the
     network with mask j of each such layer; members share all parameters. The rows of a training batch take the masks in
-    turn, row r of step t that of number t + r modulo n_masks: a step costs what it costs without this layer. A
+    turn, row r of step t that of number t + r modulo n_masks: a step costs hardly more than without this layer. A
     prediction is the mean of the members' predictions, after the loss's link (of "gaussian_nll" the mixture), and costs
     n_masks passes through all that follows the first layer of this kind. `Network.predict_members` gives what each
     predicts, and each sample of `predict_mc` is one member's, in turn: take `samples=n_masks`, or a multiple where
