@@ -75,6 +75,7 @@ def networks():
                    "y": (two > 0).astype(np.float32), "optimizer": "adagrad"},
         "connect": {"layers": [D(40, drop_connect=0.3), cd.ReLU(), D(2)]},
         "shared": {"layers": [D(40), cd.ReLU(), cd.Dropout(0.4, shared="batch"), D(2)]},
+        "masks": {"layers": [D(40), cd.ReLU(), cd.Masksembles(3), D(30), cd.BatchNorm(), cd.Masksembles(3), D(2)]},
         "noise": {"layers": [cd.GaussianNoise(0.1), D(40), cd.LayerNorm(), cd.SiLU(), cd.GaussianDropout(0.2), D(2)]},
         "learned": {"layers": [cd.Dropout("learn"), D(30), cd.ReLU(), cd.Dropout("learn"), D(2)], "optimizer": clipped},
         "residual": {"layers": [D(30), cd.Residual([D(30), cd.ReLU(), cd.Dropout(0.2)], drop_path=0.2), D(2)]},

@@ -18,6 +18,7 @@ DRAWING = [
     cd.GaussianDropout(0.4),
     cd.Dropout("learn", initial=0.3),
     cd.GaussianNoise(0.2),
+    cd.Masksembles(3),
 ]
 
 
