@@ -415,13 +415,17 @@ def test_onnx_models_predict_the_same(kind, loss, tmp_path):
         np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_monte_carlo_of_a_predicted_variance_has_all_of_it():
-    model = regressor("mlp", loss="gaussian_nll").fit(X, Y)
-    mc = model.predict_mc(X_TEST[:20], 50)
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_monte_carlo_of_a_predicted_variance_has_all_of_it(kind):
+    model = regressor(kind, loss="gaussian_nll", max_iter=60).fit(X, Y)
+    mc = model.predict_mc(X_TEST, 50)
     np.testing.assert_allclose(mc.total, mc.aleatoric + mc.epistemic, rtol=1e-4)
     np.testing.assert_allclose(mc.std**2, mc.total, rtol=1e-4)
-    assert mc.mean.shape == mc.aleatoric.shape == (20,)
-    quantiles = regressor("mlp", loss="pinball").fit(X, Y).predict_mc(X_TEST[:20], 50, return_samples=True)
+    assert mc.mean.shape == mc.aleatoric.shape == (3000,)
+    assert 0.3 < np.mean((mc.mean - Y_TEST) ** 2 / mc.total) < 3
+    both = regressor(kind, loss="gaussian_nll", max_iter=2).fit(X, np.stack([Y, Y], axis=1))
+    assert both.predict_mc(X_TEST[:20], 10).aleatoric.shape == (20, 2)
+    quantiles = regressor(kind, loss="pinball", max_iter=2).fit(X, Y).predict_mc(X_TEST[:20], 50, return_samples=True)
     assert quantiles.mean.shape == (20,)
     assert quantiles.samples.shape == (50, 20)
 

@@ -121,7 +121,8 @@ class TableEstimator(CalibratedEstimator, BaseEstimator, ABC):
         Returns
         -------
         MonteCarlo
-            `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor), `.quantiles` and
+            `.mean` and `.std` in the shape of `predict_proba` (classifier) or `predict` (regressor; with
+            loss="gaussian_nll" `.std` contains the predicted variance, `.aleatoric`), `.quantiles` and
             `.samples` with one dimension in front; for classifiers `.entropy` and `.mutual_information`, (n_samples,).
             All in float64.
 
@@ -149,6 +150,7 @@ class TableEstimator(CalibratedEstimator, BaseEstimator, ABC):
             return_samples,
             quantiles,
             self._sampled_rate(rate),
+            self._noise,
         )
 
     def _sampled_rate(self, rate: float | None) -> float | None:
@@ -291,6 +293,10 @@ class TableEstimator(CalibratedEstimator, BaseEstimator, ABC):
     def _values(self, part: Part, output: NDArray[Any]) -> Doubles:
         """What a network's output means, with any dimensions in front: probabilities, or targets in their shape."""
 
+    def _noise(self, part: Part, output: NDArray[Any]) -> Doubles | None:
+        """The variance that a network predicts, in the shape of what its output means; None: it predicts none."""
+        return None
+
     def _mean(self, X: Any) -> Doubles:
         """The mean of what the networks predict."""
         members = self._members(X)
@@ -373,6 +379,13 @@ class TableRegressor(RegressorMixin, Intervals, TableEstimator):
         center = part.networks[0].loss.center(output, math.prod(self.target_shape_))
         y = part.standard.undone(center, clamped=self.family.clamped(self))
         return y.reshape(*y.shape[:-1], *self.target_shape_)
+
+    def _noise(self, part: Part, output: NDArray[Any]) -> Doubles | None:
+        variances = part.networks[0].loss.noise(output.reshape(-1, output.shape[-1]).astype(np.float64))
+        if variances is None:
+            return None
+        assert part.standard is not None
+        return (variances * part.standard.scale**2).reshape(*output.shape[:-1], *self.target_shape_)
 
     def predict_quantiles(self, X: Any) -> Doubles:
         """The predicted quantiles, with loss="pinball", as they were learned: `predict_interval` moves them so that

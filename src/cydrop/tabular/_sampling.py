@@ -38,10 +38,12 @@ def predict_mc(
     return_samples: Any,
     quantiles: ArrayLike | None,
     rate: float | None,
+    noise: Callable[[Part, NDArray[Any]], Doubles | None] = lambda part, output: None,
 ) -> MonteCarlo:
     """Statistics of the samples of all members, in the shape that `values` makes of a network's output.
 
-    `rate`: the probability of dropping; None: the networks have no dropout.
+    `rate`: the probability of dropping; None: the networks have no dropout. `noise`: the variance that an output
+    predicts, in the same shape.
     """
     samples = checks.integer("samples", samples, 1, checks.MOST_SAMPLES)
     levels = None if quantiles is None else quantile_levels(quantiles)
@@ -57,17 +59,21 @@ def predict_mc(
     step = n if keep else max(1, PIECE // (samples * units))
     found: list[dict[str, Any]] = []
     for number, start in enumerate(range(0, n, step)):
-        drawn = []
+        drawn, predicted = list[Doubles](), list[Doubles]()
         for (part, network, rows), source, count in zip(members, seeds, shares, strict=True):
             if count:
                 key = np.random.SeedSequence(source.entropy, spawn_key=(*source.spawn_key, number))
                 some = rows[start : start + step]
                 if rate is None:
-                    drawn.append(values(part, _without_dropout(network, some, count)))
-                    continue
-                mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
-                drawn.append(values(part, np.asarray(mc.samples)))
-        found.append(_summary(np.concatenate(drawn), levels, keep, classes=members[0][0].standard is None))
+                    outputs = _without_dropout(network, some, count)
+                else:
+                    mc = network.predict_mc(some, count, seed=key, return_samples=True, rate=rate)
+                    outputs = np.asarray(mc.samples)
+                drawn.append(values(part, outputs))
+                variance = noise(part, outputs)
+                predicted += [] if variance is None else [variance]
+        own = np.concatenate(predicted) if predicted else None
+        found.append(_summary(np.concatenate(drawn), own, levels, keep, classes=members[0][0].standard is None))
     joined = {name: [piece[name] for piece in found] for name in found[0]}
     axes = {"samples": 1, "quantiles": 1}
     result: dict[str, Any] = {
@@ -86,7 +92,9 @@ def _without_dropout(network: Network, rows: Floats, count: int) -> NDArray[Any]
     return np.broadcast_to(output, (count, *output.shape))
 
 
-def _summary(drawn: Doubles, levels: Doubles | None, keep: bool, classes: bool) -> dict[str, Any]:
+def _summary(
+    drawn: Doubles, noise: Doubles | None, levels: Doubles | None, keep: bool, classes: bool
+) -> dict[str, Any]:
     """What `MonteCarlo` holds, of samples of shape (samples, n, ...); in float64, since targets may be large and their
     spread small."""
     mean = drawn.mean(axis=0)
@@ -102,7 +110,11 @@ def _summary(drawn: Doubles, levels: Doubles | None, keep: bool, classes: bool) 
         return result | of_entropies(_entropy(mean), np.mean([_entropy(sample) for sample in drawn], axis=0))
     with np.errstate(over="ignore"):  # of targets beyond 1e154 the square is infinite
         variance = std**2
-    return result | {"total": variance, "epistemic": variance}
+        if noise is None:
+            return result | {"total": variance, "epistemic": variance}
+        aleatoric = noise.mean(axis=0)
+        total = variance + aleatoric
+    return result | {"std": np.sqrt(total), "total": total, "aleatoric": aleatoric, "epistemic": variance}
 
 
 def _entropy(p: Doubles) -> Doubles:
