@@ -430,6 +430,25 @@ def test_monte_carlo_of_a_predicted_variance_has_all_of_it(kind):
     assert quantiles.samples.shape == (50, 20)
 
 
+@pytest.mark.parametrize("loss", ["gaussian_nll", "pinball"])
+def test_early_stopping_of_what_predicts_more_than_one_number_goes_by_its_loss(loss):
+    model = regressor("mlp", loss=loss, early_stopping=True, validation_fraction=0.3, tol=0.0).fit(X, Y)
+    best = int(np.argmin(model.validation_loss_curve_))
+    assert best != int(np.argmax(model.validation_scores_))
+    other = regressor("mlp", loss=loss, early_stopping=True, validation_fraction=0.3, tol=0.0, max_iter=best + 1)
+    np.testing.assert_array_equal(other.fit(X, Y).predict(X_TEST), model.predict(X_TEST))
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "gaussian_nll", "pinball"])
+def test_the_loss_curve_is_the_mean_over_the_targets(loss):
+    single = regressor("mlp", loss=loss, dropout=0.0, max_iter=2, learning_rate_init=1e-12).fit(X, Y)
+    wanted = single.network_.evaluate(X, Y)["loss"] * (0.5 if loss == "squared_error" else 1.0)
+    if loss == "pinball":  # as trained quantiles are not in order yet
+        assert wanted < single.loss_ < 1.5 * wanted
+    else:
+        assert single.loss_ == pytest.approx(wanted, rel=1e-4)
+
+
 def test_unconverged_training_is_still_calibrated():
     model = MLPRegressor(max_iter=1, calibration_fraction=0.3, random_state=0)
     with pytest.warns(ConvergenceWarning):

@@ -52,7 +52,7 @@ PARAMETERS = """
         For "sgd".
     early_stopping : bool
         Whether the score of held-out rows decides when to stop; the weights of its best epoch are kept, of equal scores
-        that with the smaller loss.
+        that with the smaller loss.{by_loss}
     validation_fraction : float in [0, 1)
         Share of the rows held out for early_stopping, at least two rows{stratified}; not used
         where `fit` is given X_val.
@@ -124,14 +124,16 @@ def listed(names: Iterable[str], last: str = " or ") -> str:
 
 
 def documented(
-    *, parameters: str, score: str, stratified: str, attributes: str, predict: str
+    *, parameters: str, score: str, stratified: str, attributes: str, predict: str, by_loss: str = ""
 ) -> Callable[[type[Class]], type[Class]]:
     """Puts together what both classes' docstrings say; nothing where docstrings were left out (python -OO)."""
     theirs, ours = listed(THEIRS, ", "), listed((name for name in ACTIVATIONS if name not in THEIRS), ", ")
 
     def document(cls: type[Class]) -> type[Class]:
         if cls.__doc__:
-            shared = PARAMETERS.format(theirs=theirs, ours=ours, stratified=stratified, predict=predict).rstrip()
+            shared = PARAMETERS.format(
+                theirs=theirs, ours=ours, stratified=stratified, predict=predict, by_loss=by_loss
+            ).rstrip()
             shared += parameters + ATTRIBUTES.format(score=score, predict=predict).rstrip() + attributes + NOTES
             cls.__doc__ = inspect.cleandoc(cls.__doc__) + "\n\n" + inspect.cleandoc("\n" + shared)
         return cls

@@ -37,6 +37,7 @@ from cydrop.sklearn._training import goes_on, train
     score="R^2",
     stratified="",
     predict="predict_interval",
+    by_loss=' With "gaussian_nll" and "pinball" their loss decides.',
     attributes="\n",
 )
 class MLPRegressor(RegressorMixin, Intervals, MLP):

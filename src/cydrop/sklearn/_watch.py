@@ -37,7 +37,10 @@ class Watch(Callback):
         self.validation, self.incremental, self.fresh = validation, incremental, fresh
         self.by_validation = validation is not None and estimator.early_stopping
         # scikit-learn's loss of a regression is the mean over the outputs, its gradient the sum's
-        self.outputs = estimator.n_outputs_ if task.numeric else 1
+        loss = estimator.network_.loss
+        self.outputs = loss.columns(estimator.n_outputs_) if task.numeric else 1
+        # of quantiles, or means and variances, R^2 sees the centre alone
+        self.by_loss = task.numeric and self.outputs < estimator.n_outputs_
         self.waited = 0
         self.best_gain = self.best_score = self.gain_of_best = -math.inf
         self.best: Weights | None = None
@@ -95,9 +98,12 @@ class Watch(Callback):
 
     def _judge(self, network: Network) -> tuple[float, float, float]:
         """The score of the held-out rows; and what better is decided by: a score, and where it is equal a loss with the
-        sign turned. Of a regression the loss alone, which is R^2 too but where that says nothing."""
+        sign turned. Of a regression the loss alone, which is R^2 too but where that says nothing, or not enough."""
         assert self.validation is not None
-        score, gain = self.task.judge(network.predict(self.validation.X), self.validation)
+        held = self.validation
+        score, gain = self.task.judge(network.predict(held.X), held)
+        if self.by_loss:
+            gain = -network.evaluate(held.X, held.target, held.scaled_weight(1.0))["loss"]
         return score, gain if self.task.numeric else score, gain
 
     def _better_score(self, network: Network, metrics: dict[str, float]) -> bool:
