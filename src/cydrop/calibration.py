@@ -114,7 +114,7 @@ class Calibration:
             unit = s.max()
             best, s = np.log(e.mean() / unit), s / unit
             for floor in np.sqrt((s**2).mean() * FLOORS):
-                scale = np.hypot(s, floor)
+                scale = np.sqrt(s**2 + floor**2)
                 minus_log_likelihood = np.log((e / unit / scale).mean()) + np.log(scale).mean()
                 if minus_log_likelihood < best:
                     best, found[place] = minus_log_likelihood, unit * floor
@@ -125,7 +125,8 @@ class Calibration:
         spread, floor = said.spread, self._floor
         if spread is not None and floor is not None:
             known = np.isfinite(floor)
-            spread = np.where(known, np.hypot(spread, np.where(known, floor, 0.0)), 1.0)
+            unit = np.maximum(np.where(known, floor, 1.0), np.finfo(np.float64).tiny)  # squares stay finite
+            spread = np.where(known, unit * np.sqrt((spread / unit) ** 2 + 1.0), 1.0)
         lower, upper, scale = self.loss.band(said.outputs, spread, coverage)
         scale = np.maximum(scale, np.finfo(np.float64).tiny)
         return [Band(lower[:, place], upper[:, place], scale[:, place]) for place in range(self.y.shape[1])]
@@ -271,7 +272,8 @@ class Intervals(CalibratedEstimator):
         Returns
         -------
         ndarray of float64, shape (n_samples, 2), of several targets (n_samples, n_targets, 2)
-            Lower and upper ends; each target's interval has the coverage. The same bits in every call.
+            Lower and upper ends; each target's interval has the coverage. The same X has the same bits in every call;
+            where there are Monte Carlo samples a row's masks, and so its width, depend a little on its place in X.
 
         Raises
         ------

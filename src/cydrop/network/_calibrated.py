@@ -99,7 +99,8 @@ class Calibrates(Cored):
         -------
         ndarray of float64, shape (n_samples, 2)
             Lower and upper ends; for several targets (n_samples, targets, 2), where each one's has the coverage. The
-            same bits in every call.
+            same X has the same bits in every call; where there are Monte Carlo samples a row's masks, and so its width,
+            depend a little on its place in X.
 
         Raises
         ------
