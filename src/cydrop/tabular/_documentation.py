@@ -57,7 +57,7 @@ REALMLP = """
         epoch's order brings others there.
     learning_rate_init : float > 0 or None
         Peak of the learning rate, which goes up and down in four waves (`schedules.CosLog4`). None is 0.04 for
-        classes and 0.2 for numbers; with small=True 0.04 and 0.07.
+        classes and 0.2 for numbers, with small=True 0.04 and 0.07; with loss="gaussian_nll" it is that for classes.
     weight_decay : float >= 0
         Decoupled weight decay (Loshchilov and Hutter 2019) of the weights; it fades as dropout does.
     numeric_embedding : "pbld", "plr", "piecewise_linear" or None
