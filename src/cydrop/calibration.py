@@ -233,8 +233,35 @@ class CalibratedEstimator(ABC):
         """Raises unless it is fitted."""
 
     @abstractmethod
+    def _made_of(self, X: Any, y: Any) -> Calibration:
+        """A calibration by other rows."""
+
+    @abstractmethod
     def _said(self, X: Any, calibration: Calibration) -> list[Prediction]:
         """What the model of each fold predicts, in the units of y."""
+
+    def calibrate(self, X: Any, y: Any) -> Any:
+        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
+
+        Parameters
+        ----------
+        X, y : as for `fit`
+            Rows that had no part in training, nor in what was chosen by.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            For unusable data, such as labels that `fit` did not see, or several labels a row.
+        """
+        self._check_fitted()
+        self.calibration_ = self._made_of(X, y)
+        return self
 
     def _needed(self, method: str) -> Calibration:
         self._check_fitted()

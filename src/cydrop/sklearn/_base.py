@@ -130,28 +130,8 @@ class MLP(CalibratedEstimator, Estimator, ABC):
         mc = self.network_.predict_mc(dense, samples, seed=seed, return_samples=keep, rate=rate)
         return self._task().shaped(mc, levels, return_samples)
 
-    def calibrate(self, X: Any, y: Any) -> Any:
-        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
-
-        Parameters
-        ----------
-        X, y : as for `fit`
-            Rows that had no part in training, nor in what was chosen by.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        ValueError, TypeError
-            For unusable data, or several labels a row.
-        """
-        self._check_fitted()
-        self.calibration_ = calibration_of(self._task(), further(self._task(), X, y))
-        return self
+    def _made_of(self, X: Any, y: Any) -> Calibration:
+        return calibration_of(self._task(), further(self._task(), X, y))
 
     def _check_fitted(self) -> None:
         check_is_fitted(self, "network_")

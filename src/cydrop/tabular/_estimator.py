@@ -249,29 +249,8 @@ class TableEstimator(CalibratedEstimator, BaseEstimator, ABC):
         warn_of_unknown(self.schema_, table, self.parts_[0].preprocessor.known)
         return prepared(self.parts_, table)
 
-    def calibrate(self, X: Any, y: Any) -> Any:
-        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
-
-        Parameters
-        ----------
-        X, y : as for `fit`
-            Rows that had no part in training, nor in what was chosen by.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        ValueError, TypeError
-            For unusable data, such as labels that `fit` did not see.
-        """
-        self._check_fitted()
-        rows = further_rows(self, self.schema_, X, y)
-        self._calibrate([], rows)
-        return self
+    def _made_of(self, X: Any, y: Any) -> Calibration:
+        return calibration_of(self._meaning(), self.parts_, [], further_rows(self, self.schema_, X, y))
 
     def _calibrate(self, left_out: list[Rows], kept: Rows | None) -> None:
         """By rows that nothing was chosen by, or by those that each part left out."""
