@@ -174,6 +174,12 @@ def test_it_trains_in_shards_as_in_the_plain_network(stack, rng):
     assert_same_training(net, rng.standard_normal((37, 11)), rng.integers(0, 4, 37), rtol=1e-4, shards=8)
 
 
+def test_it_goes_with_r_drop(rng):
+    loss = cd.losses.CrossEntropy(r_drop=0.7)
+    net = cd.Network(STACKS["input and hidden"](), loss=loss, optimizer=cd.SGD(0.05), seed=2)
+    assert_same_training(net, rng.standard_normal((37, 11)), rng.integers(0, 4, 37), rtol=2e-4, shards=8, steps=3)
+
+
 def fitted(stack="wide", n_threads=1, parallel=None, optimizer="adam", **options):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((300, 40)).astype(np.float32), rng.integers(0, 4, 300)
@@ -395,7 +401,7 @@ def test_the_rate_is_the_one_that_is_best_for_a_unit_alone(rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cd.Dropout("learned"), r'rate must be a number in \[0, 1\], a schedule or "learn"'),
+        (lambda: cd.Dropout("learned"), r"rate must be a number, got 'learned' \(str\); a schedule or .learn. will do"),
         (lambda: cd.Dropout("learn", mode="vanilla"), "needs a mask for every row"),
         (lambda: cd.Dropout("learn", shared="batch"), "needs a mask for every row"),
         (lambda: cd.Dropout("learn", initial=0), "initial"),

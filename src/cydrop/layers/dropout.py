@@ -101,7 +101,7 @@ class Dropout(RandomLayer):
             self.declare(rate=checked_rate("rate", rate), mode=mode, shared=shared, seed=seeding.as_int(seed))
             return
         if rate != "learn":
-            raise TypeError(f'rate must be a number in [0, 1], a schedule or "learn", got {rate!r} (str)')
+            raise TypeError(f'rate must be a number, got {rate!r} (str); a schedule or "learn" will do as well')
         if mode != "inverted" or shared is not None:
             raise ValueError(
                 f'a rate that is learned needs a mask for every row and mode="inverted", got mode={mode!r} and '
@@ -112,7 +112,7 @@ class Dropout(RandomLayer):
     @property
     def learns(self) -> bool:
         """Whether the rate is learned."""
-        return self.rate == "learn"
+        return isinstance(self.rate, str) and self.rate == "learn"
 
     def options(self) -> dict[str, Any]:
         every = super().options()
