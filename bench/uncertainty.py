@@ -265,7 +265,7 @@ def main() -> None:
         parser.error(f"--processes must be at least 1, got {arguments.processes}")
 
     print(f"{arguments.processes} processes, {SAMPLES:,} samples, seed {arguments.seed}; published figures in brackets")
-    print(f"{'set':<18}{'error (RMSE)':<40}{'log-likelihood':<38}{'wall, s':>8}{'CPU, s':>8}", flush=True)
+    print(f"{'set':<23}{'error (RMSE)':<40}{'log-likelihood':<38}{'wall, s':>8}{'CPU, s':>8}", flush=True)
     everything: dict[str, list[Split]] = {}
     differences: list[str] = []
     context = multiprocessing.get_context("spawn")
@@ -282,7 +282,7 @@ def main() -> None:
             likelihood = np.array([split.log_likelihood for split in splits])
             their_rmse, their_likelihood = published(folder, "MC_rmse"), published(folder, "ll")
             print(
-                f"{name:<18}{compare(rmse, their_rmse, -1, 4):<40}{compare(likelihood, their_likelihood, 1, 3):<38}"
+                f"{name:<23}{compare(rmse, their_rmse, -1, 4):<40}{compare(likelihood, their_likelihood, 1, 3):<38}"
                 f"{seconds:>8.1f}{sum(split.cpu_seconds for split in splits):>8.1f}",
                 flush=True,
             )
@@ -300,11 +300,11 @@ def main() -> None:
                     print(f"  the mean of the published splits is {mean:.4f}, the paper says {printed}", flush=True)
             change = mean_and_error(rmse - their_rmse), mean_and_error(likelihood - their_likelihood)
             differences.append(
-                f"{name:<18}{change[0][0]:>+10.4f} ± {change[0][1]:.4f}{change[1][0]:>+14.4f} ± {change[1][1]:.4f}"
+                f"{name:<23}{change[0][0]:>+10.4f} ± {change[0][1]:.4f}{change[1][0]:>+14.4f} ± {change[1][1]:.4f}"
             )
 
     print("\nDifference from the published figures, split by split: mean and its standard error")
-    print(f"{'set':<18}{'error (RMSE)':>19}{'log-likelihood':>23}")
+    print(f"{'set':<23}{'error (RMSE)':>19}{'log-likelihood':>23}")
     print("\n".join(differences))
     if arguments.json:
         report = {name: [asdict(split) for split in splits] for name, splits in everything.items()}
