@@ -113,7 +113,7 @@ def trained(executor=None, **options):
 OPTIONS = {
     "plain": {},
     "halving": {"halving": 2, "epochs": 9},
-    "patience": {"patience": 1, "epochs": [30, 25, 20, 15, 10, 5, 30, 3, 9, 8, 12, 8], "ties": "last"},
+    "patience": {"patience": 1, "epochs": [30, 25, 20, 15, 10, 5, 7, 30, 3, 9, 8, 12, 8], "ties": "last"},
     "last_weights": {"restore_best": False, "n_threads": 2},
     "without_validation": {"validation_rows": None, "rows": None, "sample_weight": None},
 }
