@@ -215,12 +215,15 @@ def test_before_calibration_it_says_what_to_call(trained, digits):
         lambda net: net.fit(*table(10), epochs=1, verbose=0),
         lambda net: setattr(net, "loss", "mae"),
         lambda net: net.initialize(table(10)[0]),
+        lambda net: net.set_rate(1, 0.4),
     ],
-    ids=["a step", "an epoch", "another loss", "other weights"],
+    ids=["a step", "an epoch", "another loss", "other weights", "another rate"],
 )
 def test_what_changes_the_network_makes_it_void(change):
     net = network().build(3).calibrate(*table(30), samples=0)
     net.predict_interval(table(3)[0])
+    net.n_threads = 1
+    assert net.calibration is not None
     change(net)
     assert net.calibration is None
     with pytest.raises(RuntimeError, match="calibrate"):

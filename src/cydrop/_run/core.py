@@ -149,6 +149,7 @@ class Core:
                 "threads_of_machine": self.threads_of_machine if of_machine is None else of_machine,
             }
             state["drawing"] = Plan.drawing(state["layers"])
+            state["calibrated"] = None if layers else self.calibrated
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
                 check_loss(state["loss"], plan)
