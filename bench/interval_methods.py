@@ -281,6 +281,9 @@ INTERVALS = {
     "realmlp-pinball": of_cydrop(tabular_intervals, name="RealMLP", loss="pinball", calibration_fraction=CALIBRATION),
     "realmlp-pinball.own": of_cydrop(tabular_intervals, name="RealMLP", loss="pinball"),
     "realmlp-pinball.cv": of_cydrop(tabular_intervals, name="RealMLP", loss="pinball", n_folds=FOLDS),
+    "realmlp-pinball.5": of_cydrop(
+        tabular_intervals, name="RealMLP", loss="pinball", n_folds=FOLDS, calibration_fraction=CALIBRATION
+    ),
     "realmlp-nll": of_cydrop(tabular_intervals, name="RealMLP", loss="gaussian_nll", calibration_fraction=CALIBRATION),
     "realmlp-mse": of_cydrop(tabular_intervals, name="RealMLP", loss="squared_error", calibration_fraction=CALIBRATION),
     "cydrop-mlp-pinball": of_cydrop(cydrop_mlp_intervals, loss="pinball", calibration_fraction=CALIBRATION),

@@ -95,14 +95,36 @@ def test_intervals_of_numbers_are_the_prediction_and_a_multiple_of_the_spread(tr
     assert np.ptp(intervals[:, 1] - intervals[:, 0]) > 0.01
 
 
-def test_intervals_of_quantiles_are_those_moved_by_one_number(trained, rows):
+def test_intervals_of_quantiles_are_those_moved_by_a_multiple_of_their_distance(trained, rows):
     net, (X, y), new = trained["pinball"].calibrate(*rows[1]), rows[1], rows[2][0][:50]
     for coverage in (0.9, 0.8):  # for which the nearest quantiles are the same
         low, _, high = net.predict(X).astype(np.float64).T
         target = y.astype(np.float32).astype(np.float64)
-        by = np.sort(np.maximum(low - target, target - high))[conformal.place(len(y), coverage) - 1]
+        by = np.sort(np.maximum(low - target, target - high) / (high - low))[conformal.place(len(y), coverage) - 1]
         low, _, high = net.predict(new).astype(np.float64).T
-        np.testing.assert_array_equal(net.predict_interval(new, coverage), np.stack([low - by, high + by], axis=1))
+        wanted = np.stack([low - by * (high - low), high + by * (high - low)], axis=1)
+        np.testing.assert_allclose(net.predict_interval(new, coverage), wanted, rtol=1e-12)
+
+
+def test_quantiles_that_meet_still_have_an_interval():
+    net = network(QUANTILES, 3)
+    X, y = table(300)
+    net.build(3)
+    for view in net.parameters().values():
+        view[...] = 0.0
+    intervals = net.calibrate(X[:150], y[:150]).predict_interval(X[150:])
+    assert (intervals == intervals[0]).all()
+    assert np.isfinite(intervals).all()
+    assert_holds(y[150:], intervals, 0.9, 150)
+
+
+def test_one_quantile_is_a_prediction_like_any_other():
+    net = network(cd.losses.Pinball((0.5,)), 1)
+    X, y = table(300)
+    net.fit(X[:100], y[:100], epochs=3, verbose=0)
+    intervals = net.calibrate(X[100:200], y[100:200]).predict_interval(X[200:])
+    np.testing.assert_allclose(intervals.mean(axis=1), net.predict(X[200:])[:, 0], atol=1e-6)
+    assert np.ptp(np.diff(intervals, axis=1)) < 1e-6
 
 
 @pytest.mark.parametrize("coverage", [0.9, 0.99])
@@ -350,9 +372,9 @@ def test_intervals_of_folds_are_made_of_the_left_out_rows(ensembles, rows):
         left = calibration.fold == number
         low, _, high = member.predict(X[left]).astype(np.float64).T
         target = y[left].astype(np.float32).astype(np.float64)
-        score = np.maximum(low - target, target - high)
+        score = (np.maximum(low - target, target - high) / (high - low))[:, None]
         low, _, high = member.predict(new).astype(np.float64).T
-        bounds.append((low - score[:, None], high + score[:, None]))
+        bounds.append((low - score * (high - low), high + score * (high - low)))
     at = conformal.place(len(y), 0.9)
     below, above = (np.sort(np.concatenate(ends), axis=0) for ends in zip(*bounds, strict=True))
     wanted = np.stack([below[len(y) - at], above[at - 1]], axis=1)

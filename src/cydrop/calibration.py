@@ -35,6 +35,7 @@ __all__ = [
 
 PENALTY, FREE = 0.01, 1  # of classes in a set, and how many go without
 SAMPLES = 32  # of Monte Carlo dropout, by which estimators know the standard deviation of numbers
+LEAST = 0.01  # of a scale, in units of the mean scale of the calibration rows
 FLOORS = 10.0 ** np.arange(-3.0, 3.25, 0.25)  # in units of the mean square of the spread
 
 
@@ -120,15 +121,15 @@ class Calibration:
                     best, found[place] = minus_log_likelihood, unit * floor
         return found
 
-    def _bands(self, said: Prediction, coverage: float) -> list[Band]:
-        """What a model says of each target."""
+    def _bands(self, said: Prediction, coverage: float, least: Doubles | np.float64) -> list[Band]:
+        """What a model says of each target; no scale is less than these."""
         spread, floor = said.spread, self._floor
         if spread is not None and floor is not None:
             known = np.isfinite(floor)
             unit = np.maximum(np.where(known, floor, 1.0), np.finfo(np.float64).tiny)  # squares stay finite
             spread = np.where(known, unit * np.sqrt((spread / unit) ** 2 + 1.0), 1.0)
         lower, upper, scale = self.loss.band(said.outputs, spread, coverage)
-        scale = np.maximum(scale, np.finfo(np.float64).tiny)
+        scale = np.maximum(scale, least)
         return [Band(lower[:, place], upper[:, place], scale[:, place]) for place in range(self.y.shape[1])]
 
     def interval(self, said: Sequence[Prediction], coverage: Any) -> Doubles:
@@ -150,15 +151,16 @@ class Calibration:
         ValueError
             For a coverage that so few rows cannot promise.
         """
-        coverage, folds = checked_coverage(coverage), self._by_fold()
-        new = [self._bands(one.doubles(), coverage) for one in said]
+        coverage = checked_coverage(coverage)
+        mean = np.array([band.scale.mean() for band in self._bands(self.predicted, coverage, np.float64(0.0))])
+        least = np.where(mean > 0, LEAST * mean, 1.0)  # of scales of nothing but 0: the same for all rows
+        known = [self._bands(self.predicted.rows(rows), coverage, least) for rows in self._by_fold()]
+        new = [self._bands(one.doubles(), coverage, least) for one in said]
         found = []
         for place in range(self.y.shape[1]):
             with np.errstate(over="ignore"):  # an error in units of a scale of almost 0
-                scores = [
-                    conformal.outside(self.y[rows, place], self._bands(self.predicted.rows(rows), coverage)[place])
-                    for rows in folds
-                ]
+                y = [self.y[rows, place] for rows in self._by_fold()]
+                scores = [conformal.outside(own, bands[place]) for own, bands in zip(y, known, strict=True)]
                 found.append(conformal.interval([bands[place] for bands in new], scores, coverage))
         return found[0] if len(found) == 1 else np.stack(found, axis=1)
 
@@ -282,7 +284,8 @@ class Intervals(CalibratedEstimator):
         al. 2018) by rows that were kept aside.
 
         With loss="pinball" they lie between the predicted quantiles nearest to (1 - coverage) / 2 and
-        (1 + coverage) / 2, both moved by the same number (Romano, Patterson and Candes 2019). Otherwise they are the
+        (1 + coverage) / 2, both moved by the same multiple of the distance between them (Romano, Patterson and Candes
+        2019; Sesia and Candes 2020). Otherwise they are the
         prediction plus and minus a multiple of its standard deviation (Papadopoulos et al. 2002; Lei et al. 2018): the
         predicted one with loss="gaussian_nll"; else that of Monte Carlo samples or of several networks, with a variance
         added by which the errors are likeliest; where there is none, the same width everywhere.

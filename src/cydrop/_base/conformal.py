@@ -13,7 +13,8 @@ whatever the model (Vovk, Gammerman and Shafer 2005; Lei et al. 2018), and, wher
               <- t scale     t scale ->      interval = lower - t scale to upper + t scale
 
 With lower and upper equal, an error in units of a predicted scale (Papadopoulos et al. 2002; Lei et al. 2018); with two
-predicted quantiles, conformalised quantile regression (Romano, Patterson and Candes 2019). Rows may come in folds, each
+predicted quantiles, conformalised quantile regression (Romano, Patterson and Candes 2019), in units of their distance
+(Sesia and Candes 2020). Rows may come in folds, each
 with the model that was trained without it: CV+ (Barber, Candes, Ramdas and Tibshirani 2021). NumPy alone, in float64.
 """
 

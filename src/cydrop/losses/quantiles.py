@@ -77,7 +77,8 @@ class Pinball(Regression):
     def band(self, p: Doubles, spread: Doubles | None, coverage: float) -> tuple[Doubles, Doubles, Doubles]:
         targets = self.columns(p.shape[1])
         ends = [self._quantile(p, targets, level) for level in (0.5 - coverage / 2, 0.5 + coverage / 2)]
-        return ends[0], ends[1], np.ones_like(ends[0])
+        apart = len(self.quantiles) > 1 and self._nearest(0.5 - coverage / 2) < self._nearest(0.5 + coverage / 2)
+        return ends[0], ends[1], ends[1] - ends[0] if apart else np.ones_like(ends[0])
 
     def _quantile(self, p: Array, targets: int, level: float) -> Array:
         """What was predicted of the quantile that is nearest to a level, for each target."""

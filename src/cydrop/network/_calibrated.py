@@ -82,10 +82,11 @@ class Calibrates(Cored):
         """Intervals that y is in with this probability, by the rows of `calibrate`.
 
         For "pinball" they lie between the predicted quantiles nearest to (1 - coverage) / 2 and (1 + coverage) / 2,
-        both moved outwards, or inwards, by the same number (Romano, Patterson and Candes 2019). For "gaussian_nll" and
-        networks with Monte Carlo dropout they are the prediction plus and minus a multiple of the standard deviation
-        (Papadopoulos et al. 2002; Lei et al. 2018), where that of the samples is completed by the variance of y that it
-        does not explain; for all others they have the same width everywhere.
+        both moved outwards, or inwards, by the same multiple of the distance between them (Romano, Patterson and Candes
+        2019; Sesia and Candes 2020, "A comparison of some conformal quantile regression methods"). For "gaussian_nll"
+        and networks with Monte Carlo dropout they are the prediction plus and minus a multiple of the standard
+        deviation (Papadopoulos et al. 2002; Lei et al. 2018), where to the square of that of the samples a variance is
+        added by which the errors are likeliest; for all others they have the same width everywhere.
 
         Where new rows are like those of `calibrate` (exchangeable), the probability is at least `coverage`, whatever
         the network; up to 1 / n for n rows, which the variance is taken from besides.

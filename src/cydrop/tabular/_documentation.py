@@ -81,7 +81,7 @@ REALMLP_CLASSIFIER = """
 LOSS = """
     loss : "squared_error", "absolute_error", "huber", "gaussian_nll", "pinball" or a loss object
         What is minimised, of the standardised targets; an object, such as `losses.Pinball((0.1, 0.5, 0.9))`, has
-        options. "gaussian_nll" predicts a variance as well, "pinball" quantiles (0.05, 0.5 and 0.95); `predict` gives
+        options. "gaussian_nll" predicts a variance as well, "pinball" quantiles: {quantiles}. `predict` gives
         the mean or the quantile nearest to 0.5. The best epoch is that of the least RMSE of the held-out rows with
         "squared_error", else of their least loss.
 """
@@ -236,9 +236,10 @@ def documented(recipe: str, kind: str) -> Callable[[type[Class]], type[Class]]:
     """
     classes, realmlp = kind == "classifier", recipe == "RealMLP"
     if realmlp:
-        own = REALMLP + (REALMLP_CLASSIFIER if classes else REALMLP_REGRESSOR + LOSS)
+        nine = LOSS.format(quantiles="0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9 and 0.95")
+        own = REALMLP + (REALMLP_CLASSIFIER if classes else REALMLP_REGRESSOR + nine)
     else:
-        own = TABM + (TABM_CLASSIFIER if classes else TABM_REGRESSOR + LOSS)
+        own = TABM + (TABM_CLASSIFIER if classes else TABM_REGRESSOR + LOSS.format(quantiles="0.05, 0.5 and 0.95"))
     attributes = ATTRIBUTES.format(
         error='the share of wrong labels, or with metric="log_loss" the log-loss.'
         if classes

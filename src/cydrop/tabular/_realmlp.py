@@ -16,13 +16,13 @@ from typing import Any
 from cydrop._base import checks, seeding
 from cydrop._run.core import core_of
 from cydrop.layers import Dense, Dropout, Embedding, Layer, NumericEmbedding, Parametric, Scale
-from cydrop.losses import GaussianNLL
+from cydrop.losses import GaussianNLL, Pinball
 from cydrop.network import Network
 from cydrop.optimizers import AdamW
 from cydrop.schedules import CosLog4, FlatCos
 from cydrop.tabular._parameters import checked_metric, checked_smoothing, for_recipe, settings
 from cydrop.tabular._preprocessing import Prepared, Preprocessor, fitted
-from cydrop.tabular._recipe import CLASSES, Family, Recipe, Settings
+from cydrop.tabular._recipe import CLASSES, NUMBERS, Family, Recipe, Settings
 from cydrop.tabular._table import Table
 from cydrop.xorshift import Xorshift
 
@@ -30,6 +30,7 @@ __all__ = ["REALMLP", "RealMLP"]
 
 # of the paper's two recipes: (classes, numbers)
 LEARNING_RATES = {"classes": (0.04, 0.04), "numbers": (0.2, 0.07)}  # TD, TD-S
+QUANTILES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95)  # several at once teach the layers before them more
 ACTIVATIONS = {"classes": "selu", "numbers": "mish"}
 
 
@@ -175,6 +176,8 @@ def checked(estimator: Any) -> Settings:
         smoothing = 0.1 if metric == "error" and estimator.task == CLASSES else 0.0
     batch_size = checks.integer("batch_size", estimator.batch_size, 1)
     shared = for_recipe(estimator, smoothing, batch_size)
+    if estimator.task == NUMBERS and estimator.loss == "pinball":
+        shared["loss_of_numbers"] = Pinball(QUANTILES)
     return settings(estimator, RealMLP(**shared, small=checks.flag("small", estimator.small)), metric)
 
 
