@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special
@@ -48,6 +48,9 @@ def ranks_one_by_one(x, quantiles):
     hnp.arrays(np.float64, st.integers(1, 30), elements=st.sampled_from([-2.0, 0.0, 1.0, 1.5, 7.0, 1e300, -1e-300])),
     hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-10, 10)),
 )
+@example(np.array([-2.0, 1.0, 1.0]), np.array([1.3, -3.0]))
+@example(np.array([-2.0, -1e-300, -1e-300]), np.array([0.0]))
+@example(np.array([-2.0, -2.0, 1.0]), np.array([-2.1, 1.3]))
 def test_ranks_are_linear_between_quantiles(quantiles, x):
     quantiles = np.sort(quantiles)
     x = np.concatenate([x, quantiles])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cydrop.tabular._columns import Doubles
-from cydrop.tabular._quantiles import NEAREST
+from cydrop.tabular._quantiles import NEAREST, TINY
 
 # The normal quantile of Wichura (1988, algorithm AS 241, PPND7), relative error 1e-7: that of float32, which comes out.
 # From the constant term upwards, for p within 0.425 of 1/2, and beyond.
@@ -41,7 +41,7 @@ def normal(graph: Any, x: str, quantiles: Doubles) -> str:
     above, below = work.clip(left, 1, count - 1), work.clip(left, 1, count - 1, minus=1)
     low, high = (_taken(work, quantiles, place) for place in (below, above))
     gap = work("Sub", high, low)
-    gap = work("Where", work("Greater", gap, 0.0), gap, 1.0)
+    gap = work("Where", work("Greater", gap, 0.0), gap, TINY)
     share = work("Clip", work("Div", work("Sub", x, low), gap), 0.0, 1.0)
     step = 1 / (count - 1)
     between = work("Mul", work("Add", work.double(below), share), step)

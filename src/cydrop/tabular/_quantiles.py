@@ -24,6 +24,7 @@ from cydrop.tabular._table import Table
 
 ROWS_OF_A_QUANTILE = 30
 FEWEST, MOST = 10, 1000  # quantiles
+TINY = float(np.finfo(np.float64).tiny)
 NEAREST = 1e-7  # to 0 and 1, of a rank: 5.2 deviations from the mean
 
 
@@ -126,7 +127,8 @@ def ranks(x: Doubles, quantiles: Doubles) -> Doubles:
     left, right = (np.searchsorted(quantiles, x, side) for side in ("left", "right"))
     above = np.clip(left, 1, count - 1)
     gap = quantiles[above] - quantiles[above - 1]
-    share = (x - quantiles[above - 1]) / np.where(gap > 0, gap, 1.0)
+    with np.errstate(over="ignore"):  # of a gap of 0 what is above the largest quantile is all the way there
+        share = (x - quantiles[above - 1]) / np.where(gap > 0, gap, TINY)
     between = levels[above - 1] + np.clip(share, 0.0, 1.0) * (levels[above] - levels[above - 1])
     middle = (levels[np.minimum(left, count - 1)] + levels[np.maximum(right - 1, 0)]) / 2
     return np.asarray(np.where(left < right, middle, between))
