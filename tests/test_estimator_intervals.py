@@ -218,7 +218,9 @@ def test_the_temperature_makes_new_rows_likelier():
 
 def test_several_labels_have_no_sets():
     several = np.stack([CODES > 0, CODES > 1], axis=1).astype(int)
-    model = classifier("mlp", calibration_fraction=0.2).fit(X, several)
+    with pytest.raises(ValueError, match=r"calibration_fraction=0.2 keeps rows for sets, but y of several labels"):
+        classifier("mlp", calibration_fraction=0.2).fit(X, several)
+    model = classifier("mlp").fit(X, several)
     with pytest.raises(RuntimeError, match="predict_set needs rows"):
         model.predict_set(X)
     with pytest.raises(ValueError, match="several labels"):
@@ -237,7 +239,7 @@ def test_before_fit_and_without_rows_it_says_what_to_do(kind):
     with pytest.raises(NotFittedError):
         classifier(kind).predict_set(X)
     model = regressor("mlp", max_iter=1).fit(X, Y)
-    with pytest.raises(RuntimeError, match=r"fit it with calibration_fraction=0.2, or call calibrate\(X, y\)"):
+    with pytest.raises(RuntimeError, match=r"fit it with calibration_fraction=0.2, or call calibrate\(X, y\); part"):
         model.predict_interval(X)
 
 

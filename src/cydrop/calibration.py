@@ -169,7 +169,8 @@ class Calibration:
     @cached_property
     def temperature(self) -> float:
         """What divides the logarithms of the probabilities so that these rows are likeliest: above 1 the model was too
-        sure of itself, below 1 not sure enough (Guo, Pleiss, Sun and Weinberger 2017). 1 for regression."""
+        sure of itself, below 1 not sure enough (Guo, Pleiss, Sun and Weinberger 2017). It is drawn to 1, as by ten
+        more rows that come out as often as their probabilities say, since few rows say little. 1 for regression."""
         return conformal.temperature(self._proba(self.predicted.outputs), self.y) if self.y.ndim == 1 else 1.0
 
     def _proba(self, proba: NDArray[Any]) -> Doubles:
@@ -183,13 +184,22 @@ class Calibration:
         Parameters
         ----------
         proba : ndarray, shape (n, classes)
-            As predicted.
+            As predicted; (n, 1) of a network with one output.
 
         Returns
         -------
         ndarray of float64, shape (n, classes)
-            Rows sum to 1.
+            Rows sum to 1; of one output there are both classes.
+
+        Raises
+        ------
+        ValueError
+            For other shapes, or numbers outside [0, 1].
         """
+        units = self.predicted.outputs.shape[1]
+        proba = checks.array("proba", proba)
+        if proba.ndim != 2 or proba.shape[1] != units or not ((proba >= 0) & (proba <= 1)).all():
+            raise ValueError(f"proba must be probabilities in [0, 1] of shape (n, {units}), got shape {proba.shape}")
         logs = np.log(np.maximum(self._proba(np.asarray(proba)), np.finfo(np.float32).tiny))
         return conformal.scaled(logs, 1.0 / self.temperature)
 
@@ -243,12 +253,12 @@ class CalibratedEstimator(ABC):
         """What the model of each fold predicts, in the units of y."""
 
     def calibrate(self, X: Any, y: Any) -> Any:
-        """Makes intervals or sets from other rows than those that `fit` kept aside, or where it kept none.
+        """Calibrates on rows of your own, in place of those that `fit` kept aside, if any.
 
         Parameters
         ----------
         X, y : as for `fit`
-            Rows that had no part in training, nor in what was chosen by.
+            Rows that had no part in training, nor in any choice, such as that of the epoch or of settings.
 
         Returns
         -------
@@ -271,7 +281,7 @@ class CalibratedEstimator(ABC):
         if made is None:
             raise RuntimeError(
                 f"{method} needs rows that the estimator was not trained on: fit it with calibration_fraction=0.2, or "
-                "call calibrate(X, y)"
+                "call calibrate(X, y); partial_fit and a warm start do away with earlier ones"
             )
         return made
 
@@ -280,18 +290,19 @@ class Intervals(CalibratedEstimator):
     """Of a regressor."""
 
     def predict_interval(self, X: Any, coverage: float = 0.9) -> Doubles:
-        """Intervals that y is in with this probability: conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et
-        al. 2018) by rows that were kept aside.
+        """Intervals that contain y with probability `coverage`: conformal prediction (Vovk, Gammerman and Shafer 2005;
+        Lei et al. 2018) by rows that were kept aside.
 
         With loss="pinball" they lie between the predicted quantiles nearest to (1 - coverage) / 2 and
         (1 + coverage) / 2, both moved by the same multiple of the distance between them (Romano, Patterson and Candes
         2019; Sesia and Candes 2020). Otherwise they are the
         prediction plus and minus a multiple of its standard deviation (Papadopoulos et al. 2002; Lei et al. 2018): the
-        predicted one with loss="gaussian_nll"; else that of Monte Carlo samples or of several networks, with a variance
-        added by which the errors are likeliest; where there is none, the same width everywhere.
+        predicted one with loss="gaussian_nll"; else that of Monte Carlo samples or of several networks, to whose square
+        a constant is added, fitted to the errors of the kept rows by maximum likelihood; where there is none, the same
+        width everywhere.
 
         Which rows are kept aside: those of `calibrate`; or `calibration_fraction` of the rows of `fit`; else those that
-        chose the epoch, where there were some, a little too few errors of which are seen. Where they are folds it is
+        chose the epoch, if any, whose errors are a little smaller than those of new rows. Where they are folds it is
         CV+ (Barber, Candes, Ramdas and Tibshirani 2021).
 
         Parameters
@@ -302,8 +313,10 @@ class Intervals(CalibratedEstimator):
         Returns
         -------
         ndarray of float64, shape (n_samples, 2), of several targets (n_samples, n_targets, 2)
-            Lower and upper ends; each target's interval has the coverage. The same X has the same bits in every call;
-            where there are Monte Carlo samples a row's masks, and so its width, depend a little on its place in X.
+            Lower and upper ends; each target's interval has the coverage. The same X has the same bits in every call.
+            Where the width comes from Monte Carlo samples it is an estimate, and a row's masks depend on its place in
+            X: at another place its width differs by some percent, now and then by more. That of "pinball" and
+            "gaussian_nll" does not.
 
         Raises
         ------
@@ -324,9 +337,9 @@ class Sets(CalibratedEstimator):
     def predict_set(
         self, X: Any, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
     ) -> NDArray[np.bool_]:
-        """Sets of classes that the right one is in with this probability: adaptive prediction sets (Romano, Sesia and
-        Candes 2020; without their random part), regularised (Angelopoulos et al. 2021), of probabilities at the
-        temperature (Guo et al. 2017), by rows that were kept aside.
+        """Sets of classes that contain the right one with probability `coverage`: adaptive prediction sets (Romano,
+        Sesia and Candes 2020; without their random part), regularised (Angelopoulos et al. 2021), of probabilities at
+        the temperature (Guo et al. 2017), by rows that were kept aside.
 
         A set holds the likeliest classes, as many as it takes, and at least one: of a classifier that is right more
         often than `coverage` the sets of one class hold more often, too.
@@ -364,4 +377,7 @@ class Sets(CalibratedEstimator):
 
 def checked_coverage(coverage: Any) -> float:
     """A share above 0 and below 1."""
-    return checks.number("coverage", coverage, 0.0, 1.0, low_open=True, high_open=True)
+    try:
+        return checks.number("coverage", coverage, 0.0, 1.0, low_open=True, high_open=True)
+    except ValueError as error:
+        raise ValueError(f"{error}; 0.9 is 90 percent") from None

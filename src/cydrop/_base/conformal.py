@@ -31,6 +31,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 
 NEARLY = 1e-9  # (n + 1) coverage is taken for a whole number where only rounding makes it larger
 HALVINGS = 64  # of where the end of an interval of several folds can be
+PRIOR_ROWS = 10  # of the temperature
 PIECE = 1 << 16  # rows of several folds at a time
 
 
@@ -50,8 +51,8 @@ def check_rows(rows: int, coverage: float) -> None:
         most = math.floor(rows / (rows + 1) * 1000) / 1000
         instead = f"; with these, ask for {most:g} at most" if most else ""
         raise ValueError(
-            f"coverage={coverage:g} cannot be promised by {rows} calibration rows: at least {least_rows(coverage)} are "
-            f"needed{instead}"
+            f"coverage={coverage:g} cannot be promised by {rows} calibration row{'' if rows == 1 else 's'}: at least "
+            f"{least_rows(coverage)} are needed{instead}"
         )
 
 
@@ -203,8 +204,9 @@ def class_sets(new: Sequence[Doubles], scores: Sequence[Doubles], coverage: floa
 def temperature(proba: Doubles, codes: NDArray[Any]) -> float:
     """The number that divides the logarithms of probabilities so that y is likeliest (Guo et al. 2017).
 
-    The mean of log p_y at 1 / T is concave in 1 / T: its slope is halved into place between 1/64 and 64. Where every
-    row is right, or wrong, however sure, it is one of these ends.
+    As if PRIOR_ROWS more had come out as often as their probabilities say, which draws it to 1: of a few rows that are
+    all right, any small number would do. The mean of log p_y at 1 / T is concave in 1 / T: its slope is halved into
+    place between 1/64 and 64.
 
     Parameters
     ----------
@@ -212,7 +214,8 @@ def temperature(proba: Doubles, codes: NDArray[Any]) -> float:
     codes : ndarray of int, shape (n,)
     """
     logs = np.log(np.maximum(proba, np.finfo(np.float32).tiny))
-    own = logs[np.arange(len(logs)), codes].mean()
+    own = logs[np.arange(len(logs)), codes].sum() + PRIOR_ROWS * (proba * logs).sum(axis=1).mean()
+    own /= len(logs) + PRIOR_ROWS
     low, high = -math.log(64.0), math.log(64.0)  # of log 1 / T
     for _ in range(40):
         middle = (low + high) / 2.0

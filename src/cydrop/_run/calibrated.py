@@ -34,14 +34,14 @@ class Calibrated(NamedTuple):
         return self.updates == updates and repr(self.calibration.loss) == repr(loss)
 
 
-def checked(made: Calibrated | None, loss: Loss, updates: int, method: str) -> Calibrated:
-    """The calibration for a method of a model with this loss after so many updates."""
+def checked(made: Calibrated | None, loss: Loss, updates: int, method: str, instead: str = "") -> Calibrated:
+    """The calibration for a method of a model with this loss after so many updates; `instead`: what also makes one."""
     if (loss.predictions == "probabilities") != (method == "predict_set"):
         raise ValueError(f"the loss is {loss.name}, but {method} is for {NOT_FOR[method]}")
     if made is None:
-        raise RuntimeError(f"{method} needs calibration: call calibrate(X, y) first, with rows not trained on")
+        raise RuntimeError(f"{method} needs calibration: call calibrate(X, y) first, with rows not trained on{instead}")
     if not made.holds(loss, updates):
-        raise RuntimeError(f"{method}: it was trained or changed since it was calibrated; call calibrate(X, y) again")
+        raise RuntimeError(f"{method}: trained or changed since it was calibrated; call calibrate(X, y) again")
     return made
 
 

@@ -61,8 +61,9 @@ class Calibrates:
         return made.calibration
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
-        """Intervals that y is in with this probability: by the rows of `calibrate`, as from `Network.predict_interval`,
-        or by those that the members left out in `fit(folds=...)`, CV+ (Barber, Candes, Ramdas and Tibshirani 2021).
+        """Intervals that contain y with probability `coverage`: by the rows of `calibrate`, as from
+        `Network.predict_interval`, or by those that the members left out in `fit(folds=...)`, CV+ (Barber, Candes,
+        Ramdas and Tibshirani 2021).
 
         With folds each member's prediction is taken with the errors of the rows that it did not train on, and no row is
         lost to calibration. The probability is near to `coverage`, and at least 1 - 2 (1 - coverage) for any model
@@ -92,7 +93,7 @@ class Calibrates:
     def predict_set(
         self, X: ArrayLike, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
     ) -> NDArray[np.bool_]:
-        """Sets of classes that the right one is in with this probability: by the rows of `calibrate`, as from
+        """Sets of classes that contain the right one with probability `coverage`: by the rows of `calibrate`, as from
         `Network.predict_set`, or by those that the members left out in `fit(folds=...)` (Romano, Sesia and Candes 2020,
         CV+).
 
@@ -118,7 +119,8 @@ class Calibrates:
         return found
 
     def _checked(self, method: str) -> Calibrated:
-        return checked(self._made, _members.loss_of(self._networks), updates_of(self._networks), method)
+        loss, updates = _members.loss_of(self._networks), updates_of(self._networks)
+        return checked(self._made, loss, updates, method, ", or fit with folds")
 
 
 def updates_of(members: Sequence[Network]) -> int:

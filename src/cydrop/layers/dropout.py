@@ -40,7 +40,7 @@ class Dropout(RandomLayer):
     initial : float in (0, 1)
         The rate with which "learn" begins.
     lengthscale : float >= 0
-        l below: the smaller it is, the less a large weight after the layer speaks for dropping less.
+        l below: the larger it is, the more do large weights after the layer push the rate down.
     noise_precision : float > 0
         For losses that do not say how much noise y has, such as "mse": its precision, 1 / variance, in units of 1 / y^2
         as for `evaluate_mc`.
@@ -62,7 +62,7 @@ class Dropout(RandomLayer):
         c / N (l^2 / 2 |W|^2 / (1 - p) - K H(p)),    H(p) = -p log p - (1 - p) log(1 - p)
 
     is added: K is how many columns the layer has, W the weight of the next dense layer if it takes these, N the number
-    of rows to train on. c makes the loss, a mean, of a row's negative log-likelihood: 1 for "cross_entropy", and for k
+    of rows to train on. c is how much of the loss a row's negative log-likelihood is: 1 for "cross_entropy", and for k
     targets a row 1 / k for "binary_cross_entropy" and "gaussian_nll", 2 / (k noise_precision) for "mse", and
     1 / (k noise_precision) for the others, whose own form counts as half a square. The optimizer adds the derivatives
     as it adds weight decay, after clipping: the losses that are reported, and `gradients()`, are without them. The

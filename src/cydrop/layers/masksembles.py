@@ -39,7 +39,7 @@ class Masksembles(Layer):
     n_masks : int in [1, 256]
         The same in all layers of a network.
     scale : float >= 1
-        How far the masks differ: two of them have about 1 / (2 scale - 1) of the units in common that either keeps. At
+        How far the masks differ: of the units that at least one of two keeps, both keep about 1 / (2 scale - 1). At
         1 all keep everything, and the network is one; the larger, the fewer units a mask keeps and the less members
         have in common, as in an ensemble.
     seed : None, int, numpy.random.SeedSequence or numpy.random.Generator

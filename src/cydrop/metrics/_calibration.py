@@ -27,7 +27,7 @@ def calibration(
     proba : array-like, shape (n, k), or (n,) or (n, 1), or MonteCarlo
         Probabilities, as `predict` gives them; for a MonteCarlo its mean.
     bins : int >= 1
-        Bins of equal width over [0, 1], each without its lower and with its upper end (0 belongs to the first).
+        Bins of equal width over [0, 1], (lower, upper]; 0 belongs to the first.
 
     Returns
     -------

@@ -67,7 +67,7 @@ def coverage_curve(
         What was found.
     error : ndarray of float64, shape (k,)
         Standard error of `observed` where the true coverage is the nominal one and the rows are independent,
-        sqrt(c (1 - c) / n): a difference of twice as much is no chance.
+        sqrt(c (1 - c) / n): more than twice as much is hardly chance.
 
     Raises
     ------

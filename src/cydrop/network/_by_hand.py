@@ -89,8 +89,8 @@ class ByHand(Cored):
 
     def learned_rates(self) -> OrderedDict[str, float]:
         """The rates that `Dropout("learn")` has learned so far, by their layers' places, as `"2.rate"`; empty where no
-        layer learns its rate."""
-        return OrderedDict(core_of(self).made("learned rates").learned_rates())
+        layer learns its rate. RuntimeError before the network is built."""
+        return OrderedDict(core_of(self).made("learned_rates").learned_rates())
 
     def gradients(self) -> OrderedDict[str, Floats]:
         """Views of the gradients of the last `backward`, under the names of `parameters`. `fit` and the other training

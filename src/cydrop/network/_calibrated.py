@@ -23,7 +23,8 @@ class Calibrates(Cored):
         """Looks how far the network errs on rows that it was not trained on, for `predict_interval` and `predict_set`:
         conformal prediction (Vovk, Gammerman and Shafer 2005; Lei et al. 2018).
 
-        Neither weights nor predictions change. Training makes it void.
+        Neither weights nor predictions change. Training makes it void; so do another loss or rate. What is written into
+        the arrays of `parameters()` by hand is not noticed: calibrate again.
 
         Parameters
         ----------
@@ -32,8 +33,8 @@ class Calibrates(Cored):
             c / (1 - c) of them at least, 9 for 0.9; with some hundreds the coverage is near to what was asked for.
         samples : int >= 0
             Regression without quantiles: how many Monte Carlo samples tell where the network is less sure, so that
-            intervals are wider there. 0: without; also where the network draws nothing. Predicting intervals takes as
-            many passes.
+            intervals are wider there. 0 draws none, and a network that draws nothing ignores it. Predicting intervals
+            takes as many passes.
         rate : float in [0, 1] or None
             Of these samples, as for `predict_mc`.
 
@@ -79,17 +80,18 @@ class Calibrates(Cored):
         return made.calibration if made is not None and made.holds(core.loss, updates_of(core)) else None
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
-        """Intervals that y is in with this probability, by the rows of `calibrate`.
+        """Intervals that contain y with probability `coverage`, by the rows of `calibrate`.
 
         For "pinball" they lie between the predicted quantiles nearest to (1 - coverage) / 2 and (1 + coverage) / 2,
         both moved outwards, or inwards, by the same multiple of the distance between them (Romano, Patterson and Candes
         2019; Sesia and Candes 2020, "A comparison of some conformal quantile regression methods"). For "gaussian_nll"
         and networks with Monte Carlo dropout they are the prediction plus and minus a multiple of the standard
-        deviation (Papadopoulos et al. 2002; Lei et al. 2018), where to the square of that of the samples a variance is
-        added by which the errors are likeliest; for all others they have the same width everywhere.
+        deviation (Papadopoulos et al. 2002; Lei et al. 2018), where to the square of that of the samples a constant is
+        added, fitted to the errors of the rows of `calibrate` by maximum likelihood; for all others they have the same
+        width everywhere.
 
         Where new rows are like those of `calibrate` (exchangeable), the probability is at least `coverage`, whatever
-        the network; up to 1 / n for n rows, which the variance is taken from besides.
+        the network; with that constant, which comes from the same n rows, up to an error of about 1 / n.
 
         Parameters
         ----------
@@ -100,8 +102,8 @@ class Calibrates(Cored):
         -------
         ndarray of float64, shape (n_samples, 2)
             Lower and upper ends; for several targets (n_samples, targets, 2), where each one's has the coverage. The
-            same X has the same bits in every call; where there are Monte Carlo samples a row's masks, and so its width,
-            depend a little on its place in X.
+            same X has the same bits in every call. Where the width comes from Monte Carlo samples it is an estimate,
+            and a row's masks depend on its place in X: at another place its width differs by some percent.
 
         Raises
         ------
@@ -117,7 +119,7 @@ class Calibrates(Cored):
     def predict_set(
         self, X: ArrayLike, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
     ) -> NDArray[np.bool_]:
-        """Sets of classes that the right one is in with this probability, by the rows of `calibrate`: adaptive
+        """Sets of classes that contain the right one with probability `coverage`, by the rows of `calibrate`: adaptive
         prediction sets (Romano, Sesia and Candes 2020; without their random part), regularised (Angelopoulos et al.
         2021), of probabilities at the temperature.
 

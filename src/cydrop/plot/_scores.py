@@ -63,7 +63,7 @@ def coverage_curve(
     *,
     ax: Any = None,
 ) -> Any:
-    """Coverage over the coverage that was asked for: on the diagonal where intervals promise what they hold, below it
+    """Coverage over the coverage that was asked for: on the diagonal where intervals hold what they promise, below it
     where they are too narrow. Of quantiles, the share of y up to each over its level.
 
     The band is twice the standard error of a share of so many independent rows: within it a difference may be chance.

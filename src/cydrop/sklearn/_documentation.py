@@ -86,7 +86,8 @@ ATTRIBUTES = """
     Attributes
     ----------
     network_ : cydrop.Network
-        The trained network; `network_.save(path)` and `cydrop.onnx.export(network_, path)` write it to files.
+        The trained network; `network_.save(path)` and `cydrop.onnx.export(network_, path)` write it to files, without
+        `calibration_`, which pickles hold.
     loss_, best_loss_ : float
         Loss of the last and of the best epoch, as trained: dropout on. The best one is None with early_stopping.
     loss_curve_ : list of float

@@ -26,6 +26,8 @@ from cydrop.sklearn._solver import set_optimizer
 from cydrop.sklearn._task import Task
 from cydrop.sklearn._watch import Watch
 
+NO_SETS = "y of several labels a row has no sets: a set is of classes of which each row has one"
+
 
 def goes_on(estimator: Estimator) -> bool:
     """Whether the solver can go on with more rows; for `partial_fit`."""
@@ -104,6 +106,8 @@ def _ready(
         raise ValueError("solver='lbfgs' has no epochs: X_val, y_val, callbacks and parallel are for 'adam' and 'sgd'")
     rng = check_random_state(estimator.random_state)
     kept = None
+    if settings.calibration_fraction and not task.calibrates:
+        raise ValueError(f"calibration_fraction={settings.calibration_fraction} keeps rows for sets, but {NO_SETS}")
     if settings.calibration_fraction and not incremental:
         if not fresh:
             raise ValueError(
@@ -146,7 +150,7 @@ def _given_validation(task: Task, X_val: Any, y_val: Any) -> Data | None:
 def further(task: Task, X: Any, y: Any) -> Data:
     """Rows like those of `fit`."""
     if not task.calibrates:
-        raise ValueError("y of several labels a row has no sets: a set is of classes of which each row has one")
+        raise ValueError(NO_SETS)
     return _data(task, *checked_rows(task.estimator, X, y, reset=False, numeric=task.numeric), "y")
 
 
