@@ -59,7 +59,7 @@ class Dropout(RandomLayer):
 
     and the parameter "logit", shape (1,), is learned from the loss to which
 
-        c / N (l^2 / 2 |W|^2 / (1 - p) - K H(p)),    H(p) = -p log p - (1 - p) log(1 - p)
+        c / N (l^2 / 2 sum(W^2) / (1 - p) - K H(p)),    H(p) = -p log p - (1 - p) log(1 - p)
 
     is added: K is how many columns the layer has, W the weight of the next dense layer if it takes these, N the number
     of rows to train on. c is how much of the loss a row's negative log-likelihood is: 1 for "cross_entropy", and for k

@@ -98,7 +98,7 @@ def concrete_keep(key: tuple[int, int], n: int, rate: float) -> NDArray[np.float
 def concrete_prior(
     logit: float, weight: ArrayLike, units: int, lengthscale: float
 ) -> tuple[float, float, NDArray[np.float64]]:
-    """l^2 / 2 |W|^2 / (1 - p) - units H(p), and its derivatives by logit p and W (Gal, Hron and Kendall 2017)."""
+    """l^2 / 2 sum(W^2) / (1 - p) - units H(p), and its derivatives by logit p and W (Gal, Hron and Kendall 2017)."""
     w, square = np.asarray(weight, dtype=np.float64), lengthscale**2
     p, squares = 1.0 / (1.0 + math.exp(-logit)), float((np.asarray(weight, dtype=np.float64) ** 2).sum())
     entropy = -p * math.log(p) - (1.0 - p) * math.log(1.0 - p)
