@@ -86,6 +86,22 @@ class Calibration:
         fold = np.zeros(len(y), dtype=np.intp) if fold is None else fold.astype(np.intp)
         return cls(loss, y, predicted.doubles(), fold)
 
+    @classmethod
+    def read(
+        cls, loss: Loss, y: NDArray[Any], predicted: Prediction, fold: NDArray[Any] | None, models: int
+    ) -> Calibration:
+        """Of numbers from a file, which need not be what such a calibration of so many models has."""
+        outputs, spread = predicted
+        classes = 2 if loss.binary else outputs.shape[1]
+        for name, whole, limit in (("y", y if y.ndim == 1 else None, classes), ("fold", fold, models)):
+            if whole is not None and ((whole != np.floor(whole)) | (whole < 0) | (whole >= limit)).any():
+                raise ValueError(f"the {name} of its calibration has others than whole numbers from 0 to {limit - 1}")
+        if loss.predictions == "probabilities" and ((outputs < 0) | (outputs > 1)).any():
+            raise ValueError("the probabilities of its calibration are not between 0 and 1")
+        if spread is not None and (spread < 0).any():
+            raise ValueError("the spread of its calibration is negative")
+        return cls.of(loss, y, predicted, fold)
+
     def __repr__(self) -> str:
         return f"<cydrop.Calibration of {len(self.y):,} rows{f' in {self.folds} folds' if self.folds > 1 else ''}>"
 
@@ -154,12 +170,13 @@ class Calibration:
         coverage = checked_coverage(coverage)
         mean = np.array([band.scale.mean() for band in self._bands(self.predicted, coverage, np.float64(0.0))])
         least = np.where(mean > 0, LEAST * mean, 1.0)  # of scales of nothing but 0: the same for all rows
-        known = [self._bands(self.predicted.rows(rows), coverage, least) for rows in self._by_fold()]
+        folds = self._by_fold()
+        known = [self._bands(self.predicted.rows(rows), coverage, least) for rows in folds]
         new = [self._bands(one.doubles(), coverage, least) for one in said]
         found = []
         for place in range(self.y.shape[1]):
             with np.errstate(over="ignore"):  # an error in units of a scale of almost 0
-                y = [self.y[rows, place] for rows in self._by_fold()]
+                y = [self.y[rows, place] for rows in folds]
                 scores = [conformal.outside(own, bands[place]) for own, bands in zip(y, known, strict=True)]
                 found.append(conformal.interval([bands[place] for bands in new], scores, coverage))
         return found[0] if len(found) == 1 else np.stack(found, axis=1)

@@ -105,20 +105,11 @@ def shapes(given: Any, loss: Loss, units: int) -> dict[str, tuple[int, ...]]:
 
 def read(given: Mapping[str, Any], loss: Loss, arrays: Mapping[str, Floats], members: int) -> Calibrated:
     """Of a description and its tensors; a model of so many members."""
-    y, outputs = arrays["calibrated.y"], arrays["calibrated.outputs"]
-    spread, fold = arrays.get("calibrated.spread"), arrays.get("calibrated.fold")
-    for name, whole, limit in (
-        ("y", y if y.ndim == 1 else None, max(2, outputs.shape[1])), ("fold", fold, members),
-    ):  # fmt: skip
-        if whole is not None and ((whole != np.floor(whole)) | (whole < 0) | (whole >= limit)).any():
-            raise ValueError(f"the {name} of its calibration has others than whole numbers from 0 to {limit - 1}")
-    if loss.predictions == "probabilities" and ((outputs < 0) | (outputs > 1)).any():
-        raise ValueError("the probabilities of its calibration are not between 0 and 1")
-    if spread is not None and (spread < 0).any():
-        raise ValueError("the spread of its calibration is negative")
+    spread = arrays.get("calibrated.spread")
+    predicted = Prediction(arrays["calibrated.outputs"], spread)
+    calibration = Calibration.read(loss, arrays["calibrated.y"], predicted, arrays.get("calibrated.fold"), members)
     rate = None if given["rate"] is None else checks.rate("rate", given["rate"])
     samples = checks.integer("samples", a_count(given["samples"]), 0, checks.MOST_SAMPLES)
     if bool(samples) != (spread is not None):
         raise ValueError("its calibration has samples or a spread, but not both")
-    calibration = Calibration.of(loss, y, Prediction(outputs, spread), fold)
     return Calibrated(calibration, samples, rate, a_count(given["updates"]))

@@ -127,6 +127,11 @@ class Core:
         return self.model
 
     @property
+    def updates(self) -> int:
+        """Of the optimizer so far."""
+        return 0 if self.model is None else int(self.model.ready().updates)
+
+    @property
     def plan(self) -> Plan | None:
         return None if self.model is None else self.model.plan
 

@@ -124,8 +124,7 @@ class Calibrates:
 
 
 def updates_of(members: Sequence[Network]) -> int:
-    models = [core_of(member).model for member in members]
-    return sum(0 if model is None else int(model.ready().updates) for model in models)
+    return sum(core_of(member).updates for member in members)
 
 
 def _calibrated(members: Sequence[Network], X: ArrayLike, y: ArrayLike, samples: Any, rate: Any) -> Calibrated:

@@ -70,14 +70,14 @@ class Calibrates(Cored):
             core.built_for(data.X.shape[1])
             samples = samples if monte_carlo.varies(core, rate) else 0
             predicted = prediction_of(core, data.X, samples, rate)
-            core.calibrated = Calibrated(Calibration.of(data.loss, targets, predicted), samples, rate, updates_of(core))
+            core.calibrated = Calibrated(Calibration.of(data.loss, targets, predicted), samples, rate, core.updates)
         return self
 
     @property
     def calibration(self) -> Calibration | None:
         """What `calibrate` found; None before, and after further training."""
         core, made = core_of(self), core_of(self).calibrated
-        return made.calibration if made is not None and made.holds(core.loss, updates_of(core)) else None
+        return made.calibration if made is not None and made.holds(core.loss, core.updates) else None
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
         """Intervals that contain y with probability `coverage`, by the rows of `calibrate`.
@@ -113,7 +113,7 @@ class Calibrates(Cored):
             For an X that cannot be used, a classifier, or a coverage that the rows of `calibrate` cannot promise.
         """
         core, coverage = core_of(self), checked_coverage(coverage)
-        made = checked(core.calibrated, core.loss, updates_of(core), "predict_interval")
+        made = checked(core.calibrated, core.loss, core.updates, "predict_interval")
         return made.calibration.interval([prediction_of(core, X, made.samples, made.rate)], coverage)
 
     def predict_set(
@@ -149,13 +149,9 @@ class Calibrates(Cored):
             promise.
         """
         core, coverage = core_of(self), checked_coverage(coverage)
-        made = checked(core.calibrated, core.loss, updates_of(core), "predict_set")
+        made = checked(core.calibrated, core.loss, core.updates, "predict_set")
         found: NDArray[np.bool_] = made.calibration.sets([prediction_of(core, X, 0, None)], coverage, penalty, free)
         return found
-
-
-def updates_of(core: Core) -> int:
-    return 0 if core.model is None else int(core.model.ready().updates)
 
 
 def prediction_of(core: Core, X: ArrayLike, samples: int, rate: float | None) -> Prediction:

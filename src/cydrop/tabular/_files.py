@@ -243,12 +243,9 @@ def _calibration(given: Any, numbers: bytes, estimator: Any) -> Calibration:
     ends = np.cumsum([rows * width for width in widths])
     arrays = [part.reshape(rows, -1) for part in np.split(values, ends[:-1])]
     y, fold = (arrays[0][:, 0] if classes else arrays[0]), (arrays[-1][:, 0] if folds else None)
-    for name, whole, limit in (("y", y if classes else None, units), ("fold", fold, len(estimator.parts_))):
-        if whole is not None and ((whole != np.floor(whole)) | (whole < 0) | (whole >= limit)).any():
-            raise ValueError(f"the {name} of its calibration has others than whole numbers from 0 to {limit - 1}")
-    if (classes and ((arrays[1] < 0) | (arrays[1] > 1)).any()) or (spread and (arrays[2] < 0).any()):
-        raise ValueError("its calibration has probabilities or spreads out of their range")
-    return Calibration.of(loss, y, Prediction(arrays[1], arrays[2] if spread else None), fold)
+    return Calibration.read(
+        loss, y, Prediction(arrays[1], arrays[2] if spread else None), fold, len(estimator.parts_)
+    )  # fmt: skip
 
 
 def _network_of(archive: zipfile.ZipFile, number: int, folder: str, n_threads: int | None) -> Network:
