@@ -1,6 +1,6 @@
 """What bench/intervals.py compares: ways to an interval that holds a number, and to a set that holds a class.
 
-A method trains on rows and returns what predicts, by name: most one, MAPIE's three kinds of sets share a network. Each
+A method trains on rows and returns what predicts, by name: most one, kinds of sets share a network. Each
 library has its defaults and, as in bench/table_methods.py, gets the table in the way that its documentation shows. What
 calibrates, calibrates by one row in five of the training rows, which nothing else sees: CALIBRATION. The two kinds of
 cydrop's estimators without such rows take those that chose the epoch (".own"), or those that each of five folds left
@@ -10,6 +10,7 @@ out (".cv").
     .cqr           the same, conformalised (Romano, Patterson and Candès 2019, "Conformalized quantile regression")
     .split, .cv    absolute residuals of MAPIE's split and of five folds (CV+)
     .lac .aps .raps  the scores that MAPIE's sets are made by
+    .adaptive .smallest  the kinds of cydrop's sets
 """
 
 import importlib
@@ -238,7 +239,7 @@ def tabular_sets(task: Task, name: str, **options: Any) -> Found:
 
     model = task.run.of(tabular, name, random_state=task.run.seed, n_threads=task.run.threads, **options)
     model.fit(task.X, task.y)
-    return Found({"": lambda X: model.predict_set(X, coverage=task.coverage)}, {"": partial(_most_likely, model)})
+    return of_both_kinds(task, lambda X: X, model, partial(_most_likely, model))
 
 
 def cydrop_mlp_sets(task: Task, **options: Any) -> Found:
@@ -249,10 +250,17 @@ def cydrop_mlp_sets(task: Task, **options: Any) -> Found:
     )
     model.fit(task.X, task.y)
     columns, network = model[:-1], model[-1]
-    return Found(
-        {"": lambda X: network.predict_set(columns.transform(X), coverage=task.coverage)},
-        {"": partial(_most_likely, model)},
-    )
+    return of_both_kinds(task, columns.transform, network, partial(_most_likely, model))
+
+
+def of_both_kinds(task: Task, prepared: Callable[[pd.DataFrame], Any], model: Any, point: Point) -> Found:
+    """The sets of a classifier of cydrop's."""
+
+    def sets(X: pd.DataFrame, kind: str) -> Array:
+        return np.asarray(model.predict_set(prepared(X), coverage=task.coverage, kind=kind))
+
+    found: dict[str, Predict] = {f".{kind}": partial(sets, kind=kind) for kind in ("adaptive", "smallest")}
+    return Found(found, dict.fromkeys(found, point))
 
 
 # Names that a report shows, in its order --------------------------------------------------------------------
@@ -301,6 +309,7 @@ SETS = {
     "tabm.own": of_cydrop(tabular_sets, name="TabM"),
     "realmlp": of_cydrop(tabular_sets, name="RealMLP", calibration_fraction=CALIBRATION),
     "realmlp.own": of_cydrop(tabular_sets, name="RealMLP"),
+    "realmlp.5": of_cydrop(tabular_sets, name="RealMLP", n_folds=FOLDS, calibration_fraction=CALIBRATION),
     "cydrop-mlp": of_cydrop(cydrop_mlp_sets, calibration_fraction=CALIBRATION),
     "mapie-mlp": of_mapie(mapie_sets, make=sklearn_mlp),
     "mapie-lightgbm": of_mapie(mapie_sets, "lightgbm", make=lightgbm),

@@ -146,6 +146,15 @@ def test_a_penalty_shortens_large_sets(digits):
     assert largest[1] < largest[0]
 
 
+@pytest.mark.parametrize("coverage", [0.5, 0.9])
+def test_the_smallest_sets_hold_below_the_accuracy_too(coverage, digits):
+    net, kept, (X, y) = digits
+    sets = net.calibrate(*kept).predict_set(X, coverage, kind="smallest")
+    assert_holds(y, sets, coverage, len(kept[1]))
+    likely = net.calibration.probabilities(net.predict(X))
+    assert likely[sets].min() > likely[~sets].max()
+
+
 def test_the_temperature_makes_held_out_rows_likelier(digits):
     net, kept, (X, y) = digits
     net.calibrate(*kept)

@@ -130,6 +130,23 @@ def test_sets_hold_and_are_small_where_the_model_knows(folds):
     assert sets[np.arange(3000), proba[3000:].argmax(axis=1)].all()
 
 
+@pytest.mark.parametrize("folds", [1, 3])
+def test_the_smallest_sets_hold_exactly_and_are_the_smallest(folds):
+    """Of right probabilities, also above the accuracy, where some are empty."""
+    proba, y = right_about_itself(6000)
+    for coverage in (0.3, 0.9):
+        size = []
+        for scores, empty in ((conformal.improbabilities(proba), True), (conformal.class_scores(proba), False)):
+            known = np.array_split(scores[np.arange(3000), y[:3000]], folds)
+            sets = conformal.class_sets([scores[3000:]] * folds, known, coverage, empty)
+            held = sets[np.arange(3000), y[3000:]].mean()
+            size.append(sets.sum(axis=1).mean())
+            if empty:
+                assert abs(held - coverage) < 4 * np.sqrt(2 * coverage * (1 - coverage) / 3000)
+                assert sets.any(axis=1).all() == (coverage == 0.9)
+        assert size[0] < size[1]
+
+
 def test_sets_of_folds_are_their_definition():
     rng = np.random.default_rng(4)
     known = [rng.random(n) for n in (4, 5)]
@@ -139,6 +156,7 @@ def test_sets_of_folds_are_their_definition():
         below = [sum((fold < one[row, c]).sum() for fold, one in zip(known, new, strict=True)) for c in range(3)]
         wanted = [count < math.ceil(10 * Fraction(7, 10)) for count in below]
         assert sets[row].tolist() == (wanted if any(wanted) else [count == min(below) for count in below])
+        assert conformal.class_sets(new, known, 0.7, empty=True)[row].tolist() == wanted
 
 
 # Temperature --------------------------------------------------------------------------------------------------

@@ -197,6 +197,21 @@ def test_sets_hold(kind, options, labels):
     assert 1 < sets.sum(axis=1).mean() < 3
 
 
+@pytest.mark.parametrize("options", [{"calibration_fraction": 0.3}, {"n_folds": 3}])
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_the_smallest_sets_hold_below_the_accuracy_too(kind, options):
+    if kind == "mlp" and "n_folds" in options:
+        options = {"early_stopping": True, "validation_fraction": 0.3}
+    model = classifier(kind, **options).fit(X, CODES)
+    for coverage in (0.6, 0.9):
+        sets = model.predict_set(X_TEST, coverage, kind="smallest")
+        assert_holds(CODES_TEST, sets, len(model.calibration_.y), coverage, more=0.03)
+        if coverage == 0.6:
+            assert metrics.width(sets) < metrics.width(model.predict_set(X_TEST, coverage))
+    with pytest.raises(ValueError, match="kind='least' is not known; known are 'adaptive', 'smallest'"):
+        model.predict_set(X_TEST, kind="least")
+
+
 def test_two_classes_and_one():
     for kind in CLASSIFIERS:
         model = classifier(kind, calibration_fraction=0.3).fit(X, CODES > 1)

@@ -33,7 +33,8 @@ __all__ = [
     "checked_coverage",
 ]
 
-PENALTY, FREE = 0.01, 1  # of classes in a set, and how many go without
+KINDS = "adaptive", "smallest"  # of sets
+PENALTY, FREE = 0.01, 1  # of classes in an adaptive set, and how many go without
 SAMPLES = 32  # of Monte Carlo dropout, by which estimators know the standard deviation of numbers
 LEAST = 0.01  # of a scale, in units of the mean scale of the calibration rows
 FLOORS = 10.0 ** np.arange(-3.0, 3.25, 0.25)  # in units of the mean square of the spread
@@ -220,7 +221,7 @@ class Calibration:
         logs = np.log(np.maximum(self._proba(np.asarray(proba)), np.finfo(np.float32).tiny))
         return conformal.scaled(logs, 1.0 / self.temperature)
 
-    def sets(self, said: Sequence[Prediction], coverage: Any, penalty: Any = PENALTY, free: Any = FREE) -> Any:
+    def sets(self, said: Sequence[Prediction], coverage: Any, kind: Any, penalty: Any, free: Any) -> NDArray[np.bool_]:
         """Sets of classes of new rows.
 
         Parameters
@@ -228,8 +229,9 @@ class Calibration:
         said : sequence of Prediction
             Of the new rows, by the model of each fold.
         coverage : float in (0, 1)
+        kind : {"adaptive", "smallest"}
         penalty : float >= 0
-            For each class beyond the `free` likeliest, in units of probability.
+            Of adaptive sets, for each class beyond the `free` likeliest, in units of probability.
         free : int >= 1
 
         Returns
@@ -241,12 +243,21 @@ class Calibration:
         ValueError
             For a coverage that so few rows cannot promise.
         """
-        coverage = checked_coverage(coverage)
+        coverage, kind = checked_coverage(coverage), checks.one_of("kind", kind, KINDS)
         penalty, free = checks.number("penalty", penalty, 0.0), checks.integer("free", free, 1)
-        known = conformal.class_scores(self.probabilities(self.predicted.outputs), penalty, free)
+
+        def scores(proba: NDArray[Any]) -> Doubles:
+            likely = self.probabilities(proba)
+            return (
+                conformal.class_scores(likely, penalty, free)
+                if kind == "adaptive"
+                else conformal.improbabilities(likely)
+            )
+
+        known = scores(self.predicted.outputs)
         own = known[np.arange(len(known)), self.y]
-        new = [conformal.class_scores(self.probabilities(one.outputs), penalty, free) for one in said]
-        return conformal.class_sets(new, [own[rows] for rows in self._by_fold()], coverage)
+        new = [scores(one.outputs) for one in said]
+        return conformal.class_sets(new, [own[rows] for rows in self._by_fold()], coverage, kind == "smallest")
 
 
 # Estimators -------------------------------------------------------------------------------------------------
@@ -352,14 +363,18 @@ class Sets(CalibratedEstimator):
     """Of a classifier."""
 
     def predict_set(
-        self, X: Any, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
+        self, X: Any, coverage: float = 0.9, *, kind: str = "adaptive", penalty: float = PENALTY, free: int = FREE
     ) -> NDArray[np.bool_]:
-        """Sets of classes that contain the right one with probability `coverage`: adaptive prediction sets (Romano,
-        Sesia and Candes 2020; without their random part), regularised (Angelopoulos et al. 2021), of probabilities at
-        the temperature (Guo et al. 2017), by rows that were kept aside.
+        """Sets of classes that contain the right one with probability `coverage`, by rows that were kept aside, of
+        probabilities at the temperature (Guo et al. 2017).
 
-        A set holds the likeliest classes, as many as it takes, and at least one: of a classifier that is right more
-        often than `coverage` the sets of one class hold more often, too.
+        "adaptive": a set holds the likeliest classes, as many as it takes, more where the classifier is less sure, and
+        at least one (Romano, Sesia and Candes 2020, without their random part; regularised, Angelopoulos et al. 2021).
+        Of a classifier that is right more often than `coverage` these sets hold more often, too.
+
+        "smallest": a set holds every class that is likelier than a threshold, which needs the fewest on average
+        (Sadinle, Lei and Wasserman 2019). It may be empty: no class is likely enough. Where the classifier is less
+        sure, these sets hold less often than elsewhere.
 
         Which rows are kept aside: those of `calibrate`; or `calibration_fraction` of the rows of `fit`; else those that
         chose the epoch, where there were some. Where they are folds it is CV+.
@@ -368,9 +383,10 @@ class Sets(CalibratedEstimator):
         ----------
         X : DataFrame or array-like, shape (n_samples, n_features)
         coverage : float in (0, 1)
+        kind : {"adaptive", "smallest"}
         penalty : float >= 0
-            What each class beyond the `free` likeliest costs, in units of probability: without it, sets of many classes
-            get long tails of unlikely ones.
+            Of adaptive sets: what each class beyond the `free` likeliest costs, in units of probability. Without it,
+            sets of many classes get long tails of unlikely ones.
         free : int >= 1
 
         Returns
@@ -388,8 +404,7 @@ class Sets(CalibratedEstimator):
             For unusable arguments, or a coverage that so few rows cannot promise: c / (1 - c) are needed, 9 for 0.9.
         """
         coverage, calibration = checked_coverage(coverage), self._needed("predict_set")
-        found: NDArray[np.bool_] = calibration.sets(self._said(X, calibration), coverage, penalty, free)
-        return found
+        return calibration.sets(self._said(X, calibration), coverage, kind, penalty, free)
 
 
 def checked_coverage(coverage: Any) -> float:

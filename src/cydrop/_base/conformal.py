@@ -173,7 +173,16 @@ def class_scores(proba: Doubles, penalty: float = 0.0, free: int = 1) -> Doubles
     return scores
 
 
-def class_sets(new: Sequence[Doubles], scores: Sequence[Doubles], coverage: float) -> NDArray[np.bool_]:
+def improbabilities(proba: Doubles) -> Doubles:
+    """Of every class of every row 1 - its probability: all classes that are likely enough are in the set, which on
+    average is the smallest there is where the probabilities are right, and may be empty (Sadinle, Lei and Wasserman
+    2019, "Least ambiguous set-valued classifiers with bounded error levels")."""
+    return np.asarray(1.0 - proba)
+
+
+def class_sets(
+    new: Sequence[Doubles], scores: Sequence[Doubles], coverage: float, empty: bool = False
+) -> NDArray[np.bool_]:
     """The classes in the sets of new rows, (rows, classes).
 
     A class is in it where fewer than `place` of the known rows have a lower score, each compared with what the model
@@ -186,6 +195,8 @@ def class_sets(new: Sequence[Doubles], scores: Sequence[Doubles], coverage: floa
     scores : sequence of ndarray
         Of the rows of each fold, those of their own class.
     coverage : float in (0, 1)
+    empty : bool
+        Whether a set of several folds may be empty. That of one is where no class has so low a score.
     """
     at = place(sum(len(fold) for fold in scores), coverage)
     ordered = thresholds(scores, coverage)
@@ -196,8 +207,9 @@ def class_sets(new: Sequence[Doubles], scores: Sequence[Doubles], coverage: floa
     for one, fold in zip(new, ordered, strict=True):
         lower += np.searchsorted(fold, one, side="left")
     members = lower < at
-    empty = ~members.any(axis=1)  # folds whose likeliest classes differ may leave none: then that with fewest below it
-    members[empty, lower[empty].argmin(axis=1)] = True
+    if not empty:  # folds whose likeliest classes differ may leave none: then that with fewest below it
+        none = ~members.any(axis=1)
+        members[none, lower[none].argmin(axis=1)] = True
     return np.asarray(members)
 
 

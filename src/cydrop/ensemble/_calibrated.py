@@ -91,7 +91,13 @@ class Calibrates:
         return made.calibration.interval(_by_fold(self._networks, made, X), coverage)
 
     def predict_set(
-        self, X: ArrayLike, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        *,
+        kind: str = "adaptive",
+        penalty: float = PENALTY,
+        free: int = FREE,
     ) -> NDArray[np.bool_]:
         """Sets of classes that contain the right one with probability `coverage`: by the rows of `calibrate`, as from
         `Network.predict_set`, or by those that the members left out in `fit(folds=...)` (Romano, Sesia and Candes 2020,
@@ -99,7 +105,7 @@ class Calibrates:
 
         Parameters
         ----------
-        X, coverage, penalty, free
+        X, coverage, kind, penalty, free
             As for `Network.predict_set`.
 
         Returns
@@ -115,8 +121,7 @@ class Calibrates:
         """
         checked_coverage(coverage)
         made = self._checked("predict_set")
-        found: NDArray[np.bool_] = made.calibration.sets(_by_fold(self._networks, made, X), coverage, penalty, free)
-        return found
+        return made.calibration.sets(_by_fold(self._networks, made, X), coverage, kind, penalty, free)
 
     def _checked(self, method: str) -> Calibrated:
         loss, updates = _members.loss_of(self._networks), updates_of(self._networks)

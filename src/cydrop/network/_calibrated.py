@@ -117,22 +117,33 @@ class Calibrates(Cored):
         return made.calibration.interval([prediction_of(core, X, made.samples, made.rate)], coverage)
 
     def predict_set(
-        self, X: ArrayLike, coverage: float = 0.9, *, penalty: float = PENALTY, free: int = FREE
+        self,
+        X: ArrayLike,
+        coverage: float = 0.9,
+        *,
+        kind: str = "adaptive",
+        penalty: float = PENALTY,
+        free: int = FREE,
     ) -> NDArray[np.bool_]:
-        """Sets of classes that contain the right one with probability `coverage`, by the rows of `calibrate`: adaptive
-        prediction sets (Romano, Sesia and Candes 2020; without their random part), regularised (Angelopoulos et al.
-        2021), of probabilities at the temperature.
+        """Sets of classes that contain the right one with probability `coverage`, by the rows of `calibrate`, of
+        probabilities at the temperature.
 
-        A set holds the likeliest classes, as many as it takes, and at least one: of a classifier that is right more
-        often than `coverage` the sets of one class hold more often, too.
+        "adaptive": a set holds the likeliest classes, as many as it takes, more where the network is less sure, and at
+        least one (Romano, Sesia and Candes 2020, without their random part; regularised, Angelopoulos et al. 2021). Of
+        a network that is right more often than `coverage` these sets hold more often, too.
+
+        "smallest": a set holds every class that is likelier than a threshold, which needs the fewest on average
+        (Sadinle, Lei and Wasserman 2019). It may be empty: no class is likely enough. Where the network is less sure,
+        these sets hold less often than elsewhere.
 
         Parameters
         ----------
         X : array-like, shape (n_samples, n_features)
         coverage : float in (0, 1)
+        kind : {"adaptive", "smallest"}
         penalty : float >= 0
-            What each class beyond the `free` likeliest costs, in units of probability: without it, sets of many classes
-            get long tails of unlikely ones.
+            Of adaptive sets: what each class beyond the `free` likeliest costs, in units of probability. Without it,
+            sets of many classes get long tails of unlikely ones.
         free : int >= 1
 
         Returns
@@ -150,8 +161,7 @@ class Calibrates(Cored):
         """
         core, coverage = core_of(self), checked_coverage(coverage)
         made = checked(core.calibrated, core.loss, core.updates, "predict_set")
-        found: NDArray[np.bool_] = made.calibration.sets([prediction_of(core, X, 0, None)], coverage, penalty, free)
-        return found
+        return made.calibration.sets([prediction_of(core, X, 0, None)], coverage, kind, penalty, free)
 
 
 def prediction_of(core: Core, X: ArrayLike, samples: int, rate: float | None) -> Prediction:
