@@ -1,6 +1,6 @@
 """The test error on permutation-invariant MNIST, next to the one that the dropout paper published.
 
-    python bench/mnist.py DATA [--epochs N] [--seeds N] [--threads N]
+    python bench/mnist.py DATA [--epochs N] [--seeds N] [--threads N] [--precision bfloat16]
 
 DATA is a folder with the four IDX files of MNIST, gzipped or not. The network is the paper's (Srivastava et al. 2014,
 table 2): 784-1024-1024-1024-10, ReLU, dropout 0.2 of the input and 0.5 of the hidden layers, max-norm in all layers.
@@ -42,16 +42,16 @@ PUBLISHED = [
 BEGIN = {"weight_init": "he_normal", "bias_init": "zeros"}  # what the recorded errors were reached with
 
 
-def make_network(seed, threads):
+def make_network(seed, threads, precision="float32"):
     layers = [cd.Dropout(0.2, mode="vanilla")]
     for _ in range(3):
         layers += [cd.Dense(1024, activation="relu", max_norm=2, **BEGIN), cd.Dropout(0.5, mode="vanilla")]
     layers += [cd.Dense(10, max_norm=2, **BEGIN)]
     optimizer = cd.SGD(cd.schedules.FlatCos(0.1), momentum=0.95)
-    return cd.Network(layers, optimizer=optimizer, seed=seed, n_threads=threads)
+    return cd.Network(layers, optimizer=optimizer, seed=seed, n_threads=threads, precision=precision)
 
 
-def train(data, seed, epochs, threads):
+def train(data, seed, epochs, threads, precision="float32"):
     """Test error in % after the last epoch, wall and CPU seconds of training."""
     X, y, X_test, y_test = data
     wall, cpu = time.perf_counter(), time.process_time()
@@ -61,7 +61,7 @@ def train(data, seed, epochs, threads):
             seconds = time.perf_counter() - wall
             print(f"  epoch {epoch:>4}  training loss {metrics['loss']:.4f}  {seconds:6.0f} s", flush=True)
 
-    net = make_network(seed, threads)
+    net = make_network(seed, threads, precision)
     net.fit(X, y, epochs=epochs, batch_size=128, callbacks=[cd.callbacks.LambdaCallback(show)], verbose=0)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return 100 * float(np.mean(net.predict(X_test).argmax(axis=1) != y_test)), wall, cpu
@@ -73,6 +73,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=150, metavar="N", help="default 150")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="training runs, seeds 0, 1, ...; default 3")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="default: what the machine grants")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products")
     arguments = parser.parse_args()
     if arguments.epochs < 1 or arguments.seeds < 1:
         parser.error("--epochs and --seeds must be at least 1")
@@ -85,7 +86,7 @@ def main():
     runs = []
     for seed in range(arguments.seeds):
         print(f"seed {seed}", flush=True)
-        runs.append(train(data, seed, arguments.epochs, arguments.threads))
+        runs.append(train(data, seed, arguments.epochs, arguments.threads, arguments.precision))
         error, wall, cpu = runs[-1]
         print(f"seed {seed}: test error {error:.2f} %, wall {wall:.0f} s, CPU {cpu:.0f} s", flush=True)
 

@@ -249,7 +249,7 @@ def torch_dropout(task: dict[str, Any], threads: int) -> Call:
 # JAX --------------------------------------------------------------------------------------------------------
 
 
-def jax_training(task: dict[str, Any], threads: int, *, scan: bool = False) -> Call:
+def jax_training(task: dict[str, Any], threads: int, *, scan: bool = False, bfloat16: bool = False) -> Call:
     import jax
     import jax.numpy as jnp
     import optax
@@ -260,9 +260,14 @@ def jax_training(task: dict[str, Any], threads: int, *, scan: bool = False) -> C
     parameters = [(jnp.asarray(w), jnp.asarray(b)) for w, b in he_weights(task["sizes"])]
     carry: list[Any] = [(parameters, optimizer.init(parameters), jax.random.PRNGKey(0))]
 
+    def product(x: Any, weight: Any) -> Any:
+        if not bfloat16:
+            return x @ weight
+        return jnp.matmul(x.astype("bfloat16"), weight.astype("bfloat16"), preferred_element_type="float32")
+
     def loss(parameters: Any, x: Any, target: Any, key: Any) -> Any:
         for number, (weight, bias) in enumerate(parameters):
-            x = x @ weight + bias
+            x = product(x, weight) + bias
             if number < len(parameters) - 1:
                 key, own = jax.random.split(key)
                 x = jnp.where(jax.random.bernoulli(own, 1 - RATE, x.shape), jax.nn.relu(x) / (1 - RATE), 0.0)

@@ -1,6 +1,6 @@
 """The share of this machine's limit that each part of a training step reaches.
 
-    python bench/roofline.py [--threads N] [--only M] [--json FILE]
+    python bench/roofline.py [--threads N] [--only M] [--precision bfloat16] [--json FILE]
 
 The limit is measured first (limits.c, which needs a C compiler with OpenMP): the rate of multiply-adds, and the
 bandwidth of reading and writing as much memory as the network's weights and moments take, in cache or not.
@@ -9,6 +9,8 @@ For each operation: time a step, GFLOP/s, and the share of the limit, twice:
 
 * "of both": (arithmetic at the peak rate + memory at full bandwidth, one after the other) / time.
 * "of the greater": the classic roofline, where memory hides completely behind arithmetic, or arithmetic behind memory.
+
+With --precision bfloat16 the rate of arithmetic is that of the instruction for it, where there is one.
 
 Counted are the multiply-adds of the products, 2 rows n_in n_out each, and the bytes that must move: each factor and the
 result once, weights and moments of the optimizer read and written. Masks, loss, activations, cosines and all else that
@@ -49,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", default="", metavar="NAME", help="networks whose name begins so: T, S, M, XL, ...")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     threads = arguments.threads or int(cydrop.show_config()["n_threads"])
@@ -61,6 +64,7 @@ def main() -> None:
         makers["RealMLP 20-80-256-256-256-1"] = TABLE, realmlp(threads)
         for name, (task, network) in makers.items():
             if name.startswith(arguments.only):
+                network.precision = arguments.precision
                 found = measure(name, task, network, threads, limits)
                 report["networks"].append(found)
                 print_network(found)
@@ -80,8 +84,8 @@ def compile_limits(folder: Path) -> Any:
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"limits.c could not be compiled ({' '.join(command)}):\n{getattr(error, 'stderr', error)}")
     loaded = ctypes.CDLL(str(library))
-    loaded.multiply_adds.restype = loaded.update.restype = ctypes.c_double
-    loaded.multiply_adds.argtypes = [ctypes.c_int, ctypes.c_long]
+    loaded.multiply_adds.restype = loaded.pair_multiply_adds.restype = loaded.update.restype = ctypes.c_double
+    loaded.multiply_adds.argtypes = loaded.pair_multiply_adds.argtypes = [ctypes.c_int, ctypes.c_long]
     loaded.update.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_long, ctypes.c_int]
     return loaded
 
@@ -125,8 +129,11 @@ def measure(name: str, task: dict[str, Any], network: Any, threads: int, limits:
     workspace = core_of(network).model.borrow(batch, training=True)
     core_of(network).model.give_back(workspace)  # fit takes it from there
     peaks, bandwidths, rounds = [], [], []
+    rate = limits.multiply_adds
+    if network.precision == "bfloat16" and limits.pair_multiply_adds(1, 1):
+        rate = limits.pair_multiply_adds
     for _ in range(ROUNDS):
-        peaks.append(limits.multiply_adds(threads, 2_000_000))
+        peaks.append(rate(threads, 2_000_000))
         bandwidths.append(limits.update(threads, memory.ctypes.data, memory.size, max(1, 2**25 // memory.size)))
         workspace.start_clock()
         network.fit(X, y, epochs=1, batch_size=batch, shuffle=False, verbose=0)

@@ -3,9 +3,9 @@
     pip install torch jax jaxlib optax scikit-learn onnx onnxruntime    (those that are missing are left out, and named)
     python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--markdown FILE] [--plot FILE.png]
 
-Every competitor is a process of its own (peers.py says what it does). They take turns (A B C A B C ...): each turn
-begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning threads fall asleep.
-The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of (the peer's time /
+Every competitor is a process of its own (peers.py and peers_bfloat16.py say what it does). They take turns (A B C A B
+C ...): each turn begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning
+threads fall asleep. The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of (the peer's time /
 cydrop's time in the same turn). Above 1, cydrop is faster.
 """
 
@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import peers
+import peers_bfloat16
 from machine import processor, processors
 
+PEERS = peers.PEERS | {"bfloat16": peers_bfloat16.PEERS}
 PAUSE = 0.15  # seconds between two turns
 TURN = 0.15  # seconds that a turn should measure
 
@@ -45,6 +47,10 @@ def tasks(threads: int) -> list[dict[str, Any]]:
     for name, network in networks().items():
         title = f"training step, {name}, batch {network['batch']}"
         found.append({"kind": "training", "title": title, "unit": network["steps"], **network})
+    for name in ("M", "L", "XL"):
+        full, network = next((full, n) for full, n in networks().items() if full.startswith(f"{name} "))
+        title = f"training step in bfloat16, {full}, batch {network['batch']}"
+        found.append({"kind": "bfloat16", "title": title, "unit": network["steps"], **network})
     if threads > 1:
         for name in ("M", "L", "XL"):
             full, network = next((full, n) for full, n in networks().items() if full.startswith(f"{name} "))
@@ -121,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def work(job: dict[str, Any]) -> None:
     """Reads numbers of calls, one per line, and answers with seconds per call."""
-    call = peers.PEERS[job["kind"]][job["peer"]](job["task"], job["threads"])
+    call = PEERS[job["kind"]][job["peer"]](job["task"], job["threads"])
     unit = job["task"]["unit"]
     call(unit)
     print("ready", flush=True)
@@ -176,7 +182,7 @@ def compare(task: dict[str, Any], threads: int, turns: int) -> dict[str, Any]:
     if task["kind"] == "threads":
         wanted = [("cydrop", "training", "cydrop", threads), ("cydrop, one thread", "training", "cydrop", 1)]
     else:
-        wanted = [(peer, task["kind"], peer, threads) for peer in peers.PEERS[task["kind"]]]
+        wanted = [(peer, task["kind"], peer, threads) for peer in PEERS[task["kind"]]]
     competitors, absent = [], {}
     for name, kind, peer, count in wanted:
         try:

@@ -176,7 +176,10 @@ def _description_of(state: State) -> dict[str, Any]:
         "epochs": state.epochs,
         "history": list(state.history.metrics),
         "built": built,
-    } | ({} if state.calibrated is None else {"calibrated": calibrated.described(state.calibrated)})
+    } | {
+        **({} if state.calibrated is None else {"calibrated": calibrated.described(state.calibrated)}),
+        **({} if state.precision == "float32" else {"precision": state.precision}),
+    }
 
 
 def _history_tensors(history: Any) -> dict[str, NDArray[Any]]:
@@ -396,20 +399,20 @@ def _descriptions(metadata: Any) -> tuple[list[dict[str, Any]], bool, Any]:
     if "cydrop" in metadata:
         raise ValueError("its metadata describe both a network and an ensemble")
     ensemble = _of_format(files.parsed(metadata["cydrop_ensemble"]), FORMAT_OF_ENSEMBLES, writer)
-    members = a_list("members", _with_calibration(ensemble, ("format", "members"))["members"])
+    members = a_list("members", _with_more(ensemble, ("format", "members"), ("calibrated",))["members"])
     if not members:
         raise ValueError("its list of members is empty")
     return [_description(member, writer) for member in members], True, ensemble.get("calibrated")
 
 
 def _description(description: Any, writer: str) -> dict[str, Any]:
-    return _with_calibration(_of_format(description, FORMAT, writer), DESCRIPTION)
+    return _with_more(_of_format(description, FORMAT, writer), DESCRIPTION, ("calibrated", "precision"))
 
 
-def _with_calibration(description: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """An object with these names, and perhaps "calibrated"."""
+def _with_more(description: Any, names: tuple[str, ...], others: tuple[str, ...]) -> dict[str, Any]:
+    """An object with these names, and perhaps others."""
     given = an_object("description", description)
-    return an_object("description", given, (*names, "calibrated") if "calibrated" in given else names)
+    return an_object("description", given, (*names, *(name for name in others if name in given)))
 
 
 def _of_format(description: Any, known: int, writer: str) -> Any:
@@ -439,7 +442,11 @@ def _state(description: dict[str, Any], n_threads: int | None) -> State:
         n_features, draws, updates = (a_count(counts[name]) for name in COUNTERS)
         built = Built(checks.integer("n_features", n_features, 1), draws, updates, None)
     history = History({name: list[float]() for name in names})
-    return State(made, loss, optimizer, root, epochs, history, threads.resolve(n_threads), n_threads is None, built)
+    precision = checks.precision(description.get("precision", "float32"))
+    return State(
+        made, loss, optimizer, root, epochs, history, threads.resolve(n_threads), n_threads is None, built, None,
+        precision,
+    )  # fmt: skip
 
 
 def _check_history(values: int) -> None:

@@ -397,6 +397,11 @@ def one_of(name: str, value: Any, known: Collection[str], *others: str) -> str:
     return value
 
 
+def precision(value: Any) -> str:
+    """What the factors of products are rounded to, as everything calls it that has such a parameter."""
+    return one_of("precision", value, ("float32", "bfloat16"))
+
+
 def choice(name: str, value: Any, known: Mapping[str, T], *others: str) -> T:
     """The entry of `known` that a string names; `others` as for `one_of`."""
     return known[one_of(name, value, known, *others)]

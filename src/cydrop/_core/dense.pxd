@@ -1,6 +1,8 @@
 """The dense operation and what is fused to it: product, bias, activation, dropout, and all of it backwards; and the
 embeddings, dense operations of one column each."""
 
+from libc.stdint cimport uint32_t
+
 from cydrop._core.code_embeddings cimport Codes
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
@@ -15,13 +17,13 @@ cdef void finish_backward(
     Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil
 cdef void dense_forward(
     Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads) noexcept nogil
+    const Epilogue* e, Matrix z, Matrix y, float* scratch, uint32_t* pairs, int n_threads) noexcept nogil
 cdef void dense_backward_input(
     Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads) noexcept nogil
+    const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, uint32_t* pairs, int n_threads) noexcept nogil
 cdef void dense_backward_weight(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Gradient* to, float* scratch, int n_threads) noexcept nogil
+    Gradient* to, float* scratch, uint32_t* pairs, int n_threads) noexcept nogil
 cdef void numbers_forward(
     const Numbers* e, Matrix x, Matrix y, Py_ssize_t rows, Py_ssize_t n_in, float* memory, int n_threads) noexcept nogil
 cdef void numbers_backward(

@@ -9,6 +9,7 @@ def forward(
     bias: NDArray[np.float32],
     y: NDArray[np.float32],
     n_threads: int,
+    bf16: bool = False,
 ) -> None: ...
 def backward(
     dy: NDArray[np.float32],
@@ -18,7 +19,11 @@ def backward(
     dweight: NDArray[np.float32],
     dbias: NDArray[np.float32],
     n_threads: int,
+    bf16: bool = False,
 ) -> None: ...
+def use_bf16_instruction(wish: bool) -> bool: ...
+def pairs_of(first: NDArray[np.float32], second: NDArray[np.float32], pairs: NDArray[np.uint32]) -> None: ...
+def has_bf16_instruction() -> bool: ...
 
 NUMBER_KINDS: dict[str, int]
 

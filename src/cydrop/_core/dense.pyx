@@ -9,7 +9,7 @@ which are dense operations of one column each: of terms of a number, or of a cod
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
@@ -22,10 +22,15 @@ from cydrop._core.float_control cimport exact_floats, restore_floats
 from cydrop._core.number_embeddings cimport (
     PBLD, PIECEWISE_LINEAR, PLR, Numbers, features_backward, features_forward, memory_of_numbers, turns_of,
 )
+from cydrop._core.pairs cimport (
+    bf16_has_instruction, bf16_pairs_along_row, bf16_pairs_of_rows, bf16_use_instruction, bound_pairs, most_pairs,
+    pairs_of_rows,
+)
 from cydrop._core.panels cimport TILE_COLS, TILE_ROWS, row_shares, scratch_floats, strip_panels
 from cydrop._core.product cimport Product, product
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 from cydrop._core.serial cimport threads_of_product
+from cydrop._core.shards cimport MOST_SHARDS
 from cydrop._core.weight_gradient cimport weight_unit
 
 from cydrop._core.memory import aligned
@@ -93,11 +98,12 @@ cdef void finish_product_backward(
 
 cdef void dense_forward(
     Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Epilogue* e, Matrix z, Matrix y, float* scratch, int n_threads
+    const Epilogue* e, Matrix z, Matrix y, float* scratch, uint32_t* pairs, int n_threads
 ) noexcept nogil:
     """y = drop(f(x weight + bias)); z receives x weight + bias (z may be y where nobody needs it later).
 
-    What lies between the weight and end may be read.
+    What lies between the weight and end may be read. `pairs`: memory for the products' left factors in bfloat16
+    (pairs.pxd), NULL: they are of float32.
     """
     cdef Product p
     p.a = x
@@ -110,12 +116,12 @@ cdef void dense_forward(
     p.finish = finish_product
     if (p.relu or e.activation == IDENTITY) and z.data == y.data and e.mask == NULL and e.scale == <float>1.0:
         p.finish = NULL
-    product(&p, scratch, n_threads)
+    product(&p, scratch, pairs, n_threads)
 
 
 cdef void dense_backward_input(
     Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, int n_threads
+    const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, uint32_t* pairs, int n_threads
 ) noexcept nogil:
     """dx = dz weight^t, then through the epilogue e of the operation below (z and y are its; e may be NULL)."""
     cdef Product p
@@ -129,12 +135,12 @@ cdef void dense_backward_input(
     p.finish = NULL
     if e != NULL:
         p.finish = finish_product_backward
-    product(&p, scratch, n_threads)
+    product(&p, scratch, pairs, n_threads)
 
 
 cdef void dense_backward_weight(
     Matrix x, Matrix dz, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
-    const Gradient* to, float* scratch, int n_threads
+    Gradient* to, float* scratch, uint32_t* pairs, int n_threads
 ) noexcept nogil:
     """dW = x^t dz and db = sum of the rows of dz, written or handed to the optimizer."""
     cdef int threads = threads_of_product(<double>rows * n_in * n_out, n_threads)
@@ -144,6 +150,15 @@ cdef void dense_backward_weight(
     cdef Py_ssize_t shares = row_shares(strips, tiles, threads)
     cdef Py_ssize_t share = (tiles + shares - 1) // shares * TILE_ROWS
     cdef Py_ssize_t size = scratch_floats(rows), unit, col0, i0
+    cdef Py_ssize_t[2] whole
+    cdef Py_ssize_t[MOST_SHARDS + 1] pair_bounds
+    cdef const Py_ssize_t* bounds = to.bounds if to.shards > 0 else whole
+    to.pairs.data = NULL
+    if pairs != NULL:
+        whole[0], whole[1] = 0, rows
+        bound_pairs(max(to.shards, 1), bounds, pair_bounds)
+        to.pair_bounds = pair_bounds
+        to.pairs = pairs_of_rows(x, max(to.shards, 1), bounds, pair_bounds, n_in, pairs, threads)
     if threads == 1:
         for unit in range(strips):
             col0 = unit * strip_cols
@@ -157,9 +172,36 @@ cdef void dense_backward_weight(
                     scratch + threadid() * size, to.full_row + threadid() * to.full_row_floats)
 
 
+def use_bf16_instruction(bint wish):
+    """Whether products of bfloat16 are by the processor's instruction from now on: if it is there. The bits are the
+    same; for tests. Without a call they are."""
+    return bool(bf16_use_instruction(wish))
+
+
+use_bf16_instruction(True)
+
+
+def pairs_of(const float[::1] first, const float[::1] second, uint32_t[::1] pairs):
+    """Each number of one with that of the other, as bfloat16; or, where the second is empty, each two neighbours of the
+    first. For tests."""
+    if second.shape[0]:
+        bf16_pairs_of_rows(&first[0], &second[0], first.shape[0], &pairs[0])
+    else:
+        bf16_pairs_along_row(&first[0], first.shape[0], &pairs[0])
+
+
+def has_bf16_instruction():
+    """Whether this processor has the instruction, and these kernels use it."""
+    return bool(bf16_has_instruction())
+
+
 cdef float[:] scratch_memory(Py_ssize_t rows, int n_threads):
     """For the functions below, which allocate for themselves."""
     return aligned(scratch_floats(rows) * n_threads)
+
+
+cdef float[:] pairs_memory(bint bf16, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out):
+    return aligned(most_pairs(rows, max(n_in, n_out)) if bf16 else 1)
 
 
 def forward(
@@ -168,11 +210,14 @@ def forward(
     const float[::1] bias,      # IN, or empty
     float[:, ::1] y,            # OUT
     int n_threads,
+    bint bf16=False,            # the product is of bfloat16
 ):
     """y = x weight + bias"""
     cdef Epilogue e
     cdef Matrix mx, my, mw
     cdef float[:] scratch = scratch_memory(x.shape[0], n_threads)
+    cdef float[:] memory = pairs_memory(bf16, x.shape[0], x.shape[1], y.shape[1])
+    cdef uint32_t* pairs = <uint32_t*>&memory[0] if bf16 else NULL
     memset(&e, 0, sizeof(Epilogue))
     e.scale = 1.0
     e.bias = &bias[0] if bias.shape[0] else NULL
@@ -183,7 +228,7 @@ def forward(
     with nogil:
         control = exact_floats(n_threads)
         dense_forward(mx, mw, mw.data + weight.shape[0] * weight.shape[1], x.shape[0], x.shape[1],
-                      y.shape[1], &e, my, my, &scratch[0], n_threads)
+                      y.shape[1], &e, my, my, &scratch[0], pairs, n_threads)
         restore_floats(control)
 
 
@@ -195,12 +240,15 @@ def backward(
     float[:, ::1] dweight,      # OUT
     float[::1] dbias,           # OUT
     int n_threads,
+    bint bf16=False,            # the products are of bfloat16
 ):
     """dx = dy weight^t, dweight = x^t dy, dbias = sum of the rows of dy"""
     cdef Matrix mx, mdy, mdx, mw
     cdef Gradient to
     cdef Py_ssize_t rows = x.shape[0], n_in = x.shape[1], n_out = dy.shape[1]
     cdef float[:] scratch = scratch_memory(rows, n_threads)
+    cdef float[:] memory = pairs_memory(bf16, rows, n_in, n_out)
+    cdef uint32_t* pairs = <uint32_t*>&memory[0] if bf16 else NULL
     memset(&to, 0, sizeof(Gradient))
     to.weight_gradient = &dweight[0, 0]
     to.bias = &dbias[0]         # not NULL: there is a bias
@@ -213,8 +261,8 @@ def backward(
     with nogil:
         control = exact_floats(n_threads)
         dense_backward_input(mdy, mw, mw.data + n_in * n_out, rows, n_in, n_out, NULL, mdx, mdx, mdx,
-                             &scratch[0], n_threads)
-        dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], n_threads)
+                             &scratch[0], pairs, n_threads)
+        dense_backward_weight(mx, mdy, rows, n_in, n_out, &to, &scratch[0], pairs, n_threads)
         restore_floats(control)
 
 

@@ -92,7 +92,7 @@ cdef inline void dense_op_forward(const Op* op, Bound* b, const Step* step) noex
         forward_by_moments(op, b, step)
         return
     dense_forward(b.x, b.weight, b.weight_end, step.rows, b.n_in, b.n_out, &b.epilogue, b.z, b.y, step.scratch,
-                  step.threads)
+                  step.pairs, step.threads)
 
 
 cdef inline void forward_by_moments(const Op* op, Bound* b, const Step* step) noexcept nogil:
@@ -109,9 +109,10 @@ cdef inline void forward_by_moments(const Op* op, Bound* b, const Step* step) no
         for j in range(op.n_in):
             b.x_squares.data[r * b.x_squares.row + j] = b.x.data[r * b.x.row + j] * b.x.data[r * b.x.row + j]
     dense_forward(b.x_squares, squares, b.squares + op.n_in * op.n_out + MARGIN, step.rows, op.n_in, op.n_out, &plain,
-                  b.variance, b.variance, step.scratch, 1)
+                  b.variance, b.variance, step.scratch, NULL, 1)
     plain.bias = b.epilogue.bias
-    dense_forward(b.x, b.weight, b.weight_end, step.rows, op.n_in, op.n_out, &plain, b.z, b.z, step.scratch, 1)
+    dense_forward(b.x, b.weight, b.weight_end, step.rows, op.n_in, op.n_out, &plain, b.z, b.z, step.scratch,
+                  step.pairs, 1)
     draw_normals(b.connect_key, b.noise, step.first_row * op.n_out, step.rows * op.n_out, 1)
     for r in range(step.rows):
         z = b.z.data + r * b.z.row
@@ -131,10 +132,10 @@ cdef inline void dense_op_backward(
         if below != NULL:
             e, z, y = &below.epilogue, below.z, below.y
         dense_backward_input(upstream.dz, b.weight, b.weight_end, step.rows, b.n_in, b.n_out, e, z, y, upstream.spare,
-                             step.scratch, step.threads)
+                             step.scratch, step.pairs, step.threads)
         tick(step.clock, BACKWARD_INPUT + step.slot)
     gradient_of(op, b, below, upstream.updating, step, &to)
-    dense_backward_weight(b.x, upstream.dz, step.rows, b.n_in, b.n_out, &to, step.scratch, step.threads)
+    dense_backward_weight(b.x, upstream.dz, step.rows, b.n_in, b.n_out, &to, step.scratch, step.pairs, step.threads)
     tick(step.clock, BACKWARD_WEIGHT + step.slot)
     swap(upstream)
 

@@ -22,6 +22,7 @@ class Engine:
         loss_levels: NDArray[np.float32],
         n_threads: int,
         learned: Sequence[tuple[int, int, float, float, float, float]] = ...,
+        bf16: bool = ...,
     ) -> None: ...
     def train_on(self, rows: float) -> None: ...
     def set_optimizer(

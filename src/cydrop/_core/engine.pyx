@@ -68,6 +68,7 @@ cdef class Engine:
     loss_kind, loss_option, loss_pair, loss_levels : see losses.pxd
     n_threads : int
     learned : sequence of tuples, the dropout rates that are learned: see learned_rates.pxd
+    bf16 : bool, products of dense layers are of bfloat16: see pairs.pxd
     """
 
     def __cinit__(self, plan, *args, **kwargs):
@@ -77,7 +78,7 @@ cdef class Engine:
 
     def __init__(
         self, plan, float[::1] parameters, float[::1] gradients, float[::1] buffers, int loss_kind, float loss_option,
-        float loss_pair, const float[::1] loss_levels, int n_threads, learned=(),
+        float loss_pair, const float[::1] loss_levels, int n_threads, learned=(), bint bf16=False,
     ):
         cdef Program* p = &self.program
         cdef Learner* learner = &self.learner
@@ -93,7 +94,7 @@ cdef class Engine:
         self.levels = loss_levels
         p.loss = loss_of(loss_kind, loss_option, loss_pair, loss_levels)
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
-        p.lowest, self.work = p.n_ops, p.n_parameters
+        p.lowest, self.work, p.bf16 = p.n_ops, p.n_parameters, bf16
         lower_segments(learner, plan.segments)
         learner.n_learned, learner.learned = len(learned), lower_rates(learned, learner.n_segments)
         places = {parameter.offset: (i, parameter.size) for i, parameter in enumerate(plan.parameters)}

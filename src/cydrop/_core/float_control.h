@@ -64,6 +64,16 @@ static inline uint64_t set_exact(void) { return 0; }
 static inline void restore_floats(uint64_t control) { (void)control; }
 #endif
 
+/* The mode in which denormals count as 0, for the time of some vector arithmetic within a computation that is exact. */
+#if defined(__SSE__) || defined(_M_X64)
+static inline unsigned begin_flushing(void) {
+    const unsigned now = _mm_getcsr();
+    _mm_setcsr(now | 0x8040u);
+    return now;
+}
+static inline void end_flushing(unsigned control) { _mm_setcsr(control); }
+#endif
+
 /* what PyTorch's set_flush_denormal does, for tests: whether this processor has such a mode */
 static inline int flush_denormals(int on) {
 #if defined(__SSE__) || defined(_M_X64)

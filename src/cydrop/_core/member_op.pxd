@@ -12,6 +12,7 @@ gradient is there as a whole. Threads take members, or pieces of what one gives.
 """
 
 from cython.parallel cimport prange, threadid
+from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from cydrop._core.dense cimport (
@@ -22,7 +23,9 @@ from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.gather cimport gather_row, spread
 from cydrop._core.map_op cimport epilogue_draw, keeps_z, lay_out_mask, lay_out_places, through_epilogue
 from cydrop._core.matrix cimport MARGIN, Matrix, from_row
-from cydrop._core.operation cimport Bound, Doors, Layout, Op, Step, Upstream, swap, take, take_matrix
+from cydrop._core.operation cimport (
+    Bound, Doors, Layout, Op, Step, Upstream, pairs_of_thread, swap, take, take_matrix,
+)
 from cydrop._core.pace cimport BACKWARD_INPUT, BACKWARD_WEIGHT, tick
 from cydrop._core.panels cimport scratch_floats
 from cydrop._core.serial cimport SERIAL_COPY, SERIAL_PRODUCT
@@ -229,7 +232,7 @@ cdef inline Epilogue epilogue_from(const Epilogue* e, Py_ssize_t row) noexcept n
 
 
 cdef inline void member_forward(
-    const Op* op, const Bound* b, const Step* step, Py_ssize_t m, float* scratch, int threads
+    const Op* op, const Bound* b, const Step* step, Py_ssize_t m, float* scratch, uint32_t* pairs, int threads
 ) noexcept nogil:
     cdef Py_ssize_t member = member_of(op, step, m), row = m * step.member_rows
     cdef Epilogue e = epilogue_from(&b.epilogue, row)
@@ -238,7 +241,7 @@ cdef inline void member_forward(
         weight.data, weight.row = op.weight.data + member * op.n_in * op.n_out, op.n_out
         e.bias = op.bias.data + member * op.n_out if op.bias.data != NULL else NULL
     dense_forward(from_row(b.x, row), weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
-                  b.n_out, &e, from_row(b.z, row), from_row(b.y, row), scratch, threads)
+                  b.n_out, &e, from_row(b.z, row), from_row(b.y, row), scratch, pairs, threads)
 
 
 cdef inline void member_dense_forward(const Op* op, Bound* b, const Step* step) noexcept nogil:
@@ -246,15 +249,15 @@ cdef inline void member_dense_forward(const Op* op, Bound* b, const Step* step) 
     cdef Py_ssize_t size = scratch_floats(step.member_rows), m
     if threads == 1:
         for m in range(step.members):
-            member_forward(op, b, step, m, step.scratch, step.threads)
+            member_forward(op, b, step, m, step.scratch, step.pairs, step.threads)
         return
     for m in prange(step.members, num_threads=threads, schedule="static"):
-        member_forward(op, b, step, m, step.scratch + threadid() * size, 1)
+        member_forward(op, b, step, m, step.scratch + threadid() * size, pairs_of_thread(step, threadid()), 1)
 
 
 cdef inline void member_backward(
     const Op* op, const Bound* b, const Bound* below, const Upstream* upstream, const Step* step, Py_ssize_t m,
-    float* scratch, float* full_row, int threads
+    float* scratch, uint32_t* pairs, float* full_row, int threads
 ) noexcept nogil:
     """The gradients of number m of the step and, where that is wanted, d loss / d z of the operation below."""
     cdef Py_ssize_t member = member_of(op, step, m), row = m * step.member_rows, place = member * op.n_in * op.n_out
@@ -267,7 +270,7 @@ cdef inline void member_backward(
         if below != NULL:
             e, z, y = epilogue_from(&below.epilogue, row), from_row(below.z, row), from_row(below.y, row)
         dense_backward_input(dz, weight, op.readable if whole(op, b) else b.weight_end, step.member_rows, b.n_in,
-                             b.n_out, &e if below != NULL else NULL, z, y, dx, scratch, threads)
+                             b.n_out, &e if below != NULL else NULL, z, y, dx, scratch, pairs, threads)
     gradient_of(op, b, below, False, step, &to)
     to.resume = False
     to.full_row = full_row
@@ -276,7 +279,8 @@ cdef inline void member_backward(
     if to.bias != NULL:
         to.bias += member * op.n_out
         to.bias_gradient += member * op.n_out
-    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, b.n_in, b.n_out, &to, scratch, threads)
+    dense_backward_weight(from_row(b.x, row), dz, step.member_rows, b.n_in, b.n_out, &to, scratch, pairs,
+                          threads)
 
 
 cdef inline void member_dense_backward(
@@ -286,11 +290,12 @@ cdef inline void member_dense_backward(
     cdef Py_ssize_t size = scratch_floats(step.member_rows), m
     if threads == 1:
         for m in range(step.members):
-            member_backward(op, b, below, upstream, step, m, step.scratch, step.full_row, step.threads)
+            member_backward(op, b, below, upstream, step, m, step.scratch, step.pairs, step.full_row,
+                            step.threads)
     else:
         for m in prange(step.members, num_threads=threads, schedule="static"):
             member_backward(op, b, below, upstream, step, m, step.scratch + threadid() * size,
-                            step.full_row + threadid() * step.full_row_floats, 1)
+                            pairs_of_thread(step, threadid()), step.full_row + threadid() * step.full_row_floats, 1)
     tick(step.clock, BACKWARD_WEIGHT + step.slot)
     swap(upstream)
 

@@ -13,7 +13,7 @@ forward and backward. A family of operations (map_op.pxd is the
 smallest, made to be copied) is a file that fills in a `Doors`, and a line in families.pxd.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
@@ -174,6 +174,8 @@ cdef struct Step:               # what a batch brings to all operations
     uint64_t shared_number      # of those that all rows share
     const uint64_t* seeds       # a key for each rate, NULL: the operations' own
     float* scratch
+    uint32_t* pairs             # memory of products of bfloat16 (pairs.pxd), NULL: they are of float32
+    Py_ssize_t pairs_each       # from one thread's to the next one's
     float* full_row             # for each thread two rows of the widest layer, see weight_gradient.pxd
     Py_ssize_t full_row_floats  # from one thread's to the next one's
     int shards                  # that the rows are cut into (shards.pxd), 0: they are not
@@ -208,6 +210,10 @@ cdef inline Matrix take_matrix(Layout* layout, Py_ssize_t cols) noexcept nogil:
     m.row = padded(cols)
     m.data = take(layout, layout.capacity * m.row)
     return m
+
+
+cdef inline uint32_t* pairs_of_thread(const Step* step, int thread) noexcept nogil:
+    return step.pairs + thread * step.pairs_each if step.pairs != NULL else NULL
 
 
 cdef inline void swap(Upstream* upstream) noexcept nogil:

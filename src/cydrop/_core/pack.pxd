@@ -111,7 +111,7 @@ cdef inline bint fits_in_pack(const Trainee* t) noexcept nogil:
     cdef const Op* op
     cdef Py_ssize_t units = 0
     cdef int i
-    if not PACKS or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or (
+    if not PACKS or p.bf16 or p.loss.pair > 0 or p.members > 0 or p.lowest >= p.n_ops or (
         t.learner.n > PACK_LARGEST or t.learner.n % 16 or t.data.columns > MOST_COLUMNS
     ):
         return False

@@ -15,6 +15,7 @@ cdef struct Program:
     int n_ops
     int n_rates                 # numbers that change: of dropout, noise and drop-connect
     int n_threads
+    bint bf16                   # products are of bfloat16
     int lowest                  # operation with parameters, n_ops if there is none
     Py_ssize_t outputs          # columns of the result
     Py_ssize_t n_parameters

@@ -7,13 +7,16 @@ a thread each, and samples have what dropout needs as well.
     prediction   lane 0: y of even ops | y of odd ops      lane 1: y of even ops | y of odd ops     ...
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from cydrop._core.batch cimport Batch
 from cydrop._core.matrix cimport Matrix
-from cydrop._core.panels cimport scratch_floats
-from cydrop._core.operation cimport Bound, Layout, Op, Upstream, Step, padded, take, take_matrix
+from cydrop._core.operation cimport (
+    Bound, Layout, Op, Upstream, Step, padded, pairs_of_thread, take, take_matrix,
+)
 from cydrop._core.pace cimport Clock, Pace
+from cydrop._core.pairs cimport most_pairs
+from cydrop._core.panels cimport scratch_floats
 from cydrop._core.program cimport Program
 from cydrop._core.shard_sums cimport gradient_floats
 from cydrop._core.shards cimport MOST_SHARDS, level_of
@@ -90,6 +93,9 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
         room.member_x = take(layout, room.lanes * layout.capacity * room.member_x_row)
         room.member_outputs = take(layout, room.lanes * layout.capacity * p.members * p.outputs)
     room.step.scratch = take(layout, scratch_floats(layout.capacity) * p.n_threads)
+    if p.bf16:
+        room.step.pairs_each = most_pairs(layout.capacity, widest)
+        room.step.pairs = <uint32_t*>take(layout, room.step.pairs_each * p.n_threads)
     for lane in range(room.lanes):
         layout.first_lane = lane == 0
         if not layout.training:
@@ -119,4 +125,5 @@ cdef inline Step step_in(const Room* room, int lane, Py_ssize_t rows, int thread
     cdef Step step = room.step
     step.rows, step.threads = rows, threads
     step.scratch += lane * scratch_floats(room.capacity)
+    step.pairs = pairs_of_thread(&step, lane)
     return step

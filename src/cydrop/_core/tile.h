@@ -120,12 +120,27 @@ typedef struct {
     int rows, log2_lines, log2_period;
 } tile_wanted;
 
+/* the steps that ask for something */
+TILE_INLINE ptrdiff_t tile_fetched(const tile_wanted *wanted) {
+    return wanted ? (ptrdiff_t)wanted->rows << (wanted->log2_lines + wanted->log2_period) : 0;
+}
+
+TILE_INLINE void tile_fetch(const tile_wanted *wanted, ptrdiff_t k, ptrdiff_t fetched) {
+    if ((k & ((1 << wanted->log2_period) - 1)) == 0 && k < fetched) {
+        const ptrdiff_t line = k >> wanted->log2_period, in_row = line & ((1 << wanted->log2_lines) - 1);
+        const ptrdiff_t place = (line >> wanted->log2_lines) * wanted->row + in_row * LINE_FLOATS;
+        fetch_line(wanted->at[0] + place);
+        fetch_line(wanted->at[1] + place);
+        fetch_line(wanted->at[2] + place);
+    }
+}
+
 /* acc += the steps k = first, ..., stop - 1. rows, vectors (1 or 2) and one of the strides are constants wherever this is
  * expanded: acc lives in registers. */
 TILE_INLINE void tile_steps(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, ptrdiff_t first, ptrdiff_t stop,
                             const float *a, const ptrdiff_t a_row, const ptrdiff_t a_depth, const float *panel,
                             ptrdiff_t panel_row, const tile_wanted *wanted) {
-    const ptrdiff_t fetched = wanted ? (ptrdiff_t)wanted->rows << (wanted->log2_lines + wanted->log2_period) : 0;
+    const ptrdiff_t fetched = tile_fetched(wanted);
     for (ptrdiff_t k = first; k < stop; k++) {
         tile_vec b[2];
         for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
@@ -134,13 +149,7 @@ TILE_INLINE void tile_steps(tile_vec acc[TILE_ROWS][2], const int rows, const in
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
         }
-        if (wanted && (k & ((1 << wanted->log2_period) - 1)) == 0 && k < fetched) {
-            const ptrdiff_t line = k >> wanted->log2_period, in_row = line & ((1 << wanted->log2_lines) - 1);
-            const ptrdiff_t place = (line >> wanted->log2_lines) * wanted->row + in_row * LINE_FLOATS;
-            fetch_line(wanted->at[0] + place);
-            fetch_line(wanted->at[1] + place);
-            fetch_line(wanted->at[2] + place);
-        }
+        if (wanted) tile_fetch(wanted, k, fetched);
     }
 }
 
@@ -171,13 +180,10 @@ TILE_INLINE void tile_begin(tile_vec acc[TILE_ROWS][2], const int rows, const in
     }
 }
 
-TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
-                           const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
-                           const float *bias, int relu, const tile_wanted *wanted) {
-    tile_vec acc[TILE_ROWS][2];
+/* Bias (or NULL) and ReLU, where they are wanted, and into memory. */
+TILE_INLINE void tile_end(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, float *c, ptrdiff_t c_row,
+                          int cols, const float *bias, int relu) {
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
-    tile_begin(acc, rows, vectors, c, c_row, cols, resume);
-    tile_steps(acc, rows, vectors, 0, depth, a, a_row, 1, panel, panel_row, wanted);
     if (bias) {
         tile_vec b[2];
         for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
@@ -190,6 +196,16 @@ TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, c
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_relu(acc[r][v]);
     tile_store(acc, rows, vectors, c, c_row, cols);
 }
+
+TILE_INLINE void tile_body(const int rows, const int vectors, ptrdiff_t depth, const float *a, const ptrdiff_t a_row,
+                           const float *panel, ptrdiff_t panel_row, float *c, ptrdiff_t c_row, int cols, int resume,
+                           const float *bias, int relu, const tile_wanted *wanted) {
+    tile_vec acc[TILE_ROWS][2];
+    tile_begin(acc, rows, vectors, c, c_row, cols, resume);
+    tile_steps(acc, rows, vectors, 0, depth, a, a_row, 1, panel, panel_row, wanted);
+    tile_end(acc, rows, vectors, c, c_row, cols, bias, relu);
+}
+
 
 /* Each shard's sum, added over the tree of shards.pxd: shard number s to the levels for the ones that s ends in. Where
  * there is one, its chain may begin with what C holds (resume). */

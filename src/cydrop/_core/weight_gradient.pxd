@@ -5,13 +5,14 @@ strip of W and of its moments, whose pieces of memory are then long enough for t
 tile's 128 bytes are not: 10 % of the whole step at three layers of 1,024).
 """
 
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.dropout cimport select_row
 from cydrop._core.gather cimport gather_part, spread, spread_over
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.optimizers cimport Update, update_rows
+from cydrop._core.pairs cimport PAIRS_PERIOD, Pairs, pack_pairs_of_shards, pairs_product, pairs_tile
 from cydrop._core.panels cimport (
     STRIP, TILE_COLS, TILE_FLOATS, TILE_LANES, TILE_LOG2_LINES, TILE_ROWS, lies_ready, pack, panels_floats,
     tile_of_columns, tile_wanted,
@@ -46,6 +47,8 @@ cdef struct Gradient:           # where the gradient of a layer's parameters goe
     int shards                  # 0: it is not
     const Py_ssize_t* bounds
     bint resume                 # the gradient is added to what is there, row after row; then `update` is NULL
+    Pairs pairs                 # X as pairs of bfloat16, and where those of each shard begin
+    const Py_ssize_t* pair_bounds
 
 
 cdef inline void column_sums(
@@ -94,8 +97,13 @@ cdef inline void bias_unit(
     if to.resume:
         memset(sums, 0, TILE_COLS * sizeof(float))
         sums_before(to, col0, cols, sums)
+    cdef Py_ssize_t wide
+    cdef bint paired = to.pairs.data != NULL        # then the columns lie where they are, with nothing after them
     if to.shards > 0:
-        column_sums_of_shards(panel, panel_row, TILE_LANES if cols <= TILE_LANES else TILE_COLS, to, sums, levels)
+        wide = cols if paired else TILE_LANES if cols <= TILE_LANES else TILE_COLS
+        column_sums_of_shards(panel, panel_row, wide, to, sums, levels)
+    elif paired:
+        column_sums(panel, panel_row, rows, cols, to.resume, sums)
     elif cols <= TILE_LANES:
         column_sums(panel, panel_row, rows, TILE_LANES, to.resume, sums)
     else:
@@ -208,11 +216,26 @@ cdef inline void mask_strip(
         select_row(to.mask, (i0 + i) * n_out + col0, strip + i * strip_row, to.scale, strip + i * strip_row, cols)
 
 
-cdef inline void masked_tile_of_shards(
-    int rows, const float* x, Py_ssize_t x_row, const float* panel, Py_ssize_t panel_row, float* c, Py_ssize_t c_row,
+cdef inline void tile_of_pairs(
+    int rows, Py_ssize_t i, const float* panel, float* c, Py_ssize_t c_row, int cols, const tile_wanted* wanted,
+    const Gradient* to, int shard, bint resume
+) noexcept nogil:
+    """Rows i, ... of a tile of dW, as pairs of bfloat16: the sum over one shard."""
+    cdef pairs_tile t
+    memset(&t, 0, sizeof(pairs_tile))
+    t.depth = to.pair_bounds[shard + 1] - to.pair_bounds[shard]
+    t.a, t.a_row, t.a_depth = to.pairs.data + to.pair_bounds[shard] * to.pairs.row + i, 1, to.pairs.row
+    t.panel, t.panel_row = <const uint32_t*>panel + to.pair_bounds[shard] * TILE_COLS, TILE_COLS
+    t.c, t.c_row, t.rows, t.cols, t.resume, t.wanted = c, c_row, rows, cols, resume, wanted
+    pairs_product(&t)
+
+
+cdef inline void tile_by_shards(
+    int rows, Matrix x, Py_ssize_t row, const float* panel, Py_ssize_t panel_row, float* c, Py_ssize_t c_row,
     int cols, const tile_wanted* wanted, const Gradient* to, Py_ssize_t place, float* levels
 ) noexcept nogil:
-    """A tile of dW under drop-connect, which scales that of each shard. `place`: where it begins in the weight."""
+    """A tile of dW, shard by shard, over their tree: of pairs, and under drop-connect, which scales each. `row`,
+    `place`: where it begins, in dW and in the weight."""
     cdef int s, level, i, r
     cdef float* out
     cdef Py_ssize_t out_row = TILE_COLS
@@ -221,10 +244,14 @@ cdef inline void masked_tile_of_shards(
         out = levels + level * TILE_FLOATS
         if s == to.shards - 1:
             out, out_row = c, c_row
-        tile_of_columns(rows, 1, to.bounds + s, x, x_row, panel, panel_row, out, out_row, cols, False, wanted,
-                        levels)
+        if to.pairs.data != NULL:
+            tile_of_pairs(rows, row, panel, out, out_row, cols, wanted, to, s, False)
+        else:
+            tile_of_columns(rows, 1, to.bounds + s, x.data + row, x.row, panel, panel_row, out, out_row, cols, False,
+                            wanted, levels)
         for r in range(rows):
-            select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
+            if to.mask != NULL:
+                select_row(to.mask, place + r * to.n_out, out + r * out_row, to.scale, out + r * out_row, cols)
             for i in range(level):
                 add_floats(out + r * out_row, levels + i * TILE_FLOATS + r * TILE_COLS, cols)
 
@@ -249,11 +276,12 @@ cdef inline void weight_unit(
     cdef bint direct = to.update == NULL and not to.gathered        # the gradient goes where it is wanted at once
     cdef bint full_width = cols == n_out and not to.gathered     # rows of W follow each other: update them as one
     cdef Py_ssize_t strip_row = cols if full_width else STRIP * TILE_COLS
-    cdef bint ready = lies_ready(dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS,
-                                 dz.data + rows * dz.row)
+    cdef bint paired = to.pairs.data != NULL
+    cdef bint ready = not paired and lies_ready(
+        dz.data + col0, dz.row, rows, cols, (i1 - i0 + TILE_ROWS - 1) // TILE_ROWS, dz.data + rows * dz.row)
     whole[0], whole[1] = 0, rows
     wanted.row = to.n_out if to.gathered else n_out
-    wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, 2
+    wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, PAIRS_PERIOD if paired else 2
     if to.gathered:             # a tile stands for more of the whole weight than its own size
         wanted.log2_lines = 2
         wanted.log2_period = 0
@@ -264,12 +292,16 @@ cdef inline void weight_unit(
     for p in range(panels):
         j = p * TILE_COLS
         panel[p] = dz.data + col0 + j
-        if not ready:
+        if paired:
+            panel[p] = scratch + rows * j
+            pack_pairs_of_shards(dz.data + col0 + j, dz.row, shards, bounds, to.pair_bounds,
+                                 min(<Py_ssize_t>TILE_COLS, cols - j), <uint32_t*>panel[p])
+        elif not ready:
             panel[p] = scratch + rows * j
             pack(dz.data + col0 + j, dz.row, rows, min(<Py_ssize_t>TILE_COLS, cols - j), panel[p])
         if i0 == 0 and to.bias != NULL:
-            bias_unit(panel[p], panel_row, rows, col0 + j, min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j,
-                      levels)
+            bias_unit(dz.data + col0 + j if paired else panel[p], dz.row if paired else panel_row, rows, col0 + j,
+                      min(<Py_ssize_t>TILE_COLS, cols - j), to, strip + j, levels)
     if to.gathered:
         memset(full_row + to.n_out, 0, to.n_out * sizeof(float))
         if i0 == 0 and to.bias != NULL:
@@ -296,9 +328,12 @@ cdef inline void weight_unit(
                 wanted.at[0] = to.weight + want
                 wanted.at[1] = (to.weight_moment1 if to.weight_moment1 != NULL else to.weight) + want
                 wanted.at[2] = (to.weight_moment2 if to.weight_moment2 != NULL else to.weight) + want
-            if to.shards > 0 and to.mask != NULL:
-                masked_tile_of_shards(<int>some, x.data + i, x.row, panel[p], panel_row, out, out_row,
-                                      <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
+            if to.shards > 0 and (to.mask != NULL or paired):
+                tile_by_shards(<int>some, x, i, panel[p], panel_row, out, out_row,
+                               <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched, to, place + j, levels)
+            elif paired:
+                tile_of_pairs(<int>some, i, panel[p], out, out_row, <int>min(<Py_ssize_t>TILE_COLS, cols - j), fetched,
+                              to, 0, to.resume)
             else:
                 tile_of_columns(<int>some, shards, bounds, x.data + i, x.row, panel[p], panel_row, out, out_row,
                                 <int>min(<Py_ssize_t>TILE_COLS, cols - j), to.resume, fetched, levels)

@@ -35,7 +35,7 @@ class Core:
 
     Attributes
     ----------
-    layers, loss, optimizer, n_threads, history, root, epochs
+    layers, loss, optimizer, n_threads, precision, history, root, epochs
         As in `State`.
     model : Model or None
         None before the network is built.
@@ -53,7 +53,7 @@ class Core:
         self.drawing = Plan.drawing(self.layers)  # raises for what is not a layer
         self.root, self.epochs, self.history = state.root, state.epochs, state.history
         self.n_threads, self.threads_of_machine = state.n_threads, state.threads_of_machine
-        self.calibrated = state.calibrated
+        self.calibrated, self.precision = state.calibrated, state.precision
         self.passes = Passes()
         self.turn = cpu.Turn(_BUSY)
         self.model: Model | None = None
@@ -79,7 +79,7 @@ class Core:
             built = Built(plan.n_features, engine.draws, engine.updates, self.model.tensors(), plan)
         return State(
             self.layers, self.loss, self.optimizer, self.root, self.epochs, self.history, self.n_threads,
-            self.threads_of_machine, built, self.calibrated,
+            self.threads_of_machine, built, self.calibrated, self.precision,
         )  # fmt: skip
 
     # Building ---------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Core:
         return model
 
     def _empty_model(self, plan: Plan) -> Model:
-        return Model.of(plan.seed(self.root), self.loss, self.optimizer, self.n_threads)
+        return Model.of(plan.seed(self.root), self.loss, self.optimizer, self.n_threads, self.precision)
 
     def _drawn_model(self, n_features: int) -> Model:
         model = self._empty_model(self.plan_for(n_features))
@@ -144,6 +144,7 @@ class Core:
         loss: Loss | None = None,
         n_threads: int | None = None,
         of_machine: bool | None = None,
+        precision: str | None = None,
     ) -> None:
         """Goes on with others of these: with all that depends on them, or after an error or interrupt with none."""
         with self.turn, self._building():
@@ -152,13 +153,14 @@ class Core:
                 "loss": loss or self.loss,
                 "n_threads": n_threads or self.n_threads,
                 "threads_of_machine": self.threads_of_machine if of_machine is None else of_machine,
+                "precision": precision or self.precision,
             }
             state["drawing"] = Plan.drawing(state["layers"])
-            state["calibrated"] = None if layers else self.calibrated
+            state["calibrated"] = None if layers or state["precision"] != self.precision else self.calibrated
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
                 check_loss(state["loss"], plan)
-                state["model"] = self.model.with_plan(plan, state["loss"], state["n_threads"])
+                state["model"] = self.model.with_plan(plan, state["loss"], state["n_threads"], state["precision"])
             vars(self).update(state)  # one step
 
     def change_optimizer(self, optimizer: Optimizer) -> None:

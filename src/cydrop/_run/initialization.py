@@ -69,7 +69,7 @@ def fill(
 
 def _output(layer: Any, x: Floats, own: Mapping[str, Floats], n_threads: int) -> Floats:
     """What a layer with these arrays gives, dropout off."""
-    model = Model.of(Plan.of((layer,), x.shape[1]).seed((0,)), MSE(), SGD(), n_threads)
+    model = Model.of(Plan.of((layer,), x.shape[1]).seed((0,)), MSE(), SGD(), n_threads, "float32")
     for name, view in model.arrays().items():
         view[...] = own[name.partition(".")[2]]
     return predict(model, x, False)

@@ -41,6 +41,8 @@ class Model:
     moments : two ndarrays of float32
         The optimizer's, of the parameters' size, or empty.
     engine : Engine
+    precision : str
+        Of products.
     idle : dict
         Workspaces that nobody uses, by rows, training, masked, shards.
     """
@@ -53,16 +55,17 @@ class Model:
     buffers: Floats
     moments: tuple[Floats, Floats]
     engine: Engine
+    precision: str = "float32"
     idle: dict[tuple[int, bool, bool, int], list[Workspace]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, loss: Loss, optimizer: Optimizer, n_threads: int) -> Model:
+    def of(cls, plan: Plan, loss: Loss, optimizer: Optimizer, n_threads: int, precision: str) -> Model:
         """A model of zeros."""
         parameters, gradients = aligned(plan.arena_size), aligned(plan.arena_size)
         buffers = aligned(plan.buffer_size)
-        engine = _engine(plan, loss, parameters, gradients, buffers, n_threads)
+        engine = _engine(plan, loss, parameters, gradients, buffers, n_threads, precision)
         moments = _fresh_moments(optimizer, plan.arena_size)
-        return cls(plan, loss, optimizer, parameters, gradients, buffers, moments, engine)
+        return cls(plan, loss, optimizer, parameters, gradients, buffers, moments, engine, precision)
 
     def with_optimizer(self, optimizer: Optimizer) -> Model:
         """The same with another optimizer; one of another kind begins with fresh moments."""
@@ -71,11 +74,11 @@ class Model:
         moments = self.moments if same_kind else _fresh_moments(optimizer, len(self.parameters))
         return replace(self, optimizer=optimizer, moments=moments)
 
-    def with_plan(self, plan: Plan, loss: Loss, n_threads: int) -> Model:
-        """The same arenas and counters under another plan of the same layout, loss or number of threads."""
+    def with_plan(self, plan: Plan, loss: Loss, n_threads: int, precision: str) -> Model:
+        """The same arenas and counters under another plan of the same layout, loss, number of threads or precision."""
         own = self.ready()
-        engine = _engine(plan, loss, self.parameters, self.gradients, self.buffers, n_threads)
-        found = replace(self, plan=plan, loss=loss, engine=engine, idle={})
+        engine = _engine(plan, loss, self.parameters, self.gradients, self.buffers, n_threads, precision)
+        found = replace(self, plan=plan, loss=loss, engine=engine, precision=precision, idle={})
         engine.draws = own.draws
         found.count_updates(own.updates)
         return found
@@ -148,11 +151,11 @@ class Model:
 
 
 def _engine(
-    plan: Plan, loss: Loss, parameters: Floats, gradients: Floats, buffers: Floats, n_threads: int
-) -> Engine:  # fmt: skip
+    plan: Plan, loss: Loss, parameters: Floats, gradients: Floats, buffers: Floats, n_threads: int, precision: str
+) -> Engine:
     return Engine(
         plan, parameters, gradients, buffers, loss.code, loss.option, loss.pair, loss.levels, n_threads,
-        _learned(plan, loss),
+        _learned(plan, loss), precision == "bfloat16",
     )  # fmt: skip
 
 

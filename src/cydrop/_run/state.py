@@ -54,6 +54,7 @@ class State:
     threads_of_machine: bool  # and not a number that somebody chose
     built: Built | None
     calibrated: Calibrated | None = None
+    precision: str = "float32"  # of products
 
     def pickled(self) -> dict[str, Any]:
         """As in a pickle: these names stay."""
@@ -72,6 +73,8 @@ class State:
             state["built"] = {name: getattr(self.built, name) for name in ("n_features", "draws", "updates", "tensors")}
         if self.calibrated is not None:
             state["calibrated"] = self.calibrated
+        if self.precision != "float32":
+            state["precision"] = self.precision
         return state
 
     @classmethod
@@ -81,10 +84,11 @@ class State:
             tuple(state["layers"]), state["loss"], state["_optimizer"], state["_root"], state["_epochs"],
             state["history"], state["n_threads"], state["_threads_of_machine"],
             Built(**state["built"]) if state.get("built") is not None else None, state.get("calibrated"),
+            state.get("precision", "float32"),
         )  # fmt: skip
 
 
 PICKLED = frozenset({
     "layers", "loss", "_optimizer", "n_threads", "_threads_of_machine", "history", "_root", "_epochs", "built",
-    "calibrated",
+    "calibrated", "precision",
 })  # fmt: skip

@@ -64,8 +64,8 @@ class Dropout(RandomLayer):
     is added: K is how many columns the layer has, W the weight of the next dense layer if it takes these, N the number
     of rows to train on. c is how much of the loss a row's negative log-likelihood is: 1 for "cross_entropy", and for k
     targets a row 1 / k for "binary_cross_entropy" and "gaussian_nll", 2 / (k noise_precision) for "mse", and
-    1 / (k noise_precision) for the others, whose own form counts as half a square. The optimizer adds the derivatives
-    as it adds weight decay, after clipping: the losses that are reported, and `gradients()`, are without them. The
+    1 / (k noise_precision) for the others, taken for half a squared error. The optimizer adds the derivatives as it
+    adds weight decay, after clipping: the losses that are reported, and `gradients()`, are without them. The
     optimizer's weight decay on W would count twice.
 
     Prediction is the identity; `predict_mc` draws masks at the learned rates, which `Network.learned_rates` tells.

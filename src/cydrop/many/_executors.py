@@ -328,7 +328,10 @@ def state_of(place: int, member: OneOfMany) -> bytes:
     """What a network is made of, pickled, without what it has learned."""
     core = member.core
     built = Built(core.made("fit_many").plan.n_features, 0, 0, None)
-    state = State(core.layers, core.loss, core.optimizer, core.root, member.epochs_before, History(), 1, False, built)
+    state = State(
+        core.layers, core.loss, core.optimizer, core.root, member.epochs_before, History(), 1, False, built, None,
+        core.precision,
+    )  # fmt: skip
     try:
         return pickle.dumps(state, protocol=5)
     except Exception as error:  # whatever objects of the user raise

@@ -85,6 +85,16 @@ class Parts(Cored):
     def n_threads(self, n_threads: int | None) -> None:
         core_of(self).change(n_threads=threads.resolve(n_threads), of_machine=n_threads is None)
 
+    @property
+    def precision(self) -> str:
+        """What the factors of products are rounded to, "float32" or "bfloat16". Assigning it puts it in force for
+        everything from then on; what `calibrate` found is void then."""
+        return core_of(self).precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        core_of(self).change(precision=checks.precision(precision))
+
     def set_rate(self, place: int, rate: Rate) -> None:
         """Puts another rate of dropout, deviation of noise or drop_connect in force: in training, in prediction, in
         files and copies. `layers[place]` becomes `layers[place].with_rate(rate)`.

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cydrop.reference._arrays import Array, real
+from cydrop.reference._bfloat16 import product
 
 __all__ = ["dense", "dense_backward"]
 
 
-def dense(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, n_threads: int = 1) -> Array:
-    """x weight + bias"""
-    y: Array = real(x) @ real(weight)
+def dense(
+    x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, precision: str = "float32", n_threads: int = 1
+) -> Array:
+    """x weight + bias; of "bfloat16" in float32, to the bit"""
+    y = _product(real(x), real(weight), precision)
     return y if bias is None else y + real(bias)
 
 
-def dense_backward(dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, n_threads: int = 1) -> tuple[Array, Array, Array]:
+def dense_backward(
+    dy: ArrayLike, x: ArrayLike, weight: ArrayLike, *, precision: str = "float32", n_threads: int = 1
+) -> tuple[Array, Array, Array]:
     """dx = dy weight^t, dweight = x^t dy, dbias = sum of the rows of dy"""
     dy = real(dy)
-    return dy @ real(weight).T, real(x).T @ dy, dy.sum(axis=0)
+    return _product(dy, real(weight).T, precision), _product(real(x).T, dy, precision), dy.sum(axis=0)
+
+
+def _product(a: Array, b: Array, precision: str) -> Array:
+    found: Array = product(a.astype(np.float32), b.astype(np.float32)) if precision == "bfloat16" else a @ b
+    return found

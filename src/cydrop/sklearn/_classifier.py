@@ -85,6 +85,7 @@ class MLPClassifier(ClassifierMixin, Sets, MLP):
         max_norm: float | None = None,
         class_weight: Any = None,
         n_threads: int | None = None,
+        precision: str = "float32",
     ) -> None:
         keep(self, locals())
 

@@ -80,6 +80,8 @@ PARAMETERS = """
         Bound on the Euclidean norm of each hidden unit's incoming weights.
     n_threads : int or None
         None takes what the machine grants this process. A warm start keeps the number of the first fit.
+    precision : {{"float32", "bfloat16"}}
+        Of the factors of products, as for `cydrop.Network`.
 """
 
 ATTRIBUTES = """

@@ -67,6 +67,7 @@ def checked(estimator: Estimator, incremental: bool) -> Settings:
     sizes = list(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else [sizes]
     sizes = [checks.integer("hidden_layer_sizes", size, 1) for size in sizes]
     checks.one_of("solver", estimator.solver, ("adam", "sgd", "lbfgs"))
+    checks.precision(estimator.precision)
     checks.one_of("learning_rate", estimator.learning_rate, ("constant", "invscaling", "adaptive"))
     checks.number("alpha", estimator.alpha, 0.0)
     checks.number("power_t", estimator.power_t, 0.0)

@@ -82,6 +82,7 @@ class MLPRegressor(RegressorMixin, Intervals, MLP):
         dropout_schedule: Callable[[float], float] | None = None,
         max_norm: float | None = None,
         n_threads: int | None = None,
+        precision: str = "float32",
     ) -> None:
         keep(self, locals())
 

@@ -188,9 +188,14 @@ def _prepare(task: Task, settings: Settings, data: Data, rng: np.random.RandomSt
                 "the parameters describe another network than the fitted one; a new one comes from fit with "
                 "warm_start=False"
             )
+        if there.precision != estimator.precision:
+            there.precision = estimator.precision
         return
     seed = int(rng.randint(2**31 - 1))
-    network = Network(stack, loss=loss, optimizer=settings.optimizer, seed=seed, n_threads=estimator.n_threads)
+    network = Network(
+        stack, loss=loss, optimizer=settings.optimizer, seed=seed, n_threads=estimator.n_threads,
+        precision=estimator.precision,
+    )  # fmt: skip
     estimator.network_ = network.build(data.X.shape[1])
     estimator.n_layers_ = 1 + sum(isinstance(layer, layers.Dense) for layer in stack)
     estimator.n_outputs_ = n_outputs

@@ -40,6 +40,8 @@ ALL = """
     n_threads : int or None
         Most threads to use; None: as many processors as this process may use. Several networks are trained side by
         side, one thread each.
+    precision : {{"float32", "bfloat16"}}
+        Of the factors of products, as for `cydrop.Network`; embeddings of numbers are of float32.
     verbose : bool or int
         Whether to print a line per epoch; of several networks each line begins with its network's number.
 """

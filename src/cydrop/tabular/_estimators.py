@@ -48,6 +48,7 @@ class RealMLPClassifier(TableClassifier):
         class_weight: Any = None,
         random_state: Any = None,
         n_threads: int | None = None,
+        precision: str = "float32",
         verbose: bool | int = False,
     ) -> None:
         keep(self, locals())
@@ -88,6 +89,7 @@ class RealMLPRegressor(TableRegressor):
         small: bool = False,
         random_state: Any = None,
         n_threads: int | None = None,
+        precision: str = "float32",
         verbose: bool | int = False,
     ) -> None:
         keep(self, locals())
@@ -130,6 +132,7 @@ class TabMClassifier(TableClassifier):
         class_weight: Any = None,
         random_state: Any = None,
         n_threads: int | None = None,
+        precision: str = "float32",
         verbose: bool | int = False,
     ) -> None:
         keep(self, locals())
@@ -172,6 +175,7 @@ class TabMRegressor(TableRegressor):
         n_folds: int = 1,
         random_state: Any = None,
         n_threads: int | None = None,
+        precision: str = "float32",
         verbose: bool | int = False,
     ) -> None:
         keep(self, locals())

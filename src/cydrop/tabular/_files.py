@@ -47,7 +47,8 @@ DESCRIPTION = (
     "format", "version", "estimator", "parameters", "n_features", "feature_names", "schema", "classes", "target_shape",
     "parts",
 )  # fmt: skip
-LATER = {"loss": "squared_error", "calibration_fraction": 0.0}  # parameters that came later, as they were before
+# parameters that came later, as they were before
+LATER = {"loss": "squared_error", "calibration_fraction": 0.0, "precision": "float32"}
 LONGEST = 1 << 26  # bytes of the description: 10,000 categories of 20 letters in 300 columns
 CALIBRATION = "calibration.f8"
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that an archive can have

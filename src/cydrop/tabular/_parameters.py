@@ -33,6 +33,7 @@ def for_recipe(estimator: Any, smoothing: float, batch_size: int | None) -> dict
         "embedding_size": checks.integer("embedding_size", estimator.embedding_size, 1, MOST),
         "max_onehot": checks.integer("max_onehot", estimator.max_onehot, 0),
         "n_threads": threads.resolve(estimator.n_threads),
+        "precision": checks.precision(estimator.precision),
         "task": estimator.task,
         "loss_of_numbers": losses.for_regressor(estimator.loss) if estimator.task == NUMBERS else losses.MSE(),
     }

@@ -145,8 +145,9 @@ class RealMLP(Recipe):
             weight_decay=FlatCos(decay) if decay else 0.0,
         )  # fmt: skip
         net = Network(
-            self.layers(table, outputs), loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads
-        )
+            self.layers(table, outputs), loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads,
+            precision=self.precision,
+        )  # fmt: skip
         if self.small:
             return _begun_at_random(net.build(table.rows.shape[1]))
         return net.initialize(table.rows)

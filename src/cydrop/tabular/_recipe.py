@@ -58,6 +58,7 @@ class Recipe(ABC):
     max_onehot: int
     embedding_size: int
     n_threads: int | None
+    precision: str
     loss_of_numbers: Loss
 
     drop_last: ClassVar[bool]  # whether rows that do not fill a last batch sit out the epoch

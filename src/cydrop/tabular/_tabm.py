@@ -129,7 +129,9 @@ class TabM(Recipe):
         assert self.learning_rate_init is not None
         optimizer = AdamW(self.learning_rate_init, weight_decay=self.weight_decay, clip_norm=CLIP_NORM)
         layers = self.layers(table, outputs)
-        net = Network(layers, loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads)
+        net = Network(
+            layers, loss=self.loss, optimizer=optimizer, seed=seed, n_threads=self.n_threads, precision=self.precision
+        )
         net.build(table.rows.shape[1])
         for place, layer in enumerate(layers):
             if isinstance(layer, NumericEmbedding) and layer.bins is not None:
