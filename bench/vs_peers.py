@@ -3,10 +3,10 @@
     pip install torch jax jaxlib optax scikit-learn onnx onnxruntime    (those that are missing are left out, and named)
     python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--markdown FILE] [--plot FILE.png]
 
-Every competitor is a process of its own (peers.py and peers_bfloat16.py say what it does). They take turns (A B C A B
-C ...): each turn begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning
-threads fall asleep. The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of (the peer's time /
-cydrop's time in the same turn). Above 1, cydrop is faster.
+Every competitor is a process of its own (peers.py and peers_bfloat16.py say what it does). They take turns (A B C A B C
+...): each turn begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning
+threads fall asleep. The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of
+(the peer's time / cydrop's time in the same turn). Above 1, cydrop is faster.
 """
 
 import argparse

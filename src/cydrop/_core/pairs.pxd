@@ -33,7 +33,6 @@ cdef extern from "tile_bf16.h" nogil:
         const uint32_t* a
         Py_ssize_t a_row, a_depth
         const uint32_t* panel
-        Py_ssize_t panel_row
         float* c
         Py_ssize_t c_row
         int rows, cols

@@ -78,7 +78,7 @@ cdef inline void product_unit(
     wanted.row = p.b_row
     wanted.rows, wanted.log2_lines, wanted.log2_period = TILE_ROWS, TILE_LOG2_LINES, PAIRS_PERIOD if paired else 2
     memset(&tile, 0, sizeof(pairs_tile))
-    tile.panel, tile.panel_row = <uint32_t*>scratch, TILE_COLS
+    tile.panel = <uint32_t*>scratch
     tile.a_row, tile.a_depth, tile.c_row, tile.cols = p.pairs.row, 1, p.c.row, <int>cols
     while k0 < p.depth:
         deep = min(block, p.depth - k0)

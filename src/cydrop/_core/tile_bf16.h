@@ -1,6 +1,6 @@
 /* One register tile of a product of bfloat16 pairs, added in float32: tile.h with two steps of the depth in one.
  *
- *                       panel: rows of pairs, panel_row apart
+ *                       panel: rows of TILE_COLS pairs
  *                       +-----------+
  *                  k -> | b0  | b1  |        b(k, j) = (B(2k, j), B(2k + 1, j))
  *                       +-----------+
@@ -29,8 +29,7 @@ typedef struct {                    /* what a tile is of */
     ptrdiff_t depth;                /* in pairs */
     const uint32_t *a;
     ptrdiff_t a_row, a_depth;       /* pairs from row to row, and from one to the next of the depth; one of them is 1 */
-    const uint32_t *panel;
-    ptrdiff_t panel_row;
+    const uint32_t *panel;          /* rows of TILE_COLS pairs */
     float *c;
     ptrdiff_t c_row;
     int rows, cols, resume;         /* resume: from what C holds */
@@ -51,7 +50,7 @@ TILE_INLINE BF16_TARGET void pairs_native(const int rows, const int vectors, con
     for (ptrdiff_t k = 0; k < t->depth; k++) {
         __m512bh b[2];
         for (int v = 0; v < vectors; v++)
-            b[v] = (__m512bh)_mm512_loadu_si512(panel + k * t->panel_row + v * TILE_LANES);
+            b[v] = (__m512bh)_mm512_loadu_si512(panel + k * TILE_COLS + v * TILE_LANES);
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             const __m512bh s = (__m512bh)_mm512_set1_epi32((int)a[r * a_row + k * a_depth]);
@@ -107,7 +106,7 @@ TILE_INLINE void pairs_in_flushing_mode(const int rows, const int vectors, ptrdi
     for (ptrdiff_t k = 0; k < t->depth; k++) {
         tile_vec first[2], second[2];
         for (int v = 0; v < vectors; v++) {
-            const pairs_vec b = pairs_load(t->panel + k * t->panel_row + v * TILE_LANES);
+            const pairs_vec b = pairs_load(t->panel + k * TILE_COLS + v * TILE_LANES);
             first[v] = pairs_first(b);
             second[v] = pairs_second(b);
         }
@@ -155,7 +154,7 @@ static void pairs_some_rows(int rows, ptrdiff_t row, const pairs_tile *t) {
         acc[j] = x < 0x1p-126f && x > -0x1p-126f ? x * 0.0f : x;
     }
     for (ptrdiff_t k = 0; k < t->depth; k++) {
-        const uint32_t s = t->a[row * t->a_row + k * t->a_depth], *b = t->panel + k * t->panel_row;
+        const uint32_t s = t->a[row * t->a_row + k * t->a_depth], *b = t->panel + k * TILE_COLS;
         for (int j = 0; j < TILE_COLS; j++) {
             const float half = pairs_fma(bf16_second(s), bf16_second(b[j]), acc[j]);
             acc[j] = pairs_fma(bf16_first(s), bf16_first(b[j]), half);

@@ -225,7 +225,7 @@ cdef inline void tile_of_pairs(
     memset(&t, 0, sizeof(pairs_tile))
     t.depth = to.pair_bounds[shard + 1] - to.pair_bounds[shard]
     t.a, t.a_row, t.a_depth = to.pairs.data + to.pair_bounds[shard] * to.pairs.row + i, 1, to.pairs.row
-    t.panel, t.panel_row = <const uint32_t*>panel + to.pair_bounds[shard] * TILE_COLS, TILE_COLS
+    t.panel = <const uint32_t*>panel + to.pair_bounds[shard] * TILE_COLS
     t.c, t.c_row, t.rows, t.cols, t.resume, t.wanted = c, c_row, rows, cols, resume, wanted
     pairs_product(&t)
 
