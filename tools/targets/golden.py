@@ -39,6 +39,7 @@ GOLDEN = {
         'cd.Dropout(0.5, shared="batch")',
     ),
     "SHARDS": ("test_shards", "SCRIPT", "GOLDEN", 3),
+    "BFLOAT16": ("test_bfloat16", "SCRIPT", "GOLDEN", 4),
     "LARGE": ("test_same_bits", "LARGE_SCRIPT", "LARGE_GOLDEN", 5),
 }
 SLOW = ["FROM_DATA", "MEMBERS", "MEMBERS_SHARED", "SHARDS", "LARGE"]
