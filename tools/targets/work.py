@@ -17,12 +17,8 @@ from targets.target import Failed, Target
 CHECKOUT = Path(__file__).resolve().parents[2]
 # what decides the result of the whole suite: other changes, such as one of the table itself, leave it valid
 DECISIVE = ["src", "tests", "setup.py", "pyproject.toml", "tools/targets/golden.py"]
-GOLDEN = [
-    "same_bits",
-    "shards",
-    "every_layer",
-    "bfloat16",
-]  # the test files that have golden hashes, and what they import
+# the test files that have golden hashes, and what they import
+GOLDEN = ["same_bits", "shards", "every_layer", "bfloat16"]
 
 
 def output(*command, **options):
