@@ -3,8 +3,10 @@
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uintptr_t
+from libc.string cimport memset
 
 from cydrop._core.matrix cimport MARGIN as FLOATS_OVERREAD
+from cydrop._core.pace cimport Pace, note_pace, threads_now
 
 MARGIN = FLOATS_OVERREAD
 
@@ -156,6 +158,21 @@ def flush_denormals(bint on):
 def flushes_denormals():
     """Whether this thread counts denormals as 0 at the moment."""
     return bool(flushes_denormals_here())
+
+
+def paced(const double[::1] one, const double[::1] all_threads, double[::1] took):
+    """How long each of some batches takes by pace.pxd, of which so many seconds pass on one thread and on all of them;
+    For tests."""
+    cdef Pace pace
+    cdef Py_ssize_t i
+    cdef int threads
+    cdef double now = 1.0
+    memset(&pace, 0, sizeof(Pace))
+    for i in range(one.shape[0]):
+        threads = threads_now(&pace, 2, now)
+        took[i] = one[i] if threads == 1 else all_threads[i]
+        now += took[i]
+        note_pace(&pace, threads, 2, took[i], 1, now)
 
 
 def floats_to_cache_line(const float[::1] memory):

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
+from cydrop._core.pace cimport Turn, begin_turn, end_turn
 from cydrop._core.gather cimport Kept, gather, kept_places, spread
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
@@ -23,6 +24,12 @@ cdef extern from "bitmask.h" nogil:
 cdef inline bint is_exact(uint32_t threshold) noexcept nogil:
     """Whether 8 bits are enough."""
     return (threshold & 0xFFFFFF) == 0
+
+
+cdef enum:                      # kinds of work, for `begin_turn`
+    DRAWN = 0
+    GIVEN = 1
+    BOOLEANS = 2
 
 
 cdef inline void draw_bytes(Lanes* lanes, uint32_t threshold, uint64_t* bits) noexcept nogil:
@@ -179,16 +186,19 @@ def dropout(
     if n == 0:
         return
     cdef uint64_t control
+    cdef Turn turn
     with nogil:
-        control = exact_floats(n_threads)
-        shares = min(<Py_ssize_t>n_threads, blocks)
+        turn = begin_turn(DRAWN, n, n_threads if blocks > 1 else 1)
+        control = exact_floats(turn.threads)
+        shares = min(<Py_ssize_t>turn.threads, blocks)
         if shares == 1:
             drop_blocks(key, 0, blocks, threshold, scale, &x[0], &out[0], n)
         else:
-            for share in prange(shares, num_threads=n_threads, schedule="static"):
+            for share in prange(shares, num_threads=turn.threads, schedule="static"):
                 drop_blocks(key, blocks * share // shares, blocks * (share + 1) // shares, threshold, scale,
                             &x[0], &out[0], n)
         restore_floats(control)
+        end_turn(&turn)
 
 
 def mask(
@@ -237,14 +247,17 @@ def apply_mask(
     if n == 0:
         return
     cdef uint64_t control
+    cdef Turn turn
     with nogil:
-        control = exact_floats(n_threads)
-        if n_threads == 1 or blocks == 1:
+        turn = begin_turn(GIVEN, n, n_threads if blocks > 1 else 1)
+        control = exact_floats(turn.threads)
+        if turn.threads == 1:
             select_row(&bits[0], 0, &x[0], scale, &out[0], n)
         else:
-            for block in prange(blocks, num_threads=n_threads, schedule="static"):
+            for block in prange(blocks, num_threads=turn.threads, schedule="static"):
                 select_block(&bits[0], block, scale, &x[0], &out[0], n)
         restore_floats(control)
+        end_turn(&turn)
 
 
 cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t n) noexcept nogil:
@@ -276,11 +289,14 @@ def apply_booleans(
     if n == 0:
         return
     cdef uint64_t control
+    cdef Turn turn
     with nogil:
-        control = exact_floats(n_threads)
-        for start in prange(0, n, BLOCK, num_threads=n_threads, schedule="static"):
+        turn = begin_turn(BOOLEANS, n, n_threads if n > BLOCK else 1)
+        control = exact_floats(turn.threads)
+        for start in prange(0, n, BLOCK, num_threads=turn.threads, schedule="static"):
             keep_block(&keep[start], scale, &x[start], &out[start], min(<Py_ssize_t>BLOCK, n - start))
         restore_floats(control)
+        end_turn(&turn)
 
 
 def pack(const unsigned char[::1] keep, uint64_t[::1] bits):

@@ -34,12 +34,19 @@ cdef inline void tick(Clock* clock, int slot) noexcept nogil:
         clock.last = now
 
 
-cdef struct Pace:               # are the threads worth it at the moment?
-    double serial               # seconds per row on one thread, 0: not measured yet
-    double resume               # when to try all threads again
-    double pause                # for how long they were put aside last
-    double lost                 # seconds that all threads together took longer than one would have
-    int trials                  # batches on all threads before the first measurement of one
+cdef extern from "pace.h" nogil:
+    ctypedef struct Pace:       # are the threads worth it at the moment?
+        double serial, resume, pause, lost, worked
+        int trials
+    Pace* own_pace(int kind, Py_ssize_t size)
+
+
+cdef struct Turn:               # of a kernel for which nobody keeps a workspace
+    Pace* pace                  # NULL: on one thread in any case
+    int threads                 # to use
+    int n_threads
+    Py_ssize_t size
+    double begun
 
 
 cdef inline int threads_now(Pace* pace, int n_threads, double now) noexcept nogil:
@@ -56,24 +63,43 @@ cdef inline void note_pace(
 ) noexcept nogil:
     """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
     longer than one thread would have worked. When all threads together are a millisecond slower than one would have
-    been, all but one rest for twice the time that was lost, and twice as long, up to 1.6 s, whenever the next trial
-    fails too: neither waiting nor resting costs much more than the other would have."""
+    been, less what they have saved lately, all but one rest for twice the time that was lost, and twice as long, up to
+    1.6 s, whenever the next trial fails too: neither waiting nor resting costs much more than the other would have. A
+    trial that has worked for as long as the last rest has not failed; time in which nothing ran says nothing."""
     cdef double seconds = passed / <double>rows
     if n_threads == 1:
         return
-    if threads == 1:            # one thread may become slower too, but one batch is no proof of it
-        if pace.serial == 0 or seconds < pace.serial:
-            pace.serial = seconds
-        else:
-            pace.serial += (seconds - pace.serial) / 8
+    if threads == 1:            # the mean: its best batch is not what all threads have to beat
+        pace.serial += (seconds - pace.serial) / (8 if pace.serial > 0 else 1)
         return
     if pace.serial == 0:
         pace.trials += 1
         return
-    pace.lost = max(0.0, pace.lost + passed - pace.serial * <double>rows)
+    # what was saved forgives one loss: a scheduler takes a processor away for about so long
+    pace.lost = max(-4e-3, pace.lost + passed - pace.serial * <double>rows)
     if pace.lost > 1e-3:
         pace.pause = min(2 * max(pace.lost, pace.pause), 1.6)
         pace.resume = now + pace.pause
-        pace.lost = 0.0
-    elif pace.lost == 0.0 and now > pace.resume + pace.pause:
-        pace.pause = 0.0
+        pace.lost = pace.worked = 0.0
+    elif pace.lost <= 0.0:
+        pace.worked += passed
+        if pace.worked > pace.pause:
+            pace.pause = 0.0
+
+
+cdef inline Turn begin_turn(int kind, Py_ssize_t size, int n_threads) noexcept nogil:
+    """How many threads a kernel takes for so many elements."""
+    cdef Turn turn
+    turn.pace, turn.threads, turn.n_threads, turn.size, turn.begun = NULL, 1, n_threads, size, 0.0
+    if n_threads > 1:
+        turn.pace = own_pace(kind, size)
+        turn.begun = passing_seconds()
+        turn.threads = threads_now(turn.pace, n_threads, turn.begun)
+    return turn
+
+
+cdef inline void end_turn(const Turn* turn) noexcept nogil:
+    cdef double now
+    if turn.pace != NULL:
+        now = passing_seconds()
+        note_pace(turn.pace, turn.threads, turn.n_threads, now - turn.begun, turn.size, now)
