@@ -167,6 +167,7 @@ cdef struct Step:               # what a batch brings to all operations
     Py_ssize_t rows
     Py_ssize_t first_row        # number of its first row in the whole batch, of which it may be a part
     int threads
+    double deadline             # after which one thread does the rest, 0: never (pace.pxd)
     bint training               # statistics are those of the batch
     bint moments                # drop-connect by its Gaussian moments
     const double* rates

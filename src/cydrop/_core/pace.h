@@ -12,7 +12,7 @@ typedef struct {
     double resume; /* when to try all threads again */
     double pause;  /* for how long they were put aside last */
     double lost;   /* seconds that all threads together took longer than one would have; below 0: that they saved */
-    double worked; /* seconds of work on all threads since the last rest */
+    double owed;   /* seconds that all threads lost in all, less what they saved, since they last owed nothing */
     int trials;    /* batches on all threads before the first measurement of one */
 } Pace;
 

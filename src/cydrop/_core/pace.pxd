@@ -36,7 +36,7 @@ cdef inline void tick(Clock* clock, int slot) noexcept nogil:
 
 cdef extern from "pace.h" nogil:
     ctypedef struct Pace:       # are the threads worth it at the moment?
-        double serial, resume, pause, lost, worked
+        double serial, resume, pause, lost, owed
         int trials
     Pace* own_pace(int kind, Py_ssize_t size)
 
@@ -58,33 +58,42 @@ cdef inline int threads_now(Pace* pace, int n_threads, double now) noexcept nogi
     return n_threads
 
 
+cdef inline double patience(const Pace* pace, int threads, Py_ssize_t rows, double now) noexcept nogil:
+    """When the rest of a batch is to go on with one thread, 0: never. After as long as one would have taken all threads
+    have lost already; what is left of their batch may cost as much again for every operation."""
+    return now + pace.serial * <double>rows if threads > 1 and pace.serial > 0 else 0.0
+
+
 cdef inline void note_pace(
     Pace* pace, int threads, int n_threads, double passed, Py_ssize_t rows, double now
 ) noexcept nogil:
     """A processor that others use as well makes a pool of threads wait for the one that lost its turn, many times
     longer than one thread would have worked. When all threads together are a millisecond slower than one would have
     been, less what they have saved lately, all but one rest for twice the time that was lost, and twice as long, up to
-    1.6 s, whenever the next trial fails too: neither waiting nor resting costs much more than the other would have. A
-    trial that has worked for as long as the last rest has not failed; time in which nothing ran says nothing."""
-    cdef double seconds = passed / <double>rows
+    1.6 s, whenever the next trial fails too: neither waiting nor resting costs much more than the other would have.
+    Rests begin anew with short ones when the threads have won back what they lost."""
+    cdef double seconds = passed / <double>rows, change
     if n_threads == 1:
         return
-    if threads == 1:            # the mean: its best batch is not what all threads have to beat
-        pace.serial += (seconds - pace.serial) / (8 if pace.serial > 0 else 1)
+    if threads == 1:            # one thread may become slower too, but one batch is no proof of it
+        if pace.serial == 0 or seconds < pace.serial:
+            pace.serial = seconds
+        else:
+            pace.serial += (seconds - pace.serial) / 8
         return
     if pace.serial == 0:
         pace.trials += 1
         return
     # what was saved forgives one loss: a scheduler takes a processor away for about so long
-    pace.lost = max(-4e-3, pace.lost + passed - pace.serial * <double>rows)
+    change = passed - pace.serial * <double>rows
+    pace.lost = max(-4e-3, pace.lost + change)
+    pace.owed = min(max(0.0, pace.owed + change), 50e-3)
     if pace.lost > 1e-3:
         pace.pause = min(2 * max(pace.lost, pace.pause), 1.6)
         pace.resume = now + pace.pause
-        pace.lost = pace.worked = 0.0
-    elif pace.lost <= 0.0:
-        pace.worked += passed
-        if pace.worked > pace.pause:
-            pace.pause = 0.0
+        pace.lost = 0.0
+    elif pace.owed == 0.0:
+        pace.pause = 0.0
 
 
 cdef inline Turn begin_turn(int kind, Py_ssize_t size, int n_threads) noexcept nogil:

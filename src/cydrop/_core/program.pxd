@@ -7,7 +7,7 @@ from cydrop._core.leave_out cimport leave_out
 from cydrop._core.losses cimport Loss, link_rows
 from cydrop._core.map_op cimport through_epilogue
 from cydrop._core.operation cimport Bound, Op, Upstream, Step
-from cydrop._core.pace cimport BACKWARD_WEIGHT, EACH, FORWARD, tick
+from cydrop._core.pace cimport BACKWARD_WEIGHT, EACH, FORWARD, passing_seconds, tick
 
 
 cdef struct Program:
@@ -64,11 +64,18 @@ cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept
         leave_out(p.ops, bound, p.n_ops, step.threads)
 
 
+cdef inline void lose_patience(const Step* step) noexcept nogil:
+    """Between operations: only how fast a step is done changes, not what it is."""
+    if step.deadline > 0.0 and step.threads > 1 and passing_seconds() > step.deadline:
+        (<Step*>step).threads = 1
+
+
 cdef inline void forward_from(const Program* p, Bound* bound, int first, int stop, const Step* step) noexcept nogil:
     cdef int i
     for i in range(first, stop):
         p.ops[i].doors.forward(&p.ops[i], &bound[i], step)
         tick(step.clock, FORWARD + EACH * i)
+        lose_patience(step)
 
 
 cdef inline void forward(const Program* p, Bound* bound, const Step* step) noexcept nogil:
@@ -86,6 +93,7 @@ cdef inline void backward(
         step.slot = EACH * i
         p.ops[i].doors.backward(&p.ops[i], &bound[i], &bound[i - 1] if i > 0 else NULL, upstream, step)
         tick(step.clock, BACKWARD_WEIGHT + step.slot)
+        lose_patience(step)
         i -= 1
 
 

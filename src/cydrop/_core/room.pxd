@@ -123,7 +123,7 @@ cdef inline Bound* lane_of(Room* room, int lane) noexcept nogil:
 cdef inline Step step_in(const Room* room, int lane, Py_ssize_t rows, int threads) noexcept nogil:
     """What a prediction in a lane brings to the operations."""
     cdef Step step = room.step
-    step.rows, step.threads = rows, threads
+    step.rows, step.threads, step.deadline = rows, threads, 0.0
     step.scratch += lane * scratch_floats(room.capacity)
     step.pairs = pairs_of_thread(&step, lane)
     return step

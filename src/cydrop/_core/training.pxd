@@ -18,7 +18,7 @@ from cydrop._core.optimizers cimport (
     SPAN, Segment, Update, begin_update, squared_norm, update_arena, update_of_segment, update_segments,
 )
 from cydrop._core.pace cimport (
-    DRAWING, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, start, threads_now, tick,
+    DRAWING, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, patience, start, threads_now, tick,
 )
 from cydrop._core.program cimport Program, backward, copy_rows, draw, forward, trained_members, write_output
 from cydrop._core.room cimport Room
@@ -193,11 +193,12 @@ cdef inline LossSum part_gradients(
         memset(learner.gradients, 0, learner.n * sizeof(float))
         return one
     room.threads = threads_now(&room.pace, p.n_threads, begun)
+    room.step.deadline = patience(&room.pace, room.threads, part.rows, begun)
     room.step.first_row = copies_of(p) * part.first
     one = forward_batch(p, room, data, first, part, rates, number, begun)
     room.upstream.updating = False
     backward(p, room.bound, &room.upstream, &room.step, False)
-    room.step.first_row = 0
+    room.step.first_row, room.step.deadline = 0, 0.0
     now = passing_seconds()
     note_pace(&room.pace, room.threads, p.n_threads, now - begun, part.rows, now)
     return one
@@ -374,6 +375,7 @@ cdef inline Stretch train_batches(
         first = done.batch * batch_size
         rows = min(batch_size, n - first)
         part = part_of(rows, shards, 0, shards)
+        room.step.deadline = patience(&room.pace, room.threads, rows, now)
         if trained_members(p) > 0:
             one = members_batch(p, room, data, n, first, rows, row_of(rates, done.batch), draws[0], now)
         else:
@@ -393,4 +395,5 @@ cdef inline Stretch train_batches(
         note_pace(&room.pace, room.threads, p.n_threads, now - begun, rows, now)
         if now > deadline:
             break
+    room.step.deadline = 0.0
     return done
