@@ -293,17 +293,43 @@ def test_files_pickles_and_copies_keep_it(tmp_path):
     assert plain.precision == pickle.loads(pickle.dumps(plain)).precision == "float32"
 
 
-def test_it_can_be_changed():
+def test_it_can_be_changed(tmp_path):
     X, y = table()
     net = network()
     net.fit(X, y, epochs=1, verbose=0)
-    net.calibrate(X, y)
+    sets = net.calibrate(X, y).predict_set(X)
     rounded = net.predict(X)
+    assert "bfloat16" in repr(net)
+    assert "products of bfloat16" in net.summary()
     net.precision = "float32"
-    assert net.calibration is None
+    assert "float" not in repr(net) + net.summary()
     assert 0 < np.abs(net.predict(X) - rounded).max() < 0.02
+    assert net.calibration is None
+    with pytest.raises(RuntimeError, match="trained or changed since it was calibrated; call calibrate"):
+        net.predict_set(X)
+    net.save(tmp_path / "changed.safetensors")
+    assert cd.load(tmp_path / "changed.safetensors").calibration is None
     net.precision = "bfloat16"
     np.testing.assert_array_equal(net.predict(X), rounded)
+    np.testing.assert_array_equal(net.predict_set(X), sets)
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_an_ensemble_notices_that_a_member_was_changed(folds, tmp_path):
+    X, y = table()
+    ensemble = cd.Ensemble([network(seed=seed) for seed in range(2)])
+    ensemble.fit(X, y, folds=folds, epochs=1, verbose=0)
+    if folds is None:
+        ensemble.calibrate(X, y)
+    sets = ensemble.predict_set(X)
+    ensemble.save(tmp_path / "two.safetensors")
+    other = cd.ensemble.load(tmp_path / "two.safetensors")
+    np.testing.assert_array_equal(other.predict_set(X), sets)
+    for one in (ensemble, other):
+        one.networks[1].precision = "float32"
+        assert one.calibration is None
+        with pytest.raises(RuntimeError, match="trained or changed since it was calibrated"):
+            one.predict_set(X)
 
 
 def test_estimators_take_it():
@@ -332,8 +358,11 @@ def test_what_is_no_precision_gets_a_sentence():
             network(precision=wrong)
     with pytest.raises(TypeError, match="precision must be one of 'float32', 'bfloat16'"):
         network(precision=np.float32)
-    with pytest.raises(ValueError, match="is not known"):
-        functional.dense(np.ones((2, 2)), np.ones((2, 2)), precision="half")
+    for dense in (functional.dense, reference.dense):
+        with pytest.raises(ValueError, match="is not known"):
+            dense(np.ones((2, 2)), np.ones((2, 2)), precision="half")
+        with pytest.raises(ValueError, match=r"fit|cannot be multiplied"):
+            dense(np.ones((2, 3)), np.ones((2, 3)), precision="bfloat16")
     net = network()
     with pytest.raises(ValueError, match="is not known"):
         net.precision = "half"

@@ -233,6 +233,7 @@ class Calibration:
         penalty : float >= 0
             Of adaptive sets, for each class beyond the `free` likeliest, in units of probability.
         free : int >= 1
+            How many of the likeliest classes cost nothing.
 
         Returns
         -------
@@ -372,9 +373,9 @@ class Sets(CalibratedEstimator):
         at least one (Romano, Sesia and Candes 2020, without their random part; regularised, Angelopoulos et al. 2021).
         Of a classifier that is right more often than `coverage` these sets hold more often, too.
 
-        "smallest": a set holds every class that is likelier than a threshold, which needs the fewest on average
-        (Sadinle, Lei and Wasserman 2019). It may be empty: no class is likely enough. Where the classifier is less
-        sure, these sets hold less often than elsewhere.
+        "smallest": a set holds every class that is at least as likely as a threshold (with folds: where enough of them
+        say so), which would need the fewest on average, were the probabilities right (Sadinle, Lei and Wasserman 2019).
+        It may be empty: no class is likely enough. Hard rows are covered less often than `coverage`, easy ones more.
 
         Which rows are kept aside: those of `calibrate`; or `calibration_fraction` of the rows of `fit`; else those that
         chose the epoch, where there were some. Where they are folds it is CV+.
@@ -388,6 +389,7 @@ class Sets(CalibratedEstimator):
             Of adaptive sets: what each class beyond the `free` likeliest costs, in units of probability. Without it,
             sets of many classes get long tails of unlikely ones.
         free : int >= 1
+            How many of the likeliest classes cost nothing.
 
         Returns
         -------

@@ -75,6 +75,8 @@ def save_ensemble(states: Sequence[State], path: Any, made: Calibrated | None = 
 
 def _save(states: Sequence[State], path: Any, several: bool, made: Calibrated | None) -> None:
     place = files.checked_path(path)
+    states = [replace(state, calibrated=_in_force(state.calibrated, [state])) for state in states]
+    made = _in_force(made, states)
     header, tensors = _described(states, several, made)
     for state, prefix in zip(states, _prefixes(len(states), several), strict=True):
         for name, array in {} if state.built is None else (state.built.tensors or {}).items():
@@ -84,6 +86,12 @@ def _save(states: Sequence[State], path: Any, several: bool, made: Calibrated | 
                 raise ValueError(f"{UNSAVED_ENSEMBLE if several else UNSAVED}{error}; {DIVERGED}") from None
     with files.replaced(place) as file:
         files.write(file, header, tensors)
+
+
+def _in_force(made: Calibrated | None, states: Sequence[State]) -> Calibrated | None:
+    """None where products have had another precision since: a file says of a calibration only how many updates came
+    before it."""
+    return made if made is not None and made.has_precisions(tuple(state.precision for state in states)) else None
 
 
 def check(state: State, path: Any) -> None:
@@ -347,6 +355,10 @@ def _read(file: BufferedReader, n_threads: int | None) -> tuple[list[Core], bool
     for prefix, given in found.calibrated.items():
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(f"{prefix}calib")}
         made[prefix] = calibrated.read(given, cores[int(prefix[:-1] or 0)].loss, own, 1 if prefix else len(cores))
+    made = {
+        prefix: one._replace(precisions=calibrated.precisions_of([cores[int(prefix[:-1])]] if prefix else cores))
+        for prefix, one in made.items()
+    }
     for core, prefix in zip(cores, _prefixes(len(cores), found.several), strict=True):
         core.calibrated = made.get(prefix)
     return cores, found.several, made.get("") if found.several else None

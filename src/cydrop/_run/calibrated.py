@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,15 @@ NOT_FOR = {
 }
 
 
+class Member(Protocol):
+    """What a calibration asks of the core of each network that it is of."""
+
+    precision: str
+
+    @property
+    def updates(self) -> int: ...
+
+
 class Calibrated(NamedTuple):
     """A calibration, and how the model predicts for it."""
 
@@ -28,19 +37,37 @@ class Calibrated(NamedTuple):
     samples: int  # of Monte Carlo dropout, which its spread is of; 0: none
     rate: float | None  # of these samples, as for `predict_mc`
     updates: int  # of the optimizers, of all members, when it was made: later ones make it void
+    precisions: tuple[str, ...] = ()  # of the members' products, whose change does so, too; (): of an earlier version
 
-    def holds(self, loss: Loss, updates: int) -> bool:
-        """Whether it is of a model with this loss after so many updates."""
-        return self.updates == updates and repr(self.calibration.loss) == repr(loss)
+    def holds(self, loss: Loss, cores: Sequence[Member]) -> bool:
+        """Whether it is of these members with this loss as they are now."""
+        same = self.updates == updates_of(cores) and repr(self.calibration.loss) == repr(loss)
+        return same and self.has_precisions(precisions_of(cores))
+
+    def has_precisions(self, precisions: tuple[str, ...]) -> bool:
+        return self.precisions in ((), precisions)
 
 
-def checked(made: Calibrated | None, loss: Loss, updates: int, method: str, instead: str = "") -> Calibrated:
-    """The calibration for a method of a model with this loss after so many updates; `instead`: what also makes one."""
+def updates_of(cores: Sequence[Member]) -> int:
+    return sum(core.updates for core in cores)
+
+
+def precisions_of(cores: Sequence[Member]) -> tuple[str, ...]:
+    return tuple(core.precision for core in cores)
+
+
+def calibrated_now(calibration: Calibration, samples: int, rate: float | None, cores: Sequence[Member]) -> Calibrated:
+    """What was made of these members as they are."""
+    return Calibrated(calibration, samples, rate, updates_of(cores), precisions_of(cores))
+
+
+def checked(made: Calibrated | None, loss: Loss, cores: Sequence[Member], method: str, instead: str = "") -> Calibrated:
+    """The calibration for a method of these members with this loss; `instead`: what also makes one."""
     if (loss.predictions == "probabilities") != (method == "predict_set"):
         raise ValueError(f"the loss is {loss.name}, but {method} is for {NOT_FOR[method]}")
     if made is None:
         raise RuntimeError(f"{method} needs calibration: call calibrate(X, y) first, with rows not trained on{instead}")
-    if not made.holds(loss, updates):
+    if not made.holds(loss, cores):
         raise RuntimeError(f"{method}: trained or changed since it was calibrated; call calibrate(X, y) again")
     return made
 

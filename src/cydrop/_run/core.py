@@ -156,7 +156,7 @@ class Core:
                 "precision": precision or self.precision,
             }
             state["drawing"] = Plan.drawing(state["layers"])
-            state["calibrated"] = None if layers or state["precision"] != self.precision else self.calibrated
+            state["calibrated"] = None if layers else self.calibrated
             if self.model is not None:
                 plan = Plan.of(state["layers"], self.model.plan.n_features).seed(self.root)
                 check_loss(state["loss"], plan)

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop import monte_carlo
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
-from cydrop._run.calibrated import Calibrated, checked, targets_of
-from cydrop._run.core import core_of
+from cydrop._run.calibrated import Calibrated, calibrated_now, checked, targets_of
+from cydrop._run.core import Core, core_of
 from cydrop._run.rows import Rows
 from cydrop.calibration import FREE, PENALTY, Calibration, Prediction, checked_coverage
 from cydrop.ensemble import _members, _sampling
@@ -56,7 +56,7 @@ class Calibrates:
     def calibration(self) -> Calibration | None:
         """What intervals and sets are made from; None where nothing is, or after further training."""
         made = self._made
-        if made is None or not made.holds(_members.loss_of(self._networks), updates_of(self._networks)):
+        if made is None or not made.holds(_members.loss_of(self._networks), cores_of(self._networks)):
             return None
         return made.calibration
 
@@ -124,12 +124,12 @@ class Calibrates:
         return made.calibration.sets(_by_fold(self._networks, made, X), coverage, kind, penalty, free)
 
     def _checked(self, method: str) -> Calibrated:
-        loss, updates = _members.loss_of(self._networks), updates_of(self._networks)
-        return checked(self._made, loss, updates, method, ", or fit with folds")
+        loss, cores = _members.loss_of(self._networks), cores_of(self._networks)
+        return checked(self._made, loss, cores, method, ", or fit with folds")
 
 
-def updates_of(members: Sequence[Network]) -> int:
-    return sum(core_of(member).updates for member in members)
+def cores_of(members: Sequence[Network]) -> list[Core]:
+    return [core_of(member) for member in members]
 
 
 def _calibrated(members: Sequence[Network], X: ArrayLike, y: ArrayLike, samples: Any, rate: Any) -> Calibrated:
@@ -143,7 +143,7 @@ def _calibrated(members: Sequence[Network], X: ArrayLike, y: ArrayLike, samples:
     if not any(monte_carlo.varies(core_of(member), rate) for member in members) and not (numbers and len(members) > 1):
         samples = 0
     calibration = Calibration.of(data.loss, targets, _predicted(members, data.X, samples, rate))
-    return Calibrated(calibration, samples, rate, updates_of(members))
+    return calibrated_now(calibration, samples, rate, cores_of(members))
 
 
 def of_folds(members: Sequence[Network], data: Rows, folds: int, held: Sequence[Any], oof: Floats) -> Calibrated | None:
@@ -157,7 +157,7 @@ def of_folds(members: Sequence[Network], data: Rows, folds: int, held: Sequence[
         fold[held[number]] = number
     rows = np.flatnonzero(fold >= 0)
     calibration = Calibration.of(data.loss, targets[rows], Prediction(oof[rows]), fold[rows])
-    return Calibrated(calibration, 0, None, updates_of(members))
+    return calibrated_now(calibration, 0, None, cores_of(members))
 
 
 def _by_fold(members: Sequence[Network], made: Calibrated, X: ArrayLike) -> list[Prediction]:

@@ -16,7 +16,7 @@ __all__ = ["dense", "dense_backward"]
 def dense(
     x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, precision: str = "float32", n_threads: int = 1
 ) -> Floats:
-    """x weight + bias: each element one chain of fused multiply-adds over the inputs, in order.
+    """x weight + bias: each element one chain of fused multiply-adds over the inputs, in order (of float32).
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def dense(
     weight : array-like, shape (inputs, units)
     bias : array-like, shape (units,), or None
     precision : {"float32", "bfloat16"}
-        What the factors are rounded to. Of "bfloat16", where denormals count as 0, inputs are added in pairs, of each
-        the second one first: as by the processors' instruction. Sums are float32 in both.
+        What the factors are rounded to. With "bfloat16" products are added in the order of the 2nd, 1st, 4th, 3rd, ...
+        input, as by the processors' instruction, and numbers below 2^-126 count as 0. Sums are float32 in both.
     n_threads : int
 
     Returns

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from cydrop import monte_carlo
 from cydrop._base import checks, seeding
 from cydrop._base.arrays import Floats
-from cydrop._run.calibrated import Calibrated, checked, targets_of
+from cydrop._run.calibrated import calibrated_now, checked, targets_of
 from cydrop._run.core import Core, Cored, core_of
 from cydrop._run.prediction import predict
 from cydrop.calibration import FREE, PENALTY, Calibration, Prediction, checked_coverage
@@ -70,14 +70,16 @@ class Calibrates(Cored):
             core.built_for(data.X.shape[1])
             samples = samples if monte_carlo.varies(core, rate) else 0
             predicted = prediction_of(core, data.X, samples, rate)
-            core.calibrated = Calibrated(Calibration.of(data.loss, targets, predicted), samples, rate, core.updates)
+            made = Calibration.of(data.loss, targets, predicted)
+            core.calibrated = calibrated_now(made, samples, rate, [core])
         return self
 
     @property
     def calibration(self) -> Calibration | None:
-        """What `calibrate` found; None before, and after further training."""
+        """What `calibrate` found; None before, and after further training or with another
+        `precision`."""
         core, made = core_of(self), core_of(self).calibrated
-        return made.calibration if made is not None and made.holds(core.loss, core.updates) else None
+        return made.calibration if made is not None and made.holds(core.loss, [core]) else None
 
     def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.float64]:
         """Intervals that contain y with probability `coverage`, by the rows of `calibrate`.
@@ -108,12 +110,12 @@ class Calibrates(Cored):
         Raises
         ------
         RuntimeError
-            Before `calibrate`, or after further training.
+            Before `calibrate`, or after further training or another `precision`.
         ValueError, TypeError
             For an X that cannot be used, a classifier, or a coverage that the rows of `calibrate` cannot promise.
         """
         core, coverage = core_of(self), checked_coverage(coverage)
-        made = checked(core.calibrated, core.loss, core.updates, "predict_interval")
+        made = checked(core.calibrated, core.loss, [core], "predict_interval")
         return made.calibration.interval([prediction_of(core, X, made.samples, made.rate)], coverage)
 
     def predict_set(
@@ -132,9 +134,9 @@ class Calibrates(Cored):
         least one (Romano, Sesia and Candes 2020, without their random part; regularised, Angelopoulos et al. 2021). Of
         a network that is right more often than `coverage` these sets hold more often, too.
 
-        "smallest": a set holds every class that is likelier than a threshold, which needs the fewest on average
-        (Sadinle, Lei and Wasserman 2019). It may be empty: no class is likely enough. Where the network is less sure,
-        these sets hold less often than elsewhere.
+        "smallest": a set holds every class that is at least as likely as a threshold (with folds: where enough of them
+        say so), which would need the fewest on average, were the probabilities right (Sadinle, Lei and Wasserman 2019).
+        It may be empty: no class is likely enough. Hard rows are covered less often than `coverage`, easy ones more.
 
         Parameters
         ----------
@@ -145,6 +147,7 @@ class Calibrates(Cored):
             Of adaptive sets: what each class beyond the `free` likeliest costs, in units of probability. Without it,
             sets of many classes get long tails of unlikely ones.
         free : int >= 1
+            How many of the likeliest classes cost nothing.
 
         Returns
         -------
@@ -154,13 +157,13 @@ class Calibrates(Cored):
         Raises
         ------
         RuntimeError
-            Before `calibrate`, or after further training.
+            Before `calibrate`, or after further training or another `precision`.
         ValueError, TypeError
-            For an X that cannot be used, a network of numbers, or a coverage that the rows of `calibrate` cannot
-            promise.
+            For an X that cannot be used, unusable options, a network of numbers, or a coverage that the rows of
+            `calibrate` cannot promise.
         """
         core, coverage = core_of(self), checked_coverage(coverage)
-        made = checked(core.calibrated, core.loss, core.updates, "predict_set")
+        made = checked(core.calibrated, core.loss, [core], "predict_set")
         return made.calibration.sets([prediction_of(core, X, 0, None)], coverage, kind, penalty, free)
 
 

@@ -50,9 +50,9 @@ class Network(Parts, Sampling, Calibrates, ByHand):
         None takes what the machine grants this process.
     precision : {"float32", "bfloat16"}
         What the factors of the products of dense layers are rounded to, forward and backward: bfloat16 has float32's
-        range and 8 binary digits. Weights, moments, sums, everything between products and the loss are float32 in
-        both. A processor with the instruction (AVX-512 BF16) multiplies bfloat16 twice as fast; any other computes the
-        same bits, slower than float32.
+        range and 8 binary digits, 2 to 3 decimal ones. Products are summed in float32, and everything else is float32
+        in both. A processor with the instruction (AVX-512 BF16) can multiply bfloat16 twice as fast as float32, which
+        pays from some hundred units a layer on; any other computes the same bits, slower than float32.
 
     Attributes
     ----------

@@ -87,8 +87,9 @@ class Parts(Cored):
 
     @property
     def precision(self) -> str:
-        """What the factors of products are rounded to, "float32" or "bfloat16". Assigning it puts it in force for
-        everything from then on; what `calibrate` found is void then."""
+        """What the factors of products are rounded to, "float32" or "bfloat16". Assigning it takes effect at once, in a
+        callback from the next epoch on, and keeps weights and moments; while it is another one than at `calibrate`,
+        intervals and sets are refused."""
         return core_of(self).precision
 
     @precision.setter
@@ -230,8 +231,13 @@ class Parts(Cored):
         lines = [f"{a:>{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]
         lines.insert(1, "-" * len(lines[0]))
         known = f"{total:,} parameters" if plan else "not built yet: build(n_features) or fit counts the parameters"
-        return "\n".join([*lines, f"{known}; loss {self.loss.name}; optimizer {type(self.optimizer).__name__}"])
+        products = "" if self.precision == "float32" else f"; products of {self.precision}"
+        optimizer = type(self.optimizer).__name__
+        return "\n".join([*lines, f"{known}; loss {self.loss.name}; optimizer {optimizer}{products}"])
 
     def __repr__(self) -> str:
         optimizer = type(self.optimizer).__name__
-        return f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {optimizer}>"
+        precision = "" if self.precision == "float32" else f", precision {self.precision!r}"
+        return (
+            f"<cydrop.Network of {len(self.layers)} layers, loss {self.loss.name!r}, optimizer {optimizer}{precision}>"
+        )

@@ -31,6 +31,8 @@ def multiply_add(x: Singles, y: Singles, c: Singles) -> Singles:
 
 def product(a: Singles, b: Singles) -> Singles:
     """a b: of each pair of neighbours along the depth first the second, then the first; an odd one is beside a 0."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b):
+        raise ValueError(f"matrices of shapes {a.shape} and {b.shape} cannot be multiplied")
     depth = a.shape[1]
     a = bfloat16(np.pad(a, ((0, 0), (0, depth % 2))))
     b = bfloat16(np.pad(b, ((0, depth % 2), (0, 0))))

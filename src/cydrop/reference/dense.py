@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cydrop._base import checks
 from cydrop.reference._arrays import Array, real
 from cydrop.reference._bfloat16 import product
 
@@ -14,7 +15,7 @@ __all__ = ["dense", "dense_backward"]
 def dense(
     x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None, *, precision: str = "float32", n_threads: int = 1
 ) -> Array:
-    """x weight + bias; of "bfloat16" in float32, to the bit"""
+    """x weight + bias; with "bfloat16" the result is float32 whatever comes, with the bits of `functional.dense`"""
     y = _product(real(x), real(weight), precision)
     return y if bias is None else y + real(bias)
 
@@ -28,5 +29,6 @@ def dense_backward(
 
 
 def _product(a: Array, b: Array, precision: str) -> Array:
-    found: Array = product(a.astype(np.float32), b.astype(np.float32)) if precision == "bfloat16" else a @ b
-    return found
+    if checks.precision(precision) == "float32":
+        return np.asarray(a @ b)
+    return product(a.astype(np.float32), b.astype(np.float32))
