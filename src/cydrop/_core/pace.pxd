@@ -4,6 +4,13 @@ cdef extern from "fma.h" nogil:
     double passing_seconds()
 
 
+cdef extern from *:
+    """
+    #define CYDROP_SPINNING 5e-3
+    """
+    double SPINNING "CYDROP_SPINNING"       # seconds that a thread may wait for more work before it sleeps
+
+
 cdef enum:                      # what a step's time went into; for each operation three more, in this order
     LOADING = 0
     DRAWING = 1
@@ -75,10 +82,10 @@ cdef inline void note_pace(
     cdef double seconds = passed / <double>rows, change
     if n_threads == 1:
         return
-    if threads == 1:            # one thread may become slower too, but one batch is no proof of it
-        if pace.serial == 0 or seconds < pace.serial:
+    if threads == 1:            # one thread may become slower too, but one batch is no proof of it, and none beside
+        if pace.serial == 0 or seconds < pace.serial:       # threads that still spin before they sleep
             pace.serial = seconds
-        else:
+        elif now - passed > pace.resume - pace.pause + SPINNING:
             pace.serial += (seconds - pace.serial) / 8
         return
     if pace.serial == 0:
