@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -330,26 +329,6 @@ def test_an_ensemble_notices_that_a_member_was_changed(folds, tmp_path):
         assert one.calibration is None
         with pytest.raises(RuntimeError, match="trained or changed since it was calibrated"):
             one.predict_set(X)
-
-
-def test_estimators_take_it():
-    pytest.importorskip("sklearn")
-    from cydrop.sklearn import MLPClassifier
-    from cydrop.tabular import RealMLPRegressor, TabMClassifier
-
-    X, y = table(300)
-    small = {"hidden_layer_sizes": 32}
-    for cls, options in ((MLPClassifier, {}), (RealMLPRegressor, small), (TabMClassifier, small)):
-        found = []
-        for precision in ("float32", "bfloat16"):
-            model = cls(max_iter=2, random_state=0, precision=precision, **options)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # two epochs are few
-                model.fit(X, y)
-            found.append(model.predict_proba(X) if hasattr(model, "predict_proba") else model.predict(X))
-        assert 0 < np.abs(found[1] - found[0]).max() < 0.1 * np.abs(found[0]).max()
-        with pytest.raises(ValueError, match="precision='half' is not known; known are 'float32', 'bfloat16'"):
-            cls(precision="half").fit(X, y)
 
 
 def test_what_is_no_precision_gets_a_sentence():
