@@ -56,8 +56,9 @@ def cydrop_network(sizes: list[int], threads: int) -> Any:
     )
 
 
-def cydrop_training(task: dict[str, Any], threads: int) -> Call:
+def cydrop_training(task: dict[str, Any], threads: int, *, precision: str = "float32") -> Call:
     network = cydrop_network(task["sizes"], threads)
+    network.precision = precision
     X, y = training_data(task)
 
     def call(count: int) -> None:

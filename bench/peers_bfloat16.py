@@ -13,14 +13,7 @@ from peers import Call
 
 
 def cydrop_training(task: dict[str, Any], threads: int) -> Call:
-    network = peers.cydrop_network(task["sizes"], threads)
-    network.precision = "bfloat16"
-    X, y = peers.training_data(task)
-
-    def call(count: int) -> None:
-        network.fit(X, y, epochs=count // task["steps"], batch_size=task["batch"], shuffle=False, verbose=0)
-
-    return call
+    return peers.cydrop_training(task, threads, precision="bfloat16")
 
 
 def torch_training(task: dict[str, Any], threads: int, *, compiled: bool = False, everything: bool = False) -> Call:

@@ -5,7 +5,7 @@
  *     bfloat16   s eeeeeeee mmmmmmm                    two of them are a pair: the first one in the lower half
  *
  * Products take pairs of neighbours along the depth: a(r, 2k) and a(r, 2k + 1), see tile_bf16.h. With AVX-512 BF16 the
- * conversion is an instruction; its bits are those of `bf16_bits`, as tests/test_bf16.py checks.
+ * conversion is an instruction; its bits are those of `bf16_bits`, as tests/test_bfloat16.py checks.
  */
 #ifndef CYDROP_BF16_H
 #define CYDROP_BF16_H

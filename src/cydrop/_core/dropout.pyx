@@ -8,9 +8,9 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.float_control cimport exact_floats, restore_floats
-from cydrop._core.pace cimport Turn, begin_turn, end_turn
 from cydrop._core.gather cimport Kept, gather, kept_places, spread
 from cydrop._core.matrix cimport Matrix
+from cydrop._core.pace cimport Turn, begin_turn, end_turn
 from cydrop._core.xorshift cimport LANES, Lanes, StreamKey, draw, seed_block
 
 cdef extern from "bitmask.h" nogil:

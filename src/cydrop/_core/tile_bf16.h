@@ -11,7 +11,7 @@
  *
  * a(r, k) = (A(r, 2k), A(r, 2k + 1)). Each of the two is one fused multiply-add of float32: exact product, one rounding to
  * nearest even, results below 2^-126 (after that rounding, at 24 digits) flushed to 0. This is what vdpbf16ps does, and the
- * three ways below have its bits, as tests/test_bf16.py checks case by case:
+ * three ways below have its bits, as tests/test_bfloat16.py checks case by case:
  *
  *     vdpbf16ps       where the processor has it
  *     two vfmadd      AVX2 and AVX-512F, in the processor's mode that flushes
