@@ -23,6 +23,7 @@ ORDER = [
     "ensemble",
     "many",
     "network",
+    "quantization",
     "distributed",
     "callbacks", "plot", "metrics", "monte_carlo", "saving", "layers",
     "functional", "_run", "calibration",

@@ -50,7 +50,8 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, distributed, exchange, functional, metrics, onnx, plot, reference
+    from cydrop import datasets, distributed, exchange, functional, metrics, onnx, plot, quantization, reference
+    from cydrop.quantization import QuantizationReport, QuantizedNetwork
     from cydrop import sklearn as sklearn
     from cydrop import tabular as tabular
 
@@ -82,6 +83,8 @@ __all__ = [
     "Network",
     "NumericEmbedding",
     "Parametric",
+    "QuantizationReport",
+    "QuantizedNetwork",
     "RMSprop",
     "ReLU",
     "Residual",
@@ -103,6 +106,7 @@ __all__ = [
     "onnx",
     "optimizers",
     "plot",
+    "quantization",
     "reference",
     "schedules",
     "show_config",
@@ -110,7 +114,8 @@ __all__ = [
 
 
 _LATER = {
-    "datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "reference", "sklearn", "tabular",
+    "datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "quantization", "reference",
+    "sklearn", "tabular",
 }  # fmt: skip
 
 
@@ -118,6 +123,8 @@ def __getattr__(name: str) -> Any:
     """What not every program needs is imported when it is first used."""
     import importlib
 
+    if name in ("QuantizationReport", "QuantizedNetwork"):
+        return getattr(importlib.import_module("cydrop.quantization"), name)
     if name in _LATER:
         return importlib.import_module(f"cydrop.{name}")
     raise AttributeError(f"module 'cydrop' has no attribute {name!r}")

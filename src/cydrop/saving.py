@@ -401,6 +401,8 @@ def _understood(text: bytes, n_bytes: int, n_threads: int | None) -> _Found:
 def _descriptions(metadata: Any) -> tuple[list[dict[str, Any]], bool, Any]:
     """What the metadata says of the network, or of the members of an ensemble, if this cydrop understands it; and of
     what the ensemble was calibrated with."""
+    if isinstance(metadata, dict) and "cydrop_quantized" in metadata:
+        raise ValueError("it holds a quantized network, which cydrop.load reads")
     if metadata is None or (isinstance(metadata, dict) and not metadata.keys() & {"cydrop", "cydrop_ensemble"}):
         raise ValueError("it holds tensors but no description of a network; cydrop.exchange takes others' weights")
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

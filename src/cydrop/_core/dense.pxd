@@ -7,6 +7,7 @@ from cydrop._core.code_embeddings cimport Codes
 from cydrop._core.epilogue cimport Epilogue
 from cydrop._core.matrix cimport Matrix
 from cydrop._core.number_embeddings cimport Numbers
+from cydrop._core.quads cimport Codes8
 from cydrop._core.weight_gradient cimport Gradient
 
 cdef void finish_forward(
@@ -18,6 +19,9 @@ cdef void finish_backward(
 cdef void dense_forward(
     Matrix x, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, float* scratch, uint32_t* pairs, int n_threads) noexcept nogil
+cdef void quantized_forward(
+    Matrix x, const Codes8* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out, const Epilogue* e, Matrix y,
+    uint32_t* memory, int n_threads) noexcept nogil
 cdef void dense_backward_input(
     Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, uint32_t* pairs, int n_threads) noexcept nogil

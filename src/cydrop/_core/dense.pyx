@@ -9,7 +9,7 @@ which are dense operations of one column each: of terms of a number, or of a cod
 """
 
 from cython.parallel cimport prange, threadid
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
@@ -28,6 +28,9 @@ from cydrop._core.pairs cimport (
 )
 from cydrop._core.panels cimport TILE_COLS, TILE_ROWS, row_shares, scratch_floats, strip_panels
 from cydrop._core.product cimport Product, product
+from cydrop._core.quads cimport (
+    Codes8, Quads, int8_codes, int8_has_instruction, int8_row, int8_use_instruction, most_quads, quads_product,
+)
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 from cydrop._core.serial cimport threads_of_product
 from cydrop._core.shards cimport MOST_SHARDS
@@ -119,6 +122,27 @@ cdef void dense_forward(
     product(&p, scratch, pairs, n_threads)
 
 
+cdef void finish_quantized(
+    const Quads* p, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t col0, Py_ssize_t cols
+) noexcept nogil:
+    finish_forward(p.epilogue, p.c, p.y, row0, rows, col0, cols, p.relu)
+
+
+cdef void quantized_forward(
+    Matrix x, const Codes8* weight, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out, const Epilogue* e, Matrix y,
+    uint32_t* memory, int n_threads
+) noexcept nogil:
+    """y = drop(f(x weight + bias)), the product of bytes; `memory`: most_quads of it."""
+    cdef Quads p
+    p.weight, p.rows, p.depth, p.cols = weight[0], rows, n_in, n_out
+    p.c, p.y, p.bias, p.epilogue = y, y, e.bias, e
+    p.relu = e.activation == RELU
+    p.finish = finish_quantized
+    if (p.relu or e.activation == IDENTITY) and e.mask == NULL and e.scale == <float>1.0:
+        p.finish = NULL
+    quads_product(&p, x, memory, n_threads)
+
+
 cdef void dense_backward_input(
     Matrix dz, Matrix weight, const float* end, Py_ssize_t rows, Py_ssize_t n_in, Py_ssize_t n_out,
     const Epilogue* e, Matrix z, Matrix y, Matrix dx, float* scratch, uint32_t* pairs, int n_threads
@@ -181,6 +205,14 @@ def use_bf16_instruction(bint wish):
 use_bf16_instruction(True)
 
 
+def use_int8_instruction(bint wish):
+    """The same for products of bytes."""
+    return bool(int8_use_instruction(wish))
+
+
+use_int8_instruction(True)
+
+
 def pairs_of(const float[::1] first, const float[::1] second, uint32_t[::1] pairs):
     """Each number of one with that of the other, as bfloat16; or, where the second is empty, each two neighbours of the
     first. For tests."""
@@ -193,6 +225,56 @@ def pairs_of(const float[::1] first, const float[::1] second, uint32_t[::1] pair
 def has_bf16_instruction():
     """Whether this processor has the instruction, and these kernels use it."""
     return bool(bf16_has_instruction())
+
+
+def has_int8_instruction():
+    """The same for products of bytes."""
+    return bool(int8_has_instruction())
+
+
+def panel_columns():
+    """Columns of a panel of weights."""
+    return TILE_COLS
+
+
+def codes_of(const float[:, ::1] x, uint8_t[:, ::1] codes, float[::1] scales, int32_t[::1] zeros):
+    """The codes of rows as bytes, each row's scale and its code of 0: x = (code - zero) scale, and the row of a scale
+    that is NaN is not finite."""
+    cdef int8_row row
+    cdef uint64_t control
+    with nogil:
+        control = exact_floats(1)
+        for r in range(x.shape[0]):
+            row = int8_codes(&x[r, 0], x.shape[1], &codes[r, 0])
+            scales[r], zeros[r] = row.scale, row.zero
+        restore_floats(control)
+
+
+def forward_of_bytes(
+    const float[:, ::1] x,      # IN
+    const float[::1] panels,    # IN, the weights' codes as quads.pxd lays them out
+    const float[::1] scales,    # IN, of the columns
+    const int32_t[::1] sums,    # IN, of their codes
+    const float[::1] bias,      # IN, or empty
+    float[:, ::1] y,            # OUT
+    int n_threads,
+):
+    """y = x weight + bias, of the rows' codes and the weights'"""
+    cdef Epilogue e
+    cdef Matrix mx, my
+    cdef Codes8 weight
+    cdef float[:] memory = aligned(most_quads(x.shape[0], x.shape[1]))
+    cdef uint64_t control
+    memset(&e, 0, sizeof(Epilogue))
+    e.scale = 1.0
+    e.bias = &bias[0] if bias.shape[0] else NULL
+    weight.panels, weight.scales, weight.sums = <const uint32_t*>&panels[0], &scales[0], &sums[0]
+    mx.data, mx.row = <float*>&x[0, 0], x.shape[1]      # only read
+    my.data, my.row = &y[0, 0], y.shape[1]
+    with nogil:
+        control = exact_floats(n_threads)
+        quantized_forward(mx, &weight, x.shape[0], x.shape[1], y.shape[1], &e, my, <uint32_t*>&memory[0], n_threads)
+        restore_floats(control)
 
 
 cdef float[:] scratch_memory(Py_ssize_t rows, int n_threads):

@@ -10,6 +10,7 @@ from cydrop._core.noise_op cimport noise_doors
 from cydrop._core.norm_op cimport norm_doors
 from cydrop._core.operation cimport Doors
 from cydrop._core.parametric_op cimport parametric_doors
+from cydrop._core.quantized_op cimport quantized_doors
 from cydrop._core.residual_op cimport fork_doors, join_doors
 
 cdef enum:
@@ -26,6 +27,7 @@ cdef inline dict families(Doors* doors):
     from cydrop._core import activations, dense, noise, norms
     cdef dict found = {}
     register(found, doors, "dense", dense_doors(), {"": 0})
+    register(found, doors, "quantized", quantized_doors(), {"": 0})
     register(found, doors, "map", map_doors(), {"": 0})
     register(found, doors, "noise", noise_doors(), noise.KINDS)
     register(found, doors, "norm", norm_doors(), norms.KINDS)

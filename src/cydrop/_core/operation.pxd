@@ -91,6 +91,7 @@ cdef struct Doors:
     bint takes_kept             # it computes with kept inputs alone, since its weights are gathered
     bint passes_kept            # and gives these
     bint of_members             # every member of a network has parameters of its own (member_op.pxd)
+    bint of_bytes               # its product is of bytes, and only predicts
     int lanes                   # what it is in a pack of networks
     bint forks                  # a later operation, the join, reads its y; `numbers`: how many come before that is done
 
@@ -177,6 +178,7 @@ cdef struct Step:               # what a batch brings to all operations
     float* scratch
     uint32_t* pairs             # memory of products of bfloat16 (pairs.pxd), NULL: they are of float32
     Py_ssize_t pairs_each       # from one thread's to the next one's
+    uint32_t* quads             # memory of products of bytes (quads.pxd)
     float* full_row             # for each thread two rows of the widest layer, see weight_gradient.pxd
     Py_ssize_t full_row_floats  # from one thread's to the next one's
     int shards                  # that the rows are cut into (shards.pxd), 0: they are not

@@ -18,6 +18,7 @@ from cydrop._core.pace cimport Clock, Pace
 from cydrop._core.pairs cimport most_pairs
 from cydrop._core.panels cimport scratch_floats
 from cydrop._core.program cimport Program
+from cydrop._core.quads cimport most_quads
 from cydrop._core.shard_sums cimport gradient_floats
 from cydrop._core.shards cimport MOST_SHARDS, level_of
 
@@ -40,6 +41,7 @@ cdef struct Room:
     Batch batch
     Matrix[2] upstream_memory
     Upstream upstream
+    Py_ssize_t quads_each       # from one lane's memory of products of bytes to the next one's
     double* row_loss
     int32_t* row_correct
     Matrix head                 # of samples: what comes before the first drawn number
@@ -61,11 +63,13 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
     """Takes all memory; called twice, to measure and to hand out."""
     cdef int i, lane
     cdef Py_ssize_t widest = 0, tree = 0
+    cdef bint bytes = False
     cdef const Op* op
     cdef Bound* b
     cdef Matrix[2] turns
     for i in range(p.n_ops):
         widest = max(widest, p.ops[i].n_in, p.ops[i].n_out)
+        bytes = bytes or p.ops[i].doors.of_bytes
         if not (p.ops[i].doors.has_product or p.ops[i].doors.of_members):
             tree = max(tree, gradient_floats(&p.ops[i]))
     room.step.training, room.step.rates = layout.training, room.rates
@@ -96,6 +100,9 @@ cdef inline void lay_out(Room* room, const Program* p, Layout* layout) noexcept 
     if p.bf16:
         room.step.pairs_each = most_pairs(layout.capacity, widest)
         room.step.pairs = <uint32_t*>take(layout, room.step.pairs_each * p.n_threads)
+    if bytes:
+        room.quads_each = most_quads(layout.capacity, widest)
+        room.step.quads = <uint32_t*>take(layout, room.quads_each * room.lanes)
     for lane in range(room.lanes):
         layout.first_lane = lane == 0
         if not layout.training:
@@ -126,4 +133,6 @@ cdef inline Step step_in(const Room* room, int lane, Py_ssize_t rows, int thread
     step.rows, step.threads, step.deadline = rows, threads, 0.0
     step.scratch += lane * scratch_floats(room.capacity)
     step.pairs = pairs_of_thread(&step, lane)
+    if step.quads != NULL:
+        step.quads += lane * room.quads_each
     return step

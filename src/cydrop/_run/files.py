@@ -22,6 +22,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from io import BufferedReader, BufferedWriter
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ def header_of(metadata: dict[str, str], tensors: Mapping[str, NDArray[Any]]) -> 
     end = 0
     for name, array in tensors.items():
         start, end = end, end + array.nbytes
-        header[name] = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape, "data_offsets": [start, end]}
+        dtype = f"{'I' if array.dtype.kind == 'i' else 'F'}{8 * array.itemsize}"
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, end]}
     text = JSON.encode(header).encode()
     return text + b" " * (-len(text) % 8)
 
@@ -203,25 +205,32 @@ def parsed(text: str) -> Any:
 
 
 def checked_tensors(
-    header: dict[str, Any], shapes: dict[str, tuple[int, ...]], lists: set[str], n_bytes: int
+    header: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    lists: set[str],
+    n_bytes: int,
+    codes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> list[tuple[str, int]]:
     """Names and sizes of the tensors in their order in the file: those that are needed, one after another.
 
-    `shapes` are those of the float32 tensors, `lists` the names of the float64 ones, of one dimension of any length.
+    `shapes` are those of the float32 tensors, `codes` those of the int8 ones, `lists` the names of the float64 ones, of
+    one dimension of any length.
     """
-    if header.keys() != shapes.keys() | lists:
-        names = sorted(header.keys() ^ (shapes.keys() | lists))
+    if header.keys() != shapes.keys() | lists | codes.keys():
+        names = sorted(header.keys() ^ (shapes.keys() | lists | codes.keys()))
         raise ValueError(f"its tensors are not those of its layers and history; lacking or too many: {names[:5]}")
     found = []
     for name, entry in header.items():
         entry = an_object(f"tensor {name!r}", entry, ("dtype", "shape", "data_offsets"))
         shape = tuple(a_count(length) for length in a_list("shape", entry["shape"]))
         start, stop = (a_count(offset) for offset in a_list("data_offsets", entry["data_offsets"], 2))
-        dtype, needed = ("F32", shapes[name]) if name in shapes else ("F64", shape if len(shape) == 1 else (0,))
+        dtype, needed = "F64", shape if len(shape) == 1 else (0,)
+        if name not in lists:
+            dtype, needed = ("F32", shapes[name]) if name in shapes else ("I8", codes[name])
         if entry["dtype"] != dtype or shape != needed:
             raise ValueError(f"tensor {name!r} is {entry['dtype']!r:.9} of shape {shape}, not {dtype} of {needed}")
         size = math.prod(shape)
-        if stop - start != size * (4 if name in shapes else 8):
+        if stop - start != size * int(dtype[1:]) // 8:
             raise ValueError(f"tensor {name!r} of shape {shape} cannot lie at bytes {start} to {stop}")
         found.append((start, stop, name, size))
     found.sort()

@@ -402,7 +402,7 @@ class Ensemble(Calibrates):
 
 
 def load(path: Any, *, n_threads: int | None = None) -> Any:
-    """Reads what `Network.save` or `Ensemble.save` wrote.
+    """Reads what `Network.save`, `Ensemble.save` or `QuantizedNetwork.save` wrote.
 
     Whatever the file, it takes at most 100 MB of memory beyond its size (150 MB on a Python without the GIL,
     whose objects are larger).
@@ -415,8 +415,8 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
 
     Returns
     -------
-    Network or Ensemble
-        By what the file holds. With the optimizer's state and random state: training goes on bit for bit.
+    Network, Ensemble or QuantizedNetwork
+        By what the file holds. The former with the optimizer's state and random state: training goes on bit for bit.
 
     Raises
     ------
@@ -426,8 +426,10 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     OSError
         When it cannot be read.
     """
-    from cydrop import saving
+    from cydrop import quantization, saving
 
+    if quantization.holds_one(path):
+        return quantization.load(path, n_threads)
     cores, several, made = saving.load(path, n_threads)
     networks = [of_core(core) for core in cores]
     if not several:

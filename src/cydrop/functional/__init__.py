@@ -16,7 +16,9 @@ from cydrop.functional.masksembles import *
 from cydrop.functional.noise import *
 from cydrop.functional.norms import *
 from cydrop.functional.parametric import *
+from cydrop.functional.quantized import *
 
-__all__ = offered(
-    __name__, ["dropout", "masksembles", "noise", "norms", "activations", "parametric", "dense", "embeddings", "losses"]
-)
+_FILES = [
+    "dropout", "masksembles", "noise", "norms", "activations", "parametric", "dense", "quantized", "embeddings", "losses",
+]  # fmt: skip
+__all__ = offered(__name__, _FILES)

@@ -15,10 +15,11 @@ from cydrop.reference.noise import *
 from cydrop.reference.norms import *
 from cydrop.reference.optimizers import *
 from cydrop.reference.parametric import *
+from cydrop.reference.quantized import *
 from cydrop.reference.xorshift import *
 
 _FILES = [
-    "xorshift", "dropout", "masksembles", "noise", "activations", "parametric", "dense", "embeddings", "norms",
-    "losses", "optimizers",
+    "xorshift", "dropout", "masksembles", "noise", "activations", "parametric", "dense", "quantized", "embeddings",
+    "norms", "losses", "optimizers",
 ]  # fmt: skip
 __all__ = offered(__name__, _FILES)
