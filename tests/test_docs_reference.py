@@ -35,7 +35,7 @@ MODULES = sorted(
 # modules that hold what `cydrop` itself offers, or serve the others: users do not import them
 INSIDE = {
     "calibration", "config", "data", "ensemble", "errors", "saving", "history", "layers", "many", "monte_carlo",
-    "network", "xorshift",
+    "network", "quantization", "xorshift",
 }  # fmt: skip
 
 # what modules need of one another: not underscored, but nothing that a user calls

@@ -346,3 +346,36 @@ def test_models_draw_shared_masks_for_each_member():
     assert len(np.unique(y)) == 1  # all rows have the same
     kept = round(y[0, 0] * 3 / 2)
     assert len({kept % 100, kept // 100 % 100, kept // 10000}) > 1
+
+
+QUANTIZED = {
+    "dense": lambda: [cd.Dense(40), cd.ReLU(), cd.Dropout(0.5), cd.Dense(30, activation="tanh", bias=False)],
+    "block": lambda: [cd.Dense(24), cd.BatchNorm(), cd.Residual([cd.Dense(24), cd.GELU(), cd.Dense(24)])],
+    "numbers": lambda: [cd.NumericEmbedding("plr", size=4, frequencies=4), cd.Dense(20, activation="relu")],
+    "masks": lambda: [cd.Dense(32, activation="relu"), cd.Masksembles(4)],
+}
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_a_quantized_network_gives_what_cydrop_gives_from_codes_of_one_byte(kind, tmp_path):
+    rng = np.random.default_rng(0)
+    net = randomise(cd.Network([*QUANTIZED[kind](), cd.Dense(5)], seed=0).build(12), rng)
+    X = rng.standard_normal((200, 12)).astype(np.float32)
+    X[3] = 0
+    X[4:20] = np.abs(X[4:20])
+    small = net.quantize(X)
+    cd.onnx.export(small, tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    kinds = {array.name: array.data_type for array in model.graph.initializer}
+    codes = {f"{name}_codes" for name, array in small.arrays().items() if array.dtype == np.int8}
+    assert {name for name, found in kinds.items() if found == onnx.TensorProto.INT8} == codes
+    found, wanted = run(tmp_path / "small.onnx", X), small.predict(X)
+    cost = np.abs(net.predict(X) - wanted)
+    assert np.abs(found - wanted).mean() < 0.2 * cost.mean()  # ties of codes and rounding, not another quantizing
+    assert np.mean(np.abs(found - wanted).max(axis=1) < 1e-4) > 0.5
+
+
+def test_a_quantized_network_has_no_samples_in_onnx():
+    small = cd.Network([cd.Dense(3), cd.Dropout(0.5)], seed=0).build(4).quantize(np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="predicts with dropout off alone"):
+        cd.onnx.to_model(small, mc=True)

@@ -50,10 +50,10 @@ from cydrop.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from cydrop.xorshift import Xorshift
 
 if TYPE_CHECKING:
-    from cydrop import datasets, distributed, exchange, functional, metrics, onnx, plot, quantization, reference
-    from cydrop.quantization import QuantizationReport, QuantizedNetwork
+    from cydrop import datasets, distributed, exchange, functional, metrics, onnx, plot, reference
     from cydrop import sklearn as sklearn
     from cydrop import tabular as tabular
+    from cydrop.quantization import QuantizationReport, QuantizedNetwork
 
 __all__ = [
     "ELU",
@@ -106,7 +106,6 @@ __all__ = [
     "onnx",
     "optimizers",
     "plot",
-    "quantization",
     "reference",
     "schedules",
     "show_config",
@@ -114,8 +113,7 @@ __all__ = [
 
 
 _LATER = {
-    "datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "quantization", "reference",
-    "sklearn", "tabular",
+    "datasets", "distributed", "exchange", "functional", "metrics", "onnx", "plot", "reference", "sklearn", "tabular",
 }  # fmt: skip
 
 

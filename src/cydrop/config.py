@@ -23,10 +23,11 @@ def show_config() -> dict[str, Any]:
     dict
         "simd" is the instruction set in use, "fused_multiply_add" whether it has the instruction that equal bits
         require, "bfloat16" how products of precision "bfloat16" are made: by the processor's "instruction", or
-        "computed", with the same bits and slower than float32, "openmp" the OpenMP version (a date) or 0 for a serial
-        build, "n_threads" what `n_threads=None` gives.
+        "computed", with the same bits and slower than float32, "int8" the same of products of bytes (QuantizedNetwork),
+        "openmp" the OpenMP version (a date) or 0 for a serial build,
+        "n_threads" what `n_threads=None` gives.
     """
-    from cydrop._core.dense import has_bf16_instruction
+    from cydrop._core.dense import has_bf16_instruction, has_int8_instruction
     from cydrop._core.engine import target
 
     return {
@@ -35,6 +36,7 @@ def show_config() -> dict[str, Any]:
         "simd_available": _core.available(),
         "fused_multiply_add": target()[1],
         "bfloat16": "instruction" if has_bf16_instruction() else "computed",
+        "int8": "instruction" if has_int8_instruction() else "computed",
         "openmp": cpu.openmp(),
         "n_threads": threads.resolve(None),
         "compiler": cpu.compiler(),

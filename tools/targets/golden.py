@@ -40,6 +40,7 @@ GOLDEN = {
     ),
     "SHARDS": ("test_shards", "SCRIPT", "GOLDEN", 3),
     "BFLOAT16": ("test_bfloat16", "SCRIPT", "GOLDEN", 4),
+    "INT8": ("test_quantization", "SCRIPT", "GOLDEN", 4),
     "LARGE": ("test_same_bits", "LARGE_SCRIPT", "LARGE_GOLDEN", 5),
 }
 SLOW = ["FROM_DATA", "MEMBERS", "MEMBERS_SHARED", "SHARDS", "LARGE"]

@@ -22,7 +22,7 @@ def column_codes(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 
 def column_sums(codes: NDArray[np.int8]) -> NDArray[np.int32]:
-    return codes.sum(axis=0, dtype=np.int32)
+    return np.asarray(codes.sum(axis=0, dtype=np.int32), dtype=np.int32)
 
 
 def panels(codes: NDArray[np.int8], columns: int) -> Floats:

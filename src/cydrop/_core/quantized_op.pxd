@@ -44,7 +44,7 @@ cdef inline void quantized_op_backward(
 cdef inline Doors quantized_doors() noexcept:
     cdef Doors doors
     memset(&doors, 0, sizeof(Doors))
-    doors.fits, doors.lay_out, doors.begin, doors.draw = quantized_fits, quantized_lay_out, quantized_begin, epilogue_draw
-    doors.forward, doors.backward = quantized_op_forward, quantized_op_backward
+    doors.fits, doors.lay_out, doors.begin = quantized_fits, quantized_lay_out, quantized_begin
+    doors.draw, doors.forward, doors.backward = epilogue_draw, quantized_op_forward, quantized_op_backward
     doors.has_product = doors.has_epilogue = doors.of_bytes = True
     return doors

@@ -111,6 +111,15 @@ static inline void tile_store_some(float *p, tile_vec v, int n) {
 #define TILE_INLINE static inline
 #endif
 
+/* in front of a loop over rows, whose sums are in registers only where it is no loop any more */
+#if defined(__clang__)
+#define TILE_UNROLLED _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define TILE_UNROLLED _Pragma("GCC unroll 16")
+#else
+#define TILE_UNROLLED
+#endif
+
 /* Memory that will be wanted soon: three rectangles of `rows` rows and 2^log2_lines cache lines. At every k that is a
  * multiple of 2^log2_period a line of each is asked for, so that memory and arithmetic work at the same time; asking for
  * all at once would block it. NULL: nothing is wanted. */
@@ -144,7 +153,7 @@ TILE_INLINE void tile_steps(tile_vec acc[TILE_ROWS][2], const int rows, const in
     for (ptrdiff_t k = first; k < stop; k++) {
         tile_vec b[2];
         for (int v = 0; v < vectors; v++) b[v] = tile_loadu(panel + k * panel_row + v * TILE_LANES);
-#pragma GCC unroll 16
+        TILE_UNROLLED
         for (int r = 0; r < rows; r++) {
             const tile_vec s = tile_all(a[r * a_row + k * a_depth]);
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_fma(s, b[v], acc[r][v]);
@@ -156,6 +165,7 @@ TILE_INLINE void tile_steps(tile_vec acc[TILE_ROWS][2], const int rows, const in
 TILE_INLINE void tile_store(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, float *c, ptrdiff_t c_row,
                             int cols) {
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
+    TILE_UNROLLED
     for (int r = 0; r < rows; r++) {
         float *to = c + r * c_row;
         for (int v = 0; v < last; v++) tile_storeu(to + v * TILE_LANES, acc[r][v]);
@@ -170,6 +180,7 @@ TILE_INLINE void tile_store(tile_vec acc[TILE_ROWS][2], const int rows, const in
 TILE_INLINE void tile_begin(tile_vec acc[TILE_ROWS][2], const int rows, const int vectors, const float *c,
                             ptrdiff_t c_row, int cols, int resume) {
     const int last = vectors - 1, edge = cols - last * TILE_LANES; /* lanes of the last vector */
+    TILE_UNROLLED
     for (int r = 0; r < rows; r++) {
         const float *from = c + r * c_row;
         for (int v = 0; v < vectors; v++) acc[r][v] = tile_all(0.0f);
@@ -188,10 +199,12 @@ TILE_INLINE void tile_end(tile_vec acc[TILE_ROWS][2], const int rows, const int 
         tile_vec b[2];
         for (int v = 0; v < last; v++) b[v] = tile_loadu(bias + v * TILE_LANES);
         b[last] = edge == TILE_LANES ? tile_loadu(bias + last * TILE_LANES) : tile_load_some(bias + last * TILE_LANES, edge);
+        TILE_UNROLLED
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_add(acc[r][v], b[v]);
     }
     if (relu)
+        TILE_UNROLLED
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < vectors; v++) acc[r][v] = tile_relu(acc[r][v]);
     tile_store(acc, rows, vectors, c, c_row, cols);
@@ -218,6 +231,7 @@ TILE_INLINE void tile_tree(const int rows, const int vectors, int shards, const 
         tile_begin(acc, rows, vectors, c, c_row, cols, resume);
         tile_steps(acc, rows, vectors, bounds[s], bounds[s + 1], a, 1, a_depth, panel, panel_row, wanted);
         for (int ones = s; ones & 1; ones >>= 1, level += TILE_FLOATS)
+            TILE_UNROLLED
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < vectors; v++)
                     acc[r][v] = tile_add(tile_loadu(level + r * TILE_COLS + v * TILE_LANES), acc[r][v]);

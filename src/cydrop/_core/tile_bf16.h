@@ -41,20 +41,26 @@ typedef struct {                    /* what a tile is of */
 /* The instruction --------------------------------------------------------------------------------------------------- */
 
 #if BF16_NATIVE
+/* sum += s b; around the intrinsic GCC copies sums from register to register */
+#if defined(__clang__)
+#define PAIRS_ADD(sum, s, b) (sum) = _mm512_dpbf16_ps((sum), (__m512bh)(s), (__m512bh)(b))
+#else
+#define PAIRS_ADD(sum, s, b) __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(s), "v"(b))
+#endif
+
 TILE_INLINE BF16_TARGET void pairs_native(const int rows, const int vectors, const ptrdiff_t a_row,
                                            const ptrdiff_t a_depth, const pairs_tile *t) {
     tile_vec acc[TILE_ROWS][2];
     const uint32_t *a = t->a, *panel = t->panel;
-    const ptrdiff_t fetched = tile_fetched(t->wanted);
+    const ptrdiff_t fetched = tile_fetched(t->wanted), depth = t->depth;
     tile_begin(acc, rows, vectors, t->c, t->c_row, t->cols, t->resume);
-    for (ptrdiff_t k = 0; k < t->depth; k++) {
-        __m512bh b[2];
-        for (int v = 0; v < vectors; v++)
-            b[v] = (__m512bh)_mm512_loadu_si512(panel + k * TILE_COLS + v * TILE_LANES);
-#pragma GCC unroll 16
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        __m512i b[2];
+        for (int v = 0; v < vectors; v++) b[v] = _mm512_loadu_si512(panel + k * TILE_COLS + v * TILE_LANES);
+        TILE_UNROLLED
         for (int r = 0; r < rows; r++) {
-            const __m512bh s = (__m512bh)_mm512_set1_epi32((int)a[r * a_row + k * a_depth]);
-            for (int v = 0; v < vectors; v++) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], s, b[v]);
+            const __m512i s = _mm512_set1_epi32((int)a[r * a_row + k * a_depth]);
+            for (int v = 0; v < vectors; v++) PAIRS_ADD(acc[r][v], s, b[v]);
         }
         if (t->wanted) tile_fetch(t->wanted, k, fetched);
     }

@@ -55,43 +55,67 @@ static int int8_use_instruction(int wish) {
 
 #if INT8_NATIVE
 #define quads_load(p) _mm512_loadu_si512(p)
+/* sum += s b; around the intrinsic GCC 12 copies all sums from register to register */
+#if defined(__clang__)
+#define QUADS_ADD(sum, s, b) (sum) = _mm512_dpbusd_epi32((sum), (s), (b))
+#else
+#define QUADS_ADD(sum, s, b) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(s), "v"(b))
+#endif
 
-/* chains: sums that are kept apart, so that few rows do not wait for the last addition */
-TILE_INLINE INT8_TARGET void quads_native(const int rows, const int vectors, const int chains, const quads_tile *t) {
-    __m512i acc[4][TILE_ROWS][2];
-    ptrdiff_t k = 0;
-    for (int c = 0; c < chains; c++)
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < vectors; v++) acc[c][r][v] = _mm512_setzero_si512();
-    for (; k + chains <= t->depth; k += chains) {
-#pragma GCC unroll 4
-        for (int c = 0; c < chains; c++) {
-            __m512i b[2];
-            for (int v = 0; v < vectors; v++) b[v] = quads_load(t->panel + (k + c) * TILE_COLS + v * TILE_LANES);
-#pragma GCC unroll 16
-            for (int r = 0; r < rows; r++) {
-                const __m512i s = _mm512_set1_epi32((int)t->a[r * t->a_row + k + c]);
-                for (int v = 0; v < vectors; v++) acc[c][r][v] = _mm512_dpbusd_epi32(acc[c][r][v], s, b[v]);
-            }
-        }
+/* One step of the depth: a macro, since compilers keep the sums in registers only where no function is given them. */
+#define QUADS_STEP(acc, k)                                                                                        \
+    {                                                                                                              \
+        __m512i b[2];                                                                                              \
+        for (int v = 0; v < vectors; v++) b[v] = quads_load(panel + (k) * TILE_COLS + v * TILE_LANES);             \
+        TILE_UNROLLED for (int r = 0; r < rows; r++) {                                                  \
+            const __m512i s = _mm512_set1_epi32((int)a[r * a_row + (k)]);                                          \
+            for (int v = 0; v < vectors; v++) QUADS_ADD(acc[r][v], s, b[v]);                                       \
+        }                                                                                                          \
     }
-    for (; k < t->depth; k++)
-        for (int r = 0; r < rows; r++) {
-            const __m512i s = _mm512_set1_epi32((int)t->a[r * t->a_row + k]);
-            for (int v = 0; v < vectors; v++)
-                acc[0][r][v] = _mm512_dpbusd_epi32(acc[0][r][v], s, quads_load(t->panel + k * TILE_COLS + v * TILE_LANES));
-        }
-    for (int r = 0; r < rows; r++)
+
+TILE_INLINE INT8_TARGET void quads_native(const int rows, const int vectors, const quads_tile *t) {
+    const uint32_t *a = t->a, *panel = t->panel;
+    const ptrdiff_t a_row = t->a_row, depth = t->depth;
+    __m512i acc[TILE_ROWS][2];
+    TILE_UNROLLED for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) acc[r][v] = _mm512_setzero_si512();
+    for (ptrdiff_t k = 0; k < depth; k++) QUADS_STEP(acc, k)
+    TILE_UNROLLED for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_si512(t->sums + r * TILE_COLS + v * TILE_LANES, acc[r][v]);
+}
+
+/* The same for so few rows that each would wait for its last addition: four steps have sums of their own. */
+TILE_INLINE INT8_TARGET void quads_native_few(const int rows, const int vectors, const quads_tile *t) {
+    const uint32_t *a = t->a, *panel = t->panel;
+    const ptrdiff_t a_row = t->a_row, depth = t->depth;
+    __m512i acc[3][2], second[3][2], third[3][2], fourth[3][2];
+    ptrdiff_t k = 0;
+    TILE_UNROLLED for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) acc[r][v] = second[r][v] = third[r][v] = fourth[r][v] = _mm512_setzero_si512();
+    for (; k + 4 <= depth; k += 4) {
+        QUADS_STEP(acc, k)
+        QUADS_STEP(second, k + 1)
+        QUADS_STEP(third, k + 2)
+        QUADS_STEP(fourth, k + 3)
+    }
+    for (; k < depth; k++) QUADS_STEP(acc, k)
+    TILE_UNROLLED for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
-            for (int c = 1; c < chains; c++) acc[0][r][v] = _mm512_add_epi32(acc[0][r][v], acc[c][r][v]);
-            _mm512_storeu_si512(t->sums + r * TILE_COLS + v * TILE_LANES, acc[0][r][v]);
+            const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(acc[r][v], second[r][v]),
+                                                 _mm512_add_epi32(third[r][v], fourth[r][v]));
+            _mm512_storeu_si512(t->sums + r * TILE_COLS + v * TILE_LANES, sum);
         }
 }
 
 static INT8_TARGET void quads_by_instruction(const quads_tile *t) {
-#define QUADS_OF(r, vectors) quads_native(r, vectors, (r) <= 3 ? 4 : (r) <= 6 ? 2 : 1, t)
-    switch (t->rows + (t->cols <= TILE_LANES ? 16 : 0)) { TILE_CASES(QUADS_OF) }
+#define QUADS_FEW(r, vectors) quads_native_few(r, vectors, t)
+#define QUADS_OF(r, vectors) quads_native(r, vectors, t)
+    switch (t->rows + (t->cols <= TILE_LANES ? 16 : 0)) {
+        TILE_CASE(1, QUADS_FEW) TILE_CASE(2, QUADS_FEW) TILE_CASE(3, QUADS_FEW) TILE_CASE(4, QUADS_OF)
+        TILE_CASES_5_TO_6(QUADS_OF) TILE_CASES_7_TO_8(QUADS_OF) TILE_CASES_9_TO_12(QUADS_OF)
+    }
 #undef QUADS_OF
+#undef QUADS_FEW
 }
 #endif
 

@@ -224,9 +224,8 @@ def checked_tensors(
         entry = an_object(f"tensor {name!r}", entry, ("dtype", "shape", "data_offsets"))
         shape = tuple(a_count(length) for length in a_list("shape", entry["shape"]))
         start, stop = (a_count(offset) for offset in a_list("data_offsets", entry["data_offsets"], 2))
-        dtype, needed = "F64", shape if len(shape) == 1 else (0,)
-        if name not in lists:
-            dtype, needed = ("F32", shapes[name]) if name in shapes else ("I8", codes[name])
+        dtype = "F32" if name in shapes else "I8" if name in codes else "F64"
+        needed = shapes[name] if name in shapes else codes.get(name, shape if len(shape) == 1 else (0,))
         if entry["dtype"] != dtype or shape != needed:
             raise ValueError(f"tensor {name!r} is {entry['dtype']!r:.9} of shape {shape}, not {dtype} of {needed}")
         size = math.prod(shape)

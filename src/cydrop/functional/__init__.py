@@ -19,6 +19,7 @@ from cydrop.functional.parametric import *
 from cydrop.functional.quantized import *
 
 _FILES = [
-    "dropout", "masksembles", "noise", "norms", "activations", "parametric", "dense", "quantized", "embeddings", "losses",
+    "dropout", "masksembles", "noise", "norms", "activations", "parametric", "dense", "quantized", "embeddings",
+    "losses",
 ]  # fmt: skip
 __all__ = offered(__name__, _FILES)

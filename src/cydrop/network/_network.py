@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -26,16 +26,14 @@ from cydrop.layers import Layer
 from cydrop.network._by_hand import ByHand
 from cydrop.network._calibrated import Calibrates
 from cydrop.network._parts import Parts
+from cydrop.network._quantizing import Quantizes
 from cydrop.network._sampling import Sampling
-
-if TYPE_CHECKING:
-    from cydrop.quantization import QuantizedNetwork
 
 __all__ = ["Network", "check_network", "load", "of_core"]
 
 
 @named_after_class
-class Network(Parts, Sampling, Calibrates, ByHand):
+class Network(Parts, Sampling, Calibrates, Quantizes, ByHand):
     """A feed-forward network with dropout.
 
     Parameters
@@ -392,47 +390,6 @@ class Network(Parts, Sampling, Calibrates, ByHand):
             return evaluate(core.made("evaluate"), data, core.n_threads, team)
 
     # Around it --------------------------------------------------------------------------------------------
-
-    def quantize(self, X: ArrayLike, y: ArrayLike | None = None) -> QuantizedNetwork:
-        """A copy that predicts with bytes for the weights of dense layers: for services, where memory and the time of a
-        prediction count. This network stays as it is.
-
-        Parameters
-        ----------
-        X : array-like, shape (n_samples, n_features)
-            Rows on which the two are compared: some hundreds, as they will come. Nothing else depends on them.
-        y : array-like or None
-            Of these rows, as for `fit`: the report then has the loss and the metrics of both.
-
-        Returns
-        -------
-        QuantizedNetwork
-            Its `report` says what quantizing has cost.
-
-        Raises
-        ------
-        ValueError
-            For a network without dense layers, or weights that are not finite.
-        RuntimeError
-            For a network that is not built.
-
-        Examples
-        --------
-        >>> import cydrop as cd
-        >>> X, y, X_test, y_test = cd.datasets.load_optdigits()
-        >>> layers = [cd.Dense(128), cd.ReLU(), cd.Dropout(0.5), cd.Dense(10)]
-        >>> net = cd.Network(layers, seed=0)
-        >>> history = net.fit(X, y, epochs=3, verbose=0)
-        >>> report = net.quantize(X_test, y_test).report
-        >>> abs(report.after["accuracy"] - report.before["accuracy"]) < 0.005
-        True
-        """
-        from cydrop import quantization
-
-        core = self._core
-        with core.turn:
-            core.made("quantize")
-            return quantization.quantize(core, core.inputs(X) if y is None else core.rows(X, y, None, None))
 
     def save(self, path: Any) -> None:
         """Writes weights, architecture, optimizer state, random state and history to a safetensors file.

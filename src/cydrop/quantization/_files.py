@@ -1,9 +1,9 @@
 """Quantized networks in files: as networks (cydrop.saving), with codes of int8 and nothing that training needs.
 
-    "cydrop_quantized"    {"format": 1, "layers": [...], "loss": {...}, "root": [...], "n_features": 64,
-                           "precision": "float32", "report": {...}}
+"cydrop_quantized"    {"format": 1, "layers": [...], "loss": {...}, "root": [...], "n_features": 64,
+                       "precision": "float32", "report": {...}}
 
-    tensors    "1.weight" I8 (inputs, units)    "1.weight_scale" F32 (units,)    "1.bias" F32    ...
+tensors    "1.weight" I8 (inputs, units)    "1.weight_scale" F32 (units,)    "1.bias" F32    ...
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cydrop._base import checks
 from cydrop._base.quantizing import LARGEST_CODE
 from cydrop._run import files
 from cydrop._run.files import JSON, a_count, a_list, a_word, an_object
-from cydrop._run.plan import Plan
+from cydrop._run.plan import Plan, Shape
 from cydrop._run.state import State
 from cydrop._version import __version__
 from cydrop.losses import Loss
@@ -58,7 +58,7 @@ def save(state: State, arrays: Mapping[str, NDArray[Any]], report: QuantizationR
         "precision": state.precision,
         "report": report.described(),
     }
-    own = dict(sorted(arrays.items(), key=lambda named: -named[1].itemsize))  # floats first: they begin at multiples of 4
+    own = dict(sorted(arrays.items(), key=lambda named: -named[1].itemsize))  # floats at multiples of 4, then bytes
     metadata = {"cydrop_quantized": JSON.encode(description), "version": __version__}
     header = files.header_of(metadata, own)
     try:
@@ -94,21 +94,22 @@ def holds_one(path: Any) -> bool:
 def _read(file: BufferedReader) -> Found:
     found, order, shapes, codes = _understood(*files.read_header(file))
     for name, _ in order:
-        array = np.empty(codes.get(name, shapes.get(name)), dtype=np.int8 if name in codes else np.float32)
+        array: NDArray[Any]
+        array = np.empty(codes[name], np.int8) if name in codes else np.empty(shapes[name], np.float32)
         found.arrays[name] = files.fill(file, array)
         _check_values(name, array)
     return found
 
 
-def _understood(text: bytes, n_bytes: int) -> tuple[Found, list[tuple[str, int]], dict[str, Any], dict[str, Any]]:
+def _understood(text: bytes, n_bytes: int) -> tuple[Found, list[tuple[str, int]], dict[str, Shape], dict[str, Shape]]:
     """What a header says, without the arrays; names and sizes of these in their order, and their shapes."""
     header: dict[str, Any] = files.parsed(text.decode())
     metadata = an_object("metadata", header.pop("__metadata__", None))
     given = an_object("description", files.parsed(metadata["cydrop_quantized"]))
     if given.get("format") != FORMAT:
-        writer = f"cydrop {metadata.get('version')!s:.20}"
         this = f"this cydrop {__version__} reads format {FORMAT}"
-        raise ValueError(f"it has format {given.get('format')!r:.20}, {this}: load it with the one that wrote it, {writer}")
+        writer = f"load it with the one that wrote it, cydrop {metadata.get('version')!s:.20}"
+        raise ValueError(f"it has format {given.get('format')!r:.20}, {this}: {writer}")
     given = an_object("description", given, NAMES)
     made = tuple(layers.from_config(an_object("layer", config)) for config in a_list("layers", given["layers"]))
     if not made:

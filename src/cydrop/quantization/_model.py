@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cydrop._base import quantizing
-from cydrop._base.arrays import Floats
 from cydrop._core import dense as kernels
 from cydrop._run.model import Model
-from cydrop._run.plan import ALIGNMENT, Op, Parameter, Plan, Shape
+from cydrop._run.plan import ALIGNMENT, PLAIN, Factors, Op, Parameter, Plan, Shape
 from cydrop.losses import Loss
 from cydrop.optimizers import SGD
 
@@ -44,16 +43,16 @@ def plan_of_bytes(plan: Plan) -> Plan:
     places = {-1: -1}
     parts: dict[int, list[int]] = {}
 
-    def add(name: str, shape: Shape) -> int:
+    def add(name: str, shape: Shape, factors: Factors = PLAIN) -> int:
         last = parameters[-1] if parameters else None
         end = 0 if last is None else last.offset + last.size
-        parameters.append(Parameter(name, shape, -(-end // ALIGNMENT) * ALIGNMENT, 0.0))
+        parameters.append(Parameter(name, shape, -(-end // ALIGNMENT) * ALIGNMENT, 0.0, (), factors))
         return parameters[-1].offset
 
     for parameter in plan.parameters:
         name, op = parameter.name, own.get(parameter.name)
         if op is None:
-            places[parameter.offset] = add(name, parameter.shape)
+            places[parameter.offset] = add(name, parameter.shape, parameter.factors)
             continue
         panels = -(-op.n_out // columns) * -(-op.n_in // 4) * columns
         places[parameter.offset] = add(name, (panels,))
@@ -69,9 +68,7 @@ def plan_of_bytes(plan: Plan) -> Plan:
     return replace(plan, ops=[moved(op) for op in plan.ops], parameters=parameters)
 
 
-def model_of(
-    plan: Plan, loss: Loss, n_threads: int, precision: str, arrays: Mapping[str, NDArray[Any]]
-) -> Model:
+def model_of(plan: Plan, loss: Loss, n_threads: int, precision: str, arrays: Mapping[str, NDArray[Any]]) -> Model:
     """The model of bytes of a network's plan. `arrays`: as `arrays_of` gives them."""
     ops = dense_ops(plan)
     model = Model.of(plan_of_bytes(plan), loss, SGD(), n_threads, precision)
@@ -104,9 +101,7 @@ def quantized_arrays(model: Model) -> dict[str, NDArray[Any]]:
 
 def arrays_of(model: Model) -> dict[str, NDArray[Any]]:
     """The same of a model of bytes."""
-    arrays: dict[str, NDArray[Any]] = {
-        name: array for name, array in model.arrays().items() if not name.endswith(SUMS)
-    }
+    arrays: dict[str, NDArray[Any]] = {name: array for name, array in model.arrays().items() if not name.endswith(SUMS)}
     for name, op in dense_ops(model.plan).items():
         arrays[name] = quantizing.from_panels(arrays[name], op.n_in, op.n_out, kernels.panel_columns())
     return arrays
@@ -114,8 +109,3 @@ def arrays_of(model: Model) -> dict[str, NDArray[Any]]:
 
 def bytes_of(arrays: Mapping[str, NDArray[Any]]) -> int:
     return sum(array.nbytes for array in arrays.values())
-
-
-def weights_of(arrays: Mapping[str, NDArray[Any]], name: str) -> Floats:
-    """What the codes of a weight stand for."""
-    return np.asarray(arrays[name] * arrays[name + SCALE], dtype=np.float32)

@@ -62,6 +62,9 @@ class QuantizedNetwork(Cored):
     def __init__(self) -> None:
         raise TypeError("a QuantizedNetwork is made by Network.quantize, or read by cydrop.load")
 
+    def _begin(self, core: Core, report: QuantizationReport) -> None:
+        self._core, self._report = core, report
+
     @property
     def report(self) -> QuantizationReport:
         return self._report
@@ -85,6 +88,16 @@ class QuantizedNetwork(Cored):
         model = self._model
         core.model = model.with_plan(model.plan, model.loss, count, model.precision)
         core.n_threads, core.threads_of_machine = count, n_threads is None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Copies of the parameters and running statistics by their names: "0.weight" are codes of int8 (inputs, units),
+        "0.weight_scale" their scales (units,); the weight is the one times the other.
+
+        Returns
+        -------
+        dict of str to ndarray
+        """
+        return {name: np.array(array) for name, array in arrays_of(self._model).items()}
 
     @property
     def nbytes(self) -> int:
@@ -157,7 +170,8 @@ class QuantizedNetwork(Cored):
             kind = "int8" if any(name in codes for name in own) else "float32" if own else ""
             rows.append((str(place), repr(layer), shape, f"{sum(arrays[name].nbytes for name in own):,}", kind))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        padded = [[f"{text:<{width}}" for text, width in zip(row, widths, strict=True)] for row in rows]
+        lines = ["  ".join(row).rstrip() for row in padded]
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], f"{self.nbytes:,} bytes"])
 
     def __repr__(self) -> str:
@@ -168,7 +182,7 @@ class QuantizedNetwork(Cored):
         return {
             "layers": self.layers, "loss": self.loss, "root": core.root, "precision": model.precision,
             "n_threads": None if core.threads_of_machine else core.n_threads, "n_features": model.plan.n_features,
-            "arrays": {name: np.array(array) for name, array in arrays_of(model).items()}, "report": self._report,
+            "arrays": self.arrays(), "report": self._report,
         }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -177,7 +191,7 @@ class QuantizedNetwork(Cored):
             state["layers"], state["loss"], state["root"], plan, state["precision"], state["n_threads"],
             state["arrays"], state["report"],
         )  # fmt: skip
-        vars(self).update(vars(made))
+        self._begin(core_of(made), made.report)
 
 
 def _made(
@@ -195,7 +209,7 @@ def _made(
     core = Core(State(layers, loss, SGD(), root, 0, History(), count, n_threads is None, None, None, precision))
     core.model = model_of(plan.seed(root), loss, count, precision, arrays)
     net = QuantizedNetwork.__new__(QuantizedNetwork)
-    net._core, net._report = core, report
+    net._begin(core, report)
     return net
 
 
@@ -209,7 +223,7 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
     """
     model, X = core.made("quantize"), data.X if isinstance(data, Rows) else data
     if not dense_ops(model.plan):
-        raise ValueError(f"quantize turns dense layers into bytes, and this network has none: {list(core.layers)!r:.200}")
+        raise ValueError(f"quantize turns dense layers into bytes; this network has none: {list(core.layers)!r:.200}")
     for name, array in model.arrays().items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name!r} has numbers that are not finite; training must have diverged")
@@ -226,11 +240,10 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
     metrics: tuple[dict[str, float], ...] = ({}, {})
     if isinstance(data, Rows):
         metrics = tuple(evaluate(one, data, core.n_threads) for one in (model, net._model))
-    net._report = QuantizationReport(
-        len(X), before, after, float(differences.max()), float(differences.mean()), same_class(core.loss, exact, found),
-        *metrics,
-    )  # fmt: skip
-    return net
+    return made(QuantizationReport(
+        len(X), before, after, float(differences.max()), float(differences.mean()),
+        same_class(core.loss, exact, found), *metrics,
+    ))  # fmt: skip
 
 
 def same_class(loss: Loss, exact: Floats, found: Floats) -> float | None:

@@ -18,7 +18,7 @@ class QuantizationReport:
     largest_difference, mean_difference : float
         Between the predictions of the two, element by element.
     same_class : float or None
-        The share of rows, of several labels the share of labels, that both put into the same class. None for regression.
+        The share of rows, of several labels that of labels, that both put into the same class. None for regression.
     before, after : dict of str to float
         What `evaluate` gives of the two; empty where `quantize` had no y.
     """

@@ -43,4 +43,4 @@ def quantized_dense(
     codes, scales = np.asarray(codes).astype(np.int64), np.asarray(scales, dtype=np.float32)
     whole = (own.astype(np.int64) - zeros[:, None]) @ codes
     y = whole.astype(np.float32) * (row_scales[:, None] * scales)
-    return y if bias is None else y + np.asarray(bias, dtype=np.float32)
+    return np.asarray(y if bias is None else y + np.asarray(bias, dtype=np.float32))
