@@ -17,7 +17,7 @@ from cydrop._core import dense as kernels
 from cydrop.distributed import DataParallel
 from cydrop.reference import _bfloat16 as twin
 
-WAYS = [True, False] if kernels.has_bf16_instruction() else [False]
+WAYS = [True, False] if kernels.has_instruction("bfloat16") else [False]
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 2**-126, -(2**-126), 1.1754942e-38, 3.4e38, -3.4e38, 1, 2**-133],
     dtype=np.float32,
@@ -27,7 +27,7 @@ SPECIAL = np.array(
 @pytest.fixture(autouse=True)
 def the_instruction_where_it_is():
     yield
-    kernels.use_bf16_instruction(True)
+    kernels.use_instruction("bfloat16", True)
 
 
 def assert_same_bits(found, wanted):
@@ -70,7 +70,7 @@ def test_a_number_becomes_the_nearest():
 
 @pytest.mark.parametrize("by_instruction", WAYS)
 def test_kernels_round_as_the_twin(by_instruction):
-    kernels.use_bf16_instruction(by_instruction)
+    kernels.use_instruction("bfloat16", by_instruction)
     rng = np.random.default_rng(1)
     for count in (1, 2, 15, 31, 32, 33, 200_001):
         x, y = any_bits(rng, count), any_bits(rng, count)
@@ -133,7 +133,7 @@ SHAPES = [
 @pytest.mark.parametrize("by_instruction", WAYS)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_products_have_the_bits_of_the_twin(shape, by_instruction, kind):
-    kernels.use_bf16_instruction(by_instruction)
+    kernels.use_instruction("bfloat16", by_instruction)
     rng = np.random.default_rng(sum(shape))
     rows, inputs, units = shape
     x, weight, bias = (numbers(kind, rng, *size) for size in ((rows, inputs), (inputs, units), (units,)))
@@ -192,7 +192,7 @@ def test_networks_have_the_same_bits_with_and_without_the_instruction_on_any_num
     X, y = table()
     digests = set()
     for by_instruction in WAYS:
-        kernels.use_bf16_instruction(by_instruction)
+        kernels.use_instruction("bfloat16", by_instruction)
         for n_threads in (1, 2, 3, 7):
             net = network(kind, n_threads=n_threads)
             net.fit(X, y, epochs=2, batch_size=125, verbose=0, parallel=DataParallel(shards=shards) if shards else None)
@@ -205,7 +205,7 @@ def test_members_have_the_same_bits_with_and_without_the_instruction_on_any_numb
     members = [cd.Dense(33, **HE), cd.ReLU(), cd.Dropout(0.2), cd.Dense(6, **HE)]
     digests = set()
     for by_instruction in WAYS:
-        kernels.use_bf16_instruction(by_instruction)
+        kernels.use_instruction("bfloat16", by_instruction)
         for n_threads in (1, 2, 5):
             layers = [cd.Members(members, 5)]
             net = cd.Network(layers, seed=5, precision="bfloat16", n_threads=n_threads)
@@ -222,7 +222,7 @@ from digests import HE, digest
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((400, 90)).astype("f"), rng.integers(0, 10, 400)
 for n_threads in (1, 2, 3, 4):
-    dense.use_bf16_instruction(n_threads < 3)
+    dense.use_instruction("bfloat16", n_threads < 3)
     layers = [
         cd.Dense(151, **HE), cd.ReLU(), cd.Dropout(0.5), cd.Dense(64, drop_connect=0.3, **HE), cd.LayerNorm(),
         cd.Residual([cd.Dense(64, activation="gelu", **HE), cd.Dropout(0.5, shared="batch"), cd.Dense(64, **HE)]),

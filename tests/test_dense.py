@@ -383,3 +383,20 @@ def test_what_is_no_array_of_numbers_is_refused_by_name(bad):
             functional.dense_backward(*arguments)
     with pytest.raises(ValueError, match="n_threads"):
         functional.dense(one, one, n_threads=0)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (128, 50), (25, 33), (700, 1000)])
+def test_a_single_unit_has_the_bits_of_one_among_several(shape, n_threads):
+    """Its gradients come on ways of their own."""
+    rows, inputs = shape
+    rng = np.random.default_rng(rows)
+    x, weight, dy = (rng.standard_normal(size).astype(np.float32) for size in (shape, (inputs, 2), (rows, 2)))
+    dy[rng.random(dy.shape) < 0.3] = -0.0
+    weight[rng.random(weight.shape) < 0.3] = -0.0
+    dx, dweight, dbias = functional.dense_backward(dy[:, :1], x, weight[:, :1], n_threads=n_threads)
+    _, both, biases = functional.dense_backward(dy, x, weight, n_threads=n_threads)
+    np.testing.assert_array_equal(dweight.view(np.int32), both[:, :1].copy().view(np.int32))
+    np.testing.assert_array_equal(dbias.view(np.int32), biases[:1].view(np.int32))
+    chain = dy[:, :1] * weight[:, 0] + np.float32(0)  # which begins with +0
+    np.testing.assert_array_equal(dx.view(np.int32), chain.view(np.int32))

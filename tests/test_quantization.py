@@ -17,7 +17,7 @@ from cydrop import functional, reference
 from cydrop._base import quantizing
 from cydrop._core import dense as kernels
 
-WAYS = [True, False] if kernels.has_int8_instruction() else [False]
+WAYS = [True, False] if kernels.has_instruction("int8") else [False]
 SPECIAL = np.array(
     [0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 2**-126, -(2**-126), 1.1754942e-38, 3.4e38, -3.4e38, 1, 2**-133],
     dtype=np.float32,
@@ -27,7 +27,7 @@ SPECIAL = np.array(
 @pytest.fixture(autouse=True)
 def the_instruction_where_it_is():
     yield
-    kernels.use_int8_instruction(True)
+    kernels.use_instruction("int8", True)
 
 
 def rows_of_all_kinds(rng, rows, columns):
@@ -105,7 +105,7 @@ SHAPES = [
 @pytest.mark.parametrize("by_instruction", WAYS)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
 def test_products_have_the_bits_of_the_twin(shape, by_instruction):
-    kernels.use_int8_instruction(by_instruction)
+    kernels.use_instruction("int8", by_instruction)
     rng = np.random.default_rng(sum(shape))
     rows, inputs, units = shape
     x, weight, bias = rows_of_all_kinds(rng, rows, inputs), rng.standard_normal((inputs, units)), np.arange(units) / 7
@@ -121,7 +121,7 @@ def test_products_have_the_bits_of_the_twin(shape, by_instruction):
 @pytest.mark.parametrize("by_instruction", WAYS)
 def test_the_largest_sums_fit(by_instruction):
     """All codes as far from 0 as they can be, of either sign, in the deepest product there is."""
-    kernels.use_int8_instruction(by_instruction)
+    kernels.use_instruction("int8", by_instruction)
     depth = quantizing.MOST_INPUTS
     x = np.ones((2, depth), dtype=np.float32)
     x[1] = -1
@@ -216,7 +216,7 @@ def test_the_bits_depend_on_neither_the_instruction_nor_threads_nor_how_rows_com
     small = trained(kind).quantize(X[:100])
     wanted = small.predict(X)
     for by_instruction in WAYS:
-        kernels.use_int8_instruction(by_instruction)
+        kernels.use_instruction("int8", by_instruction)
         for n_threads in (1, 2, 3, 7):
             small.n_threads = n_threads
             assert small.n_threads == n_threads
@@ -333,7 +333,7 @@ def test_its_faces_say_what_it_is():
     assert small.summary().count("int8") == 2
     assert [layer.config() for layer in small.layers] == [layer.config() for layer in network().layers]
     assert small.loss.name == "cross_entropy"
-    assert cd.show_config()["int8"] == ("instruction" if kernels.has_int8_instruction() else "computed")
+    assert cd.show_config()["int8"] == ("instruction" if kernels.has_instruction("int8") else "computed")
 
 
 # One hash ---------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ for array in net.parameters().values():
 X = (rng.integers(-9999, 10000, (300, 90)) / 2048).astype("f")
 small = net.quantize(X[:10])
 for n_threads in (1, 2, 3, 7):
-    dense.use_int8_instruction(n_threads < 3)
+    dense.use_instruction("int8", n_threads < 3)
     small.n_threads = n_threads
     print(hashlib.sha256(bytes_of(small.predict(X))).hexdigest())
 """

@@ -27,7 +27,7 @@ def show_config() -> dict[str, Any]:
         "openmp" the OpenMP version (a date) or 0 for a serial build,
         "n_threads" what `n_threads=None` gives.
     """
-    from cydrop._core.dense import has_bf16_instruction, has_int8_instruction
+    from cydrop._core.dense import has_instruction
     from cydrop._core.engine import target
 
     return {
@@ -35,8 +35,8 @@ def show_config() -> dict[str, Any]:
         "simd": _core.simd,
         "simd_available": _core.available(),
         "fused_multiply_add": target()[1],
-        "bfloat16": "instruction" if has_bf16_instruction() else "computed",
-        "int8": "instruction" if has_int8_instruction() else "computed",
+        "bfloat16": "instruction" if has_instruction("bfloat16") else "computed",
+        "int8": "instruction" if has_instruction("int8") else "computed",
         "openmp": cpu.openmp(),
         "n_threads": threads.resolve(None),
         "compiler": cpu.compiler(),

@@ -27,14 +27,14 @@ from cydrop._core.pairs cimport (
     pairs_of_rows,
 )
 from cydrop._core.panels cimport TILE_COLS, TILE_ROWS, row_shares, scratch_floats, strip_panels
-from cydrop._core.product cimport Product, product
+from cydrop._core.product cimport Product, outer_product, product
 from cydrop._core.quads cimport (
     Codes8, Quads, int8_codes, int8_has_instruction, int8_row, int8_use_instruction, most_quads, quads_product,
 )
 from cydrop._core.relu cimport relu_gradient, relu_in_place
 from cydrop._core.serial cimport threads_of_product
 from cydrop._core.shards cimport MOST_SHARDS
-from cydrop._core.weight_gradient cimport weight_unit
+from cydrop._core.weight_gradient cimport bias_of_one, may_be_turned, weight_unit
 
 from cydrop._core.memory import aligned
 
@@ -159,6 +159,9 @@ cdef void dense_backward_input(
     p.finish = NULL
     if e != NULL:
         p.finish = finish_product_backward
+    if n_out == 1 and weight.row == 1 and pairs == NULL:
+        outer_product(&p, n_threads)
+        return
     product(&p, scratch, pairs, n_threads)
 
 
@@ -177,6 +180,14 @@ cdef void dense_backward_weight(
     cdef Py_ssize_t[2] whole
     cdef Py_ssize_t[MOST_SHARDS + 1] pair_bounds
     cdef const Py_ssize_t* bounds = to.bounds if to.shards > 0 else whole
+    cdef Gradient turned
+    if may_be_turned(to, n_in, n_out):
+        turned = to[0]
+        turned.bias = NULL
+        dense_backward_weight(dz, x, rows, n_out, n_in, &turned, scratch, pairs, n_threads)
+        if to.bias != NULL:
+            bias_of_one(dz, rows, to, scratch)
+        return
     to.pairs.data = NULL
     if pairs != NULL:
         whole[0], whole[1] = 0, rows
@@ -196,21 +207,19 @@ cdef void dense_backward_weight(
                     scratch + threadid() * size, to.full_row + threadid() * to.full_row_floats)
 
 
-def use_bf16_instruction(bint wish):
-    """Whether products of bfloat16 are by the processor's instruction from now on: if it is there. The bits are the
-    same; for tests. Without a call they are."""
-    return bool(bf16_use_instruction(wish))
+def use_instruction(str kind, bint wish):
+    """Whether products of "bfloat16" or "int8" are by the processor's instruction from now on: if it is there. The bits
+    are the same; for tests. Without a call they are."""
+    return bool(bf16_use_instruction(wish) if kind == "bfloat16" else int8_use_instruction(wish))
 
 
-use_bf16_instruction(True)
+use_instruction("bfloat16", True)
+use_instruction("int8", True)
 
 
-def use_int8_instruction(bint wish):
-    """The same for products of bytes."""
-    return bool(int8_use_instruction(wish))
-
-
-use_int8_instruction(True)
+def has_instruction(str kind):
+    """Whether this processor has it, and these kernels use it."""
+    return bool(bf16_has_instruction() if kind == "bfloat16" else int8_has_instruction())
 
 
 def pairs_of(const float[::1] first, const float[::1] second, uint32_t[::1] pairs):
@@ -220,16 +229,6 @@ def pairs_of(const float[::1] first, const float[::1] second, uint32_t[::1] pair
         bf16_pairs_of_rows(&first[0], &second[0], first.shape[0], &pairs[0])
     else:
         bf16_pairs_along_row(&first[0], first.shape[0], &pairs[0])
-
-
-def has_bf16_instruction():
-    """Whether this processor has the instruction, and these kernels use it."""
-    return bool(bf16_has_instruction())
-
-
-def has_int8_instruction():
-    """The same for products of bytes."""
-    return bool(int8_has_instruction())
 
 
 def panel_columns():

@@ -141,3 +141,27 @@ cdef inline void product(Product* p, float* scratch, uint32_t* pairs, int n_thre
         row0 = unit % shares * share
         product_unit(p, row0, min(row0 + share, p.rows), unit // shares * TILE_COLS,
                      p.finish != NULL, scratch + threadid() * size)
+
+
+cdef inline void outer_unit(const Product* p, Py_ssize_t r) noexcept nogil:
+    """A row of it. The sum of a chain that begins with +0 is never -0."""
+    cdef float a = p.a.data[r * p.a.row]
+    cdef const float* b = p.b
+    cdef float* c = p.c.data + r * p.c.row
+    cdef Py_ssize_t j
+    for j in range(p.cols):
+        c[j] = a * b[j] + <float>0.0
+    if p.finish != NULL:
+        p.finish(p, r, 1, 0, p.cols)
+
+
+cdef inline void outer_product(const Product* p, int n_threads) noexcept nogil:
+    """C = A Bt of a single column each, B one that lies in memory as a row does."""
+    cdef int threads = threads_of_product(<double>p.rows * p.cols, n_threads)
+    cdef Py_ssize_t r
+    if threads == 1:
+        for r in range(p.rows):
+            outer_unit(p, r)
+        return
+    for r in prange(p.rows, num_threads=threads, schedule="static"):
+        outer_unit(p, r)

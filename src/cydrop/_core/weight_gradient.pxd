@@ -108,13 +108,33 @@ cdef inline void bias_unit(
         column_sums(panel, panel_row, rows, TILE_LANES, to.resume, sums)
     else:
         column_sums(panel, panel_row, rows, TILE_COLS, to.resume, sums)
-    if to.gathered:
-        return
+    if not to.gathered:
+        hand_over_bias(to, sums, col0, cols)
+
+
+cdef inline void hand_over_bias(const Gradient* to, const float* sums, Py_ssize_t col0, Py_ssize_t cols) noexcept nogil:
+    """To the optimizer, or into the gradient."""
     if to.bias_update != NULL:
         update_rows(to.bias_update, to.bias + col0, sums, at(to.bias_moment1, col0), at(to.bias_moment2, col0),
                     1, cols, 0, 0)
     else:
         memcpy(to.bias_gradient + col0, sums, cols * sizeof(float))
+
+
+cdef inline bint may_be_turned(const Gradient* to, Py_ssize_t n_in, Py_ssize_t n_out) noexcept nogil:
+    """Whether dW is a single column, which lies in memory as a row does, and whole: then x and dz may change places,
+    dWt = dZt X, so that the vectors of a tile are along the inputs. The products and their order are the same."""
+    return n_out == 1 and n_in > 1 and not to.gathered and to.mask == NULL
+
+
+cdef inline void bias_of_one(Matrix dz, Py_ssize_t rows, const Gradient* to, float* levels) noexcept nogil:
+    """The gradient of the bias of a single unit."""
+    cdef float sums = to.bias_gradient[0] if to.resume else <float>0.0
+    if to.shards > 0:
+        column_sums_of_shards(dz.data, dz.row, 1, to, &sums, levels)
+    else:
+        column_sums(dz.data, dz.row, rows, 1, to.resume, &sums)
+    hand_over_bias(to, &sums, 0, 1)
 
 
 cdef inline Py_ssize_t place_of(const int32_t* kept, Py_ssize_t i, Py_ssize_t last, Py_ssize_t end) noexcept nogil:
