@@ -1,12 +1,15 @@
 """Peak memory of training 784-4096-4096-10 against what it needs at least.
 
-    python bench/memory.py [--rows N] [--batch N]
+    python bench/memory.py [--rows N] [--batch N] [--no-file]
 
 Needed: parameters x (weights + the optimizer's two moments), the activations and gradients of one batch, and the data.
-The peak is that of this process's resident memory (VmHWM), less what it had before the network was made.
+The peak is that of this process's resident memory (VmHWM), less what it had before the network was made. The weights of
+the last epoch, to which DivergedError goes back, are in a temporary file if rows are many and there is a disk for it
+(src/cydrop/_run/beginning.py); else, or with --no-file, they are one more copy in memory.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,12 @@ def resident(field: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rows", type=int, default=2560)
+    parser.add_argument("--rows", type=int, default=10_240)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--no-file", action="store_true", help="keep the last epoch's weights in memory")
     arguments = parser.parse_args()
+    if arguments.no_file:
+        tempfile.tempdir = "/there is no such folder"
     import cydrop as cd
 
     layers = [layer for units in SIZES[1:-1] for layer in (cd.Dense(units), cd.ReLU(), cd.Dropout(0.5))]
@@ -43,8 +49,8 @@ def main() -> None:
     needed = 4 * (3 * parameters + activations) + X.nbytes + y.nbytes
     print(f"parameters {parameters:,}; weights and moments {12 * parameters / 1e6:.1f} MB, activations and gradients "
           f"{4 * activations / 1e6:.1f} MB, data {(X.nbytes + y.nbytes) / 1e6:.1f} MB")  # fmt: skip
-    print(f"needed {needed / 1e6:.1f} MB, peak {peak / 1e6:.1f} MB: {peak / needed:.3f} x; without the copy of the "
-          f"weights that DivergedError goes back to: {(peak - 4 * parameters) / needed:.3f} x")  # fmt: skip
+    print(f"needed {needed / 1e6:.1f} MB, peak {peak / 1e6:.1f} MB: {peak / needed:.3f} x; "
+          f"a copy of the weights in memory is {4 * parameters / needed:.3f} x")  # fmt: skip
 
 
 if __name__ == "__main__":

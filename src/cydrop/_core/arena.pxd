@@ -1,4 +1,4 @@
-"""Arenas as a whole: whether all numbers are finite, in one pass that vectorises; copies."""
+"""Arenas as a whole: whether all numbers are finite, in one pass that vectorises; copies, in memory and of a file."""
 
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, uint32_t
@@ -6,6 +6,9 @@ from libc.string cimport memcpy, memset
 
 cdef extern from "fma.h" nogil:
     int32_t bits_of(float x)
+
+cdef extern from "read_back.h" nogil:
+    bint read_back(int file, void* to, size_t size)
 
 cdef enum:
     SPAN = 262144               # elements that are looked through at a time
@@ -44,6 +47,11 @@ cdef inline void copy_floats(float[::1] to, const float[::1] source, int n_threa
         return
     for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
         memcpy(&to[i], &source[i], min(<Py_ssize_t>SPAN, n - i) * sizeof(float))
+
+
+cdef inline bint read_floats(int file, float[::1] to) noexcept nogil:
+    """Whether a file had all of them."""
+    return read_back(file, first_of(to), to.shape[0] * sizeof(float))
 
 
 cdef inline void clear_floats(float[::1] x) noexcept nogil:

@@ -10,6 +10,7 @@ class Engine:
     draws: int
     updates: int
     in_force: Any  # what set_optimizer was called for
+    lost: bool  # the beginning of the pass, which could not be read
     def __init__(
         self,
         plan: Any,
@@ -38,7 +39,7 @@ class Engine:
         nesterov: bool,
         clip_norm: float | None,
     ) -> None: ...
-    def begin_pass(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32]) -> None: ...
+    def begin_pass(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32], file: int = -1) -> None: ...
     def end_pass(self) -> bool: ...
     def put_back(self, parameters: NDArray[np.float32], buffers: NDArray[np.float32], keep_moments: bool) -> None: ...
     def train(

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_of
+from cydrop._core.arena cimport clear_floats, copy_floats, finite_arena, first_of, read_floats
 from cydrop._core.batch cimport Data, data_of
 from cydrop._core.families cimport MOST_FAMILIES, families
 from cydrop._core.float_control cimport exact_floats, restore_floats
@@ -87,15 +87,14 @@ cdef class Engine:
         cdef Program* p = &self.program
         cdef Learner* learner = &self.learner
         cdef int i
-        self.parameters, self.gradients, self.buffers = parameters, gradients, buffers
+        self.parameters, self.gradients, self.buffers, self.levels = parameters, gradients, buffers, loss_levels
         self.moment1 = self.moment2 = self.parameters_before = parameters[:0]   # until they are given
-        self.buffers_before = buffers[:0]
+        self.buffers_before, self.file = buffers[:0], -1
         self.statistics = numpy.zeros(buffers.shape[0], dtype=numpy.float32)
         self.partial_norms = numpy.zeros(spans_of(parameters.shape[0]) + 1)
         learner.n = p.n_parameters = parameters.shape[0]
         learner.parameters, learner.gradients = first_of(parameters), first_of(gradients)
         learner.partial_norms = &self.partial_norms[0]
-        self.levels = loss_levels
         p.loss = loss_of(loss_kind, loss_option, loss_pair, loss_levels)
         p.n_ops, p.n_rates, p.n_threads, p.outputs = len(plan.ops), len(plan.draws), n_threads, plan.n_outputs
         p.lowest, self.work, p.bf16 = p.n_ops, p.n_parameters, bf16
@@ -147,9 +146,10 @@ cdef class Engine:
             give_moments(&self.program.ops[i], learner)
         lower_optimizer(learner, options)
 
-    def begin_pass(self, float[::1] parameters, float[::1] buffers):
-        """Copies parameters and running statistics to where `train` and `end_pass` find them after a divergence."""
-        self.parameters_before, self.buffers_before = parameters, buffers
+    def begin_pass(self, float[::1] parameters, float[::1] buffers, int file=-1):
+        """Copies parameters and running statistics to where `train` and `end_pass` find them after a divergence. Where
+        the parameters are in a file already, `file` is its descriptor, and `parameters` empty."""
+        self.parameters_before, self.buffers_before, self.file, self.lost = parameters, buffers, file, False
         with nogil:
             copy_floats(buffers, self.buffers, 1)
             copy_floats(parameters, self.parameters, self.program.n_threads)
@@ -166,22 +166,23 @@ cdef class Engine:
                       and finite_arena(self.moment2, self.program.n_threads))
             if not finite:
                 self.replace_state(self.parameters_before, self.buffers_before, False)
+            self.file = -1
         return finite
 
     def put_back(self, const float[::1] parameters, const float[::1] buffers, bint keep_moments):
         """Other parameters and running statistics, in one call; moments stay or start afresh."""
         self.replace_state(parameters, buffers, keep_moments)
 
-    cdef void replace_state(
-        self, const float[::1] parameters, const float[::1] buffers, bint keep_moments
-    ) noexcept nogil:
-        copy_floats(self.parameters, parameters, 1)
+    cdef void replace_state(self, const float[::1] parameters, const float[::1] buffers, bint keep) noexcept nogil:
+        if parameters.shape[0]:
+            copy_floats(self.parameters, parameters, 1)
+        else:
+            self.lost = not read_floats(self.file, self.parameters)
         copy_floats(self.buffers, buffers, 1)
-        if keep_moments:
-            return
-        clear_floats(self.moment1)
-        clear_floats(self.moment2)
-        self.updates = 0
+        if not keep:
+            self.updates = 0
+            clear_floats(self.moment1)
+            clear_floats(self.moment2)
 
     # Training ---------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from cydrop._base import checks, threads
 from cydrop._base.arrays import Floats
 from cydrop._core import cpu
+from cydrop._run.beginning import Beginning
 from cydrop._run.model import Model
 from cydrop._run.passes import Passes
 from cydrop._run.plan import Plan
@@ -43,6 +44,8 @@ class Core:
         What its intervals and sets are made from.
     passes : Passes
         The last training pass.
+    beginning : Beginning
+        Keeps the weights of its beginning.
     turn : Turn
         Held by the thread that trains, changes or saves.
     """
@@ -57,7 +60,7 @@ class Core:
         self.passes = Passes()
         self.turn = cpu.Turn(_BUSY)
         self.model: Model | None = None
-        self._snapshot: Weights | None = None  # memory for the state that a divergence goes back to
+        self.beginning = Beginning()
         self._planned: tuple[tuple[Any, ...], Plan] | None = None
         self._building = threads.ProcessLock(threading.RLock)
         if state.built is not None:
@@ -115,10 +118,14 @@ class Core:
 
     def _drawn_model(self, n_features: int) -> Model:
         model = self._empty_model(self.plan_for(n_features))
+        self._draw(model)
+        return model
+
+    def _draw(self, model: Model) -> None:
+        """First weights and running statistics."""
         views = model.arrays()
         for parameter in (*model.plan.parameters, *model.plan.buffers):
             parameter.fill(views[parameter.name], self.root)
-        return model
 
     def made(self, what: str) -> Model:
         """The model of a network that must have one."""
@@ -195,11 +202,17 @@ class Core:
         model = self.made("moments")
         model.ready().put_back(*model.weights, False)
 
-    def snapshot_of(self, model: Model) -> Weights:
-        """Memory for the weights that a divergence goes back to."""
-        if self._snapshot is None:
-            self._snapshot = model.weights.like()
-        return self._snapshot
+    def end_pass(self, model: Model) -> bool:
+        """Whether all that a pass has changed is finite; if not, it is as at the pass's beginning."""
+        finite = self.beginning.end(model)
+        if model.engine.lost:
+            self.calibrated = None
+            self._draw(model)
+            raise OSError(
+                "the weights of the last epoch were in a temporary file, which cannot be read any more; the network "
+                "has first weights again, as if it had just been made"
+            )
+        return finite
 
     def finish_epoch(self, metrics: dict[str, float]) -> None:
         """Counts an epoch and adds it to the history: both or, after an interrupt, neither."""

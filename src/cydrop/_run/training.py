@@ -136,9 +136,9 @@ class Trainer:
         engine, rows = model.ready(), len(order) // model.plan.orders or len(data.X)
         workspace = model.borrow(min(data.batch_size, rows), training=True, shards=shards)
         engine.train_on(there)
-        engine.begin_pass(*core.snapshot_of(model))
         total, correct, batch = 0.0, 0, 0
         ahead = Ahead(data.X, data.targets, order=order[:rows])
+        core.beginning.begin(model, rows, core.n_threads)
         try:
             while batch < data.batches_of(rows):
                 ahead.reached(batch * data.batch_size)
@@ -152,11 +152,11 @@ class Trainer:
                 in_force = rates.drawing[min(batch, len(rates.drawing)) - 1]
                 core.passes.remember(model, last * model.loss.copies, (), list(in_force))
                 correct += hits
+            if not core.end_pass(model):  # the last update, which no further loss tells of
+                raise DivergedError(epoch, batch)
         except BaseException:  # an interrupt: was the last update a good one?
-            engine.end_pass()
+            core.end_pass(model)
             raise
-        if not engine.end_pass():  # the last update, which no further loss tells of
-            raise DivergedError(epoch, batch)
         model.give_back(workspace)
         if model.plan.trained_members and (not model.plan.own_orders or not len(order)):
             return total, correct / model.plan.trained_members  # each row was counted once for each member

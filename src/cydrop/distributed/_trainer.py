@@ -123,7 +123,7 @@ class RankTrainer(Trainer):
         ranks = self.ranks
         with ranks.together():
             model = core.made("training")
-            engine, before = model.ready(), core.snapshot_of(model)
+            engine, before = model.ready(), core.beginning.in_memory(model)
             most = max(len(range(*self._own(self._rows_of(batch)))) for batch in (0, self._batches - 1))
             workspace = model.borrow(max(1, most), training=True, shards=self.count)
             statistics = np.zeros(len(model.buffers), dtype=np.float32)
