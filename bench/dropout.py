@@ -1,17 +1,20 @@
-"""What kinds of dropout cost: masks shared by a batch, and Monte Carlo prediction, in cydrop itself and in PyTorch.
+"""What kinds of dropout cost: masks shared by a batch, Monte Carlo prediction (also in PyTorch), and large arrays.
 
-    python bench/dropout.py [--turns N] [--only shared|mc]
+    python bench/dropout.py [--turns N] [--only shared|mc|copy]
 
 shared   a training step with Dropout(0.5, shared="batch"), whose dropped units are not computed, against ordinary
          dropout: 784-1024-1024-1024-10 with 128 rows and 784-4096-4096-10 with 256, for three optimizers. The last
          column is the part of the multiply-adds that is left.
 mc       100 Monte Carlo samples of 10,000 rows through 784-512-512-10 against 100 plain predictions, with dropout
          after each hidden layer, and with input dropout as well; the same loop in PyTorch, where it is installed.
+copy     dropout on arrays from one place to another, against numpy.copyto of the same arrays; "and read" with a pass
+         over the result, which is not in the caches where it was written past them.
 
 Medians of alternating turns; all on the threads that the machine grants.
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import time
@@ -22,6 +25,7 @@ import numpy as np
 from measuring import seconds, take_turns
 
 import cydrop as cd
+from cydrop import functional
 
 
 def layers(hidden, rate=0.5, shared=None, first=None):
@@ -103,17 +107,54 @@ def monte_carlo(turns):
         print(line, flush=True)
 
 
+def copies(turns):
+    print("\ndropout from one array to another, in times of numpy.copyto, which takes")
+    titles = {"copyto, ms": 11, "rate .3": 9, "rate .5": 9, "backward": 10, ".3 and read": 13, "copy and read": 15}
+    print(" " * 20 + "".join(f"{title:>{width}}" for title, width in titles.items()))
+    rng = np.random.default_rng(0)
+    for exponent, n_threads in itertools.product((20, 21, 22, 23, 24, 26), (1, 2)):
+        x = rng.standard_normal(2**exponent, dtype=np.float32)
+        keep, out, other = rng.random(len(x)) < 0.7, np.zeros_like(x), np.zeros_like(x)
+        given = {"out": out, "n_threads": n_threads}
+        drop = partial(functional.dropout, x, 0.3, seed=1, **given)
+        copy = partial(np.copyto, other, x)
+        calls = {
+            "copy": copy,
+            "rate .3": drop,
+            "rate .5": partial(functional.dropout, x, 0.5, seed=1, **given),
+            "backward": partial(functional.dropout_backward, x, keep, 0.3, **given),
+            ".3 and read": lambda drop=drop, out=out: (drop(), out.max()),
+            "copy and read": lambda copy=copy, other=other: (copy(), other.max()),
+        }
+        repeats = max(1, 2**24 // len(x))
+        calls = {name: partial(several, call, repeats) for name, call in calls.items()}
+        taken = take_turns(calls, turns, math.inf)
+        line = f"{1e3 * statistics.median(taken['copy']) / repeats:>11.3f}"
+        for name in list(calls)[1:]:
+            ratio = statistics.median(s / c for s, c in zip(taken[name], taken["copy"], strict=True))
+            line += f"{ratio:>{titles[name]}.2f}"
+        label = f"2^{exponent}, {n_threads} thread{'s' if n_threads > 1 else ''}"
+        print(f"{label:<20}{line}", flush=True)
+
+
+def several(call, count):
+    for _ in range(count):
+        call()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--turns", type=int, default=7, metavar="N", help="default 7")
-    parser.add_argument("--only", choices=["shared", "mc"])
+    parser.add_argument("--only", choices=["shared", "mc", "copy"])
     arguments = parser.parse_args()
     config = cd.show_config()
     print(f"cydrop {config['cydrop']}, {config['simd']}, {config['n_threads']} threads")
-    if arguments.only != "mc":
+    if arguments.only in (None, "shared"):
         shared_masks(arguments.turns)
-    if arguments.only != "shared":
+    if arguments.only in (None, "mc"):
         monte_carlo(max(3, arguments.turns // 2))
+    if arguments.only in (None, "copy"):
+        copies(arguments.turns)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -337,6 +338,53 @@ def test_the_result_goes_where_out_says_even_onto_the_input(rate, options, rng):
     assert in_place is place
     assert same_bits(out, expected)
     assert same_bits(place, expected)
+
+
+STREAMED = 1 << 22  # elements from which the result is stored past the caches
+
+
+@pytest.fixture(scope="module")
+def many():
+    """Floats for the largest of the sizes below, and more."""
+    return np.random.default_rng(3).standard_normal(STREAMED + 2 * 4096, dtype=np.float32)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+def test_a_large_result_is_its_twin_to_the_bit(rate, many):
+    x = many[: STREAMED + 4096 + 77]
+    y, mask = reference.dropout(x, rate, seed=5, return_mask=True)
+    for n_threads in (1, 2, 3):
+        assert same_bits(functional.dropout(x, rate, seed=5, n_threads=n_threads), y)
+        found, bits = functional.dropout(x, rate, seed=5, return_mask=True, n_threads=n_threads)
+        assert same_bits(found, y)
+        assert (bits == mask).all()
+        assert same_bits(functional.dropout_backward(x, mask, rate, n_threads=n_threads), y)
+
+
+@pytest.mark.parametrize("n", [STREAMED - 1, STREAMED, STREAMED + 1, STREAMED + 64, STREAMED + 4095, STREAMED + 4111])
+def test_a_large_result_goes_to_any_place(n, many):
+    """Onto the input it is stored as usual, elsewhere past the caches, from the first cache line on."""
+    room = np.full(n + 64, 7, dtype=np.float32)
+    from_line = -(room.ctypes.data // 4) % 16
+    cases = zip(range(16), itertools.cycle([0.3, 0.5, 0.9]), itertools.cycle([1, 2, 3, 3]), strict=False)
+    for place, rate, n_threads in cases:
+        x = many[place % 3 : place % 3 + n]
+        wanted = x.copy()
+        _, mask = functional.dropout(wanted, rate, seed=place, return_mask=True, out=wanted)
+        start = from_line + place
+        out = room[start : start + n]
+        given = {"rate": rate, "out": out, "n_threads": n_threads}
+        for call in (
+            partial(functional.dropout, x, seed=place, **given),
+            partial(functional.dropout, x, seed=place, return_mask=True, **given),
+            partial(functional.dropout_backward, x, mask, **given),
+        ):
+            out[:] = np.nan
+            call()
+            assert same_bits(out, wanted)
+            assert (room[:start] == 7).all()
+            assert (room[start + n :] == 7).all()
+        room[:] = 7
 
 
 def test_out_beyond_its_array_is_left_alone():

@@ -152,6 +152,52 @@ static inline void select_scaled(uint64_t bits, const float *x, float scale, flo
 #endif
 }
 
+/* select_scaled of 64 elements with stores that go past the caches, where there are any: `out` begins on a cache line and
+ * is not x, and `streamed` comes before anybody else reads it. Elements before the first cache line of `out` are
+ * `before_line`, -1 where no element begins on one. */
+#if defined(__SSE2__) || defined(_M_X64)
+#define CYDROP_STREAMS 1
+static inline void streamed(void) { _mm_sfence(); }
+#else
+#define CYDROP_STREAMS 0
+static inline void streamed(void) {}
+#endif
+
+static inline int before_line(const float *out) {
+    const int place = (int)((uintptr_t)out & 63);
+    return (place & 3) ? -1 : (64 - place) % 64 / 4;
+}
+
+static inline void stream_scaled(uint64_t bits, const float *x, float scale, float *out) {
+#if CYDROP_STREAMS
+    /* a page ahead, where processors stop fetching by themselves; there need be nothing */
+    for (int j = 0; j < 64; j += 16) _mm_prefetch((const char *)x + 4096 + 4 * j, _MM_HINT_T0);
+#endif
+#if defined(__AVX512F__)
+    const __m512 s = _mm512_set1_ps(scale);
+    for (int j = 0; j < 64; j += 16, bits >>= 16)
+        _mm512_stream_ps(out + j, _mm512_maskz_mul_ps((__mmask16)bits, _mm512_loadu_ps(x + j), s));
+#elif defined(__AVX2__)
+    const __m256 s = _mm256_set1_ps(scale);
+    const __m256i place = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    for (int j = 0; j < 64; j += 8, bits >>= 8) {
+        const __m256i b = _mm256_and_si256(_mm256_set1_epi32((int)(bits & 255)), place);
+        const __m256 keep = _mm256_castsi256_ps(_mm256_cmpeq_epi32(b, place));
+        _mm256_stream_ps(out + j, _mm256_and_ps(keep, _mm256_mul_ps(_mm256_loadu_ps(x + j), s)));
+    }
+#elif CYDROP_STREAMS
+    const __m128 s = _mm_set1_ps(scale);
+    const __m128i place = _mm_setr_epi32(1, 2, 4, 8);
+    for (int j = 0; j < 64; j += 4, bits >>= 4) {
+        const __m128i b = _mm_and_si128(_mm_set1_epi32((int)(bits & 15)), place);
+        const __m128 keep = _mm_castsi128_ps(_mm_cmpeq_epi32(b, place));
+        _mm_stream_ps(out + j, _mm_and_ps(keep, _mm_mul_ps(_mm_loadu_ps(x + j), s)));
+    }
+#else
+    select_scaled(bits, x, scale, out, 64);
+#endif
+}
+
 /* bit j = (byte j != 0): booleans into bits */
 static inline uint64_t bytes_to_bits(const unsigned char bytes[64]) {
 #if defined(__AVX512BW__)

@@ -25,6 +25,7 @@ from cydrop._core.xorshift cimport StreamKey
 cdef enum:
     BLOCK = 4096                # elements of a block
     BLOCK_WORDS = 64            # words of its mask
+    STREAMED = 1 << 22          # elements: an output of more is not in the caches any more when somebody reads it
 
 cdef extern from "bitmask.h" nogil:
     uint64_t bits_at(const uint64_t* mask, int64_t bit)

@@ -19,6 +19,10 @@ cdef extern from "bitmask.h" nogil:
     uint64_t halves_equal(const uint64_t* words, unsigned short value)
     uint64_t bytes_to_bits(const unsigned char* bytes)
     void bits_to_bytes(uint64_t bits, unsigned char* bytes)
+    bint CYDROP_STREAMS
+    void streamed()
+    int before_line(const float* out)
+    void stream_scaled(uint64_t bits, const float* x, float scale, float* out)
 
 
 cdef inline bint is_exact(uint32_t threshold) noexcept nogil:
@@ -121,6 +125,27 @@ cdef void draw_mask(
                        <int>min(<Py_ssize_t>BLOCK, end - block * BLOCK))
 
 
+cdef inline Py_ssize_t lead_of(const float* x, const float* out, Py_ssize_t n) noexcept nogil:
+    """How many elements come before those that are stored past the caches; -1: all are stored as usual.
+
+    Such stores save reading `out`, but the next one to read it must wait for the memory: they pay where it would have
+    left the caches anyway.
+    """
+    return before_line(out) if CYDROP_STREAMS and n >= STREAMED and x != out else -1
+
+
+cdef inline void stream_row(
+    const uint64_t* mask, int64_t bit, const float* x, float scale, float* out, Py_ssize_t n
+) noexcept nogil:
+    """select_row past the caches: `out` begins on a cache line and is not x, and `streamed` has to follow."""
+    cdef Py_ssize_t j = 0
+    while j + 64 <= n:
+        stream_scaled(bits_at(mask, bit + j), x + j, scale, out + j)
+        j += 64
+    if j < n:
+        select_scaled(bits_at(mask, bit + j), x + j, scale, out + j, <int>(n - j))
+
+
 cdef inline void select_group(const uint64_t* bits, const float* x, float scale, float* out) noexcept nogil:
     """128 elements."""
     select_scaled(bits[0], x, scale, out, 64)
@@ -169,6 +194,66 @@ cdef void drop_blocks(
     select_row(now, 0, x + start, scale, out + start, min(<Py_ssize_t>BLOCK, n - start))
 
 
+cdef inline uint64_t draw_group(Lanes* lanes, uint32_t threshold, uint64_t* bits, uint64_t* ties) noexcept nogil:
+    """The mask of the next 128 elements; not 0 if there are ties."""
+    if is_exact(threshold):
+        draw_bytes(lanes, threshold, bits)
+        return 0
+    return draw_halves(lanes, threshold, bits, ties)
+
+
+cdef void stream_blocks(
+    StreamKey key, Py_ssize_t first, Py_ssize_t last, uint32_t threshold, float scale,
+    const float* x, float* out, Py_ssize_t n, Py_ssize_t lead
+) noexcept nogil:
+    """drop_blocks past the caches: all but the first `lead` elements is applied so much later, where lines of `out`
+    begin. So the last group of a block needs the first bits of the next mask, and waits until these are certain."""
+    cdef uint64_t[2 * (BLOCK_WORDS + 1)] both
+    cdef uint64_t[BLOCK_WORDS] ties
+    cdef uint64_t* now = both
+    cdef uint64_t* then = both + BLOCK_WORDS + 1
+    cdef uint64_t* spare
+    cdef uint64_t any_tie
+    cdef Lanes lanes
+    cdef Py_ssize_t block, start, at, end = min(last * BLOCK, n)
+    mask_block(key, <uint64_t>first, threshold, now, <int>min(<Py_ssize_t>BLOCK, n - first * BLOCK))
+    start = first * BLOCK
+    select_row(now, 0, x + start, scale, out + start, min(lead, end - start))
+    for block in range(first, last - 1):
+        start = block * BLOCK
+        any_tie = 0
+        seed_block(&lanes, key, <uint64_t>(block + 1))
+        for at in range(0, BLOCK - 128, 128):
+            any_tie |= draw_group(&lanes, threshold, then + at // 64, ties + at // 64)
+            stream_row(now, lead + at, x + start + lead + at, scale, out + start + lead + at, 128)
+        at = BLOCK - 128
+        any_tie |= draw_group(&lanes, threshold, then + at // 64, ties + at // 64)
+        if any_tie:
+            break_ties(key, <uint64_t>(block + 1), threshold & 0xFFFF, ties, then, BLOCK_WORDS)
+        now[BLOCK_WORDS] = then[0]
+        start += lead + at
+        stream_row(now, lead + at, x + start, scale, out + start, min(<Py_ssize_t>128, end - start))
+        spare = now
+        now = then
+        then = spare
+    start = (last - 1) * BLOCK + lead
+    stream_row(now, lead, x + start, scale, out + start, end - start)
+    streamed()
+
+
+cdef inline void drop_share(
+    Py_ssize_t share, Py_ssize_t shares, StreamKey key, uint32_t threshold, float scale, const float* x, float* out,
+    Py_ssize_t n, Py_ssize_t lead
+) noexcept nogil:
+    """A thread's blocks."""
+    cdef Py_ssize_t blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t first = blocks * share // shares, last = blocks * (share + 1) // shares
+    if lead < 0:
+        drop_blocks(key, first, last, threshold, scale, x, out, n)
+    else:
+        stream_blocks(key, first, last, threshold, scale, x, out, n, lead)
+
+
 def dropout(
     const float[::1] x,         # IN
     float[::1] out,             # OUT, may be x
@@ -185,6 +270,7 @@ def dropout(
     key.k1 = k1
     if n == 0:
         return
+    cdef Py_ssize_t lead = lead_of(&x[0], &out[0], n)
     cdef uint64_t control
     cdef Turn turn
     with nogil:
@@ -192,11 +278,10 @@ def dropout(
         control = exact_floats(turn.threads)
         shares = min(<Py_ssize_t>turn.threads, blocks)
         if shares == 1:
-            drop_blocks(key, 0, blocks, threshold, scale, &x[0], &out[0], n)
+            drop_share(0, 1, key, threshold, scale, &x[0], &out[0], n, lead)
         else:
             for share in prange(shares, num_threads=turn.threads, schedule="static"):
-                drop_blocks(key, blocks * share // shares, blocks * (share + 1) // shares, threshold, scale,
-                            &x[0], &out[0], n)
+                drop_share(share, shares, key, threshold, scale, &x[0], &out[0], n, lead)
         restore_floats(control)
         end_turn(&turn)
 
@@ -229,10 +314,15 @@ def words_of(Py_ssize_t n):
 
 
 cdef inline void select_block(
-    const uint64_t* bits, Py_ssize_t block, float scale, const float* x, float* out, Py_ssize_t n
+    const uint64_t* bits, Py_ssize_t start, float scale, const float* x, float* out, Py_ssize_t n, Py_ssize_t lead
 ) noexcept nogil:
-    cdef Py_ssize_t start = block * BLOCK
-    select_row(bits, start, x + start, scale, out + start, min(<Py_ssize_t>BLOCK, n - start))
+    """The elements from `start` on, at most a block."""
+    cdef Py_ssize_t some = min(<Py_ssize_t>BLOCK, n - start)
+    if lead < 0:
+        select_row(bits, start, x + start, scale, out + start, some)
+    else:
+        stream_row(bits, start, x + start, scale, out + start, some)
+        streamed()
 
 
 def apply_mask(
@@ -243,19 +333,21 @@ def apply_mask(
     int n_threads,
 ):
     """out = x * scale where the mask's bit is set, else 0: dropout forward (x) and backward (dy)."""
-    cdef Py_ssize_t n = x.shape[0], block, blocks = (n + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t n = x.shape[0], start
     if n == 0:
         return
+    cdef Py_ssize_t lead = lead_of(&x[0], &out[0], n), first = max(lead, <Py_ssize_t>0)
     cdef uint64_t control
     cdef Turn turn
     with nogil:
-        turn = begin_turn(GIVEN, n, n_threads if blocks > 1 else 1)
+        turn = begin_turn(GIVEN, n, n_threads if n > BLOCK else 1)
         control = exact_floats(turn.threads)
-        if turn.threads == 1:
+        if turn.threads == 1 and lead < 0:
             select_row(&bits[0], 0, &x[0], scale, &out[0], n)
         else:
-            for block in prange(blocks, num_threads=turn.threads, schedule="static"):
-                select_block(&bits[0], block, scale, &x[0], &out[0], n)
+            select_row(&bits[0], 0, &x[0], scale, &out[0], first)
+            for start in prange(first, n, BLOCK, num_threads=turn.threads, schedule="static"):
+                select_block(&bits[0], start, scale, &x[0], &out[0], n, lead)
         restore_floats(control)
         end_turn(&turn)
 
@@ -271,10 +363,18 @@ cdef inline void pack_bits(const unsigned char* keep, uint64_t* bits, Py_ssize_t
         bits[whole] = bytes_to_bits(last)
 
 
-cdef void keep_block(const unsigned char* keep, float scale, const float* x, float* out, Py_ssize_t n) noexcept nogil:
+cdef void keep_block(
+    const unsigned char* keep, float scale, const float* x, float* out, Py_ssize_t n, Py_ssize_t lead
+) noexcept nogil:
     cdef uint64_t[BLOCK_WORDS] bits
-    pack_bits(keep, bits, n)
-    select_row(bits, 0, x, scale, out, n)
+    cdef Py_ssize_t j = 0
+    while lead >= 0 and j + 64 <= n:
+        stream_scaled(bytes_to_bits(keep + j), x + j, scale, out + j)
+        j += 64
+    if lead >= 0:
+        streamed()
+    pack_bits(keep + j, bits, n - j)
+    select_row(bits, 0, x + j, scale, out + j, n - j)
 
 
 def apply_booleans(
@@ -288,13 +388,16 @@ def apply_booleans(
     cdef Py_ssize_t n = x.shape[0], start
     if n == 0:
         return
+    cdef Py_ssize_t lead = lead_of(&x[0], &out[0], n), first = max(lead, <Py_ssize_t>0)
     cdef uint64_t control
     cdef Turn turn
     with nogil:
         turn = begin_turn(BOOLEANS, n, n_threads if n > BLOCK else 1)
         control = exact_floats(turn.threads)
-        for start in prange(0, n, BLOCK, num_threads=turn.threads, schedule="static"):
-            keep_block(&keep[start], scale, &x[start], &out[start], min(<Py_ssize_t>BLOCK, n - start))
+        if first:
+            keep_block(&keep[0], scale, &x[0], &out[0], first, -1)
+        for start in prange(first, n, BLOCK, num_threads=turn.threads, schedule="static"):
+            keep_block(&keep[start], scale, &x[start], &out[start], min(<Py_ssize_t>BLOCK, n - start), lead)
         restore_floats(control)
         end_turn(&turn)
 
