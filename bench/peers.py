@@ -6,10 +6,12 @@ one output), ReLU, dropout .5 after every hidden layer (scikit-learn has none), 
 Every library is used in the fastest way that its documentation shows. vs_peers.py calls them.
 """
 
+import importlib.metadata
+import importlib.util
 import itertools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,11 +89,35 @@ def cydrop_dropout(task: dict[str, Any], threads: int) -> Call:
 # NumPy ------------------------------------------------------------------------------------------------------
 
 
+def numpy_adam(parameters: Sequence[Sequence[Floats]]) -> Callable[[int, Sequence[Floats]], None]:
+    """What updates the parameters of one layer by their gradients, which it overwrites."""
+    moments = [[(np.zeros_like(p), np.zeros_like(p)) for p in layer] for layer in parameters]
+    steps = [0] * len(parameters)
+
+    def update(number: int, gradients: Sequence[Floats]) -> None:
+        steps[number] += 1
+        first, second = 1 - BETA1 ** steps[number], 1 - BETA2 ** steps[number]
+        rate = np.float32(LEARNING_RATE * np.sqrt(second) / first)
+        for p, g, (m, v) in zip(parameters[number], gradients, moments[number], strict=True):
+            m *= np.float32(BETA1)
+            m += np.float32(1 - BETA1) * g
+            v *= np.float32(BETA2)
+            np.multiply(g, g, out=g)
+            g *= np.float32(1 - BETA2)
+            v += g
+            np.sqrt(v, out=g)
+            g += np.float32(EPSILON)
+            np.divide(m, g, out=g)
+            g *= rate
+            p -= g
+
+    return update
+
+
 def numpy_training(task: dict[str, Any], threads: int) -> Call:
     X, y = training_data(task)
     batch, parameters = task["batch"], he_weights(task["sizes"])
-    moments = [[(np.zeros_like(p), np.zeros_like(p)) for p in pair] for pair in parameters]
-    rng, one, state = np.random.default_rng(5), np.float32(1), {"step": 0}
+    rng, one, update = np.random.default_rng(5), np.float32(1), numpy_adam(parameters)
     keep = np.float32(1 - RATE)
 
     def step(x: Floats, target: NDArray[Any]) -> None:
@@ -115,28 +141,13 @@ def numpy_training(task: dict[str, Any], threads: int) -> Call:
             dz /= dz.sum(axis=1, keepdims=True)
             dz[np.arange(len(x)), target] -= one
             dz /= np.float32(len(x))
-        state["step"] += 1
-        first, second = 1 - BETA1 ** state["step"], 1 - BETA2 ** state["step"]
-        rate = np.float32(LEARNING_RATE * np.sqrt(second) / first)
         for number in reversed(range(len(parameters))):
-            weight, bias = parameters[number]
             gradients = activations[number].T @ dz, dz.sum(axis=0)
             if number:
-                dz = dz @ weight.T
+                dz = dz @ parameters[number][0].T
                 dz *= masks[number - 1]
                 dz *= activations[number] > 0
-            for p, g, (m, v) in zip((weight, bias), gradients, moments[number], strict=True):
-                m *= np.float32(BETA1)
-                m += np.float32(1 - BETA1) * g
-                v *= np.float32(BETA2)
-                np.multiply(g, g, out=g)
-                g *= np.float32(1 - BETA2)
-                v += g
-                np.sqrt(v, out=g)
-                g += np.float32(EPSILON)
-                np.divide(m, g, out=g)
-                g *= rate
-                p -= g
+            update(number, gradients)
 
     def call(count: int) -> None:
         for number in range(count):
@@ -203,13 +214,26 @@ def torch_network(sizes: list[int]) -> Any:
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
-def torch_training(task: dict[str, Any], threads: int) -> Call:
+def ipex_optimized(network: Any, adam: Any, **options: Any) -> Any:
+    """Network and optimizer as Intel's extension would have them."""
+    if importlib.util.find_spec("intel_extension_for_pytorch"):  # its own check of versions ends with a wrong error
+        own, torch = importlib.metadata.version(IPEX), importlib.metadata.version("torch")
+        if own.split(".")[:2] != torch.split(".")[:2]:
+            raise RuntimeError(f"{IPEX} {own} works with the PyTorch of its own number, not {torch}")
+    import intel_extension_for_pytorch
+
+    return intel_extension_for_pytorch.optimize(network, optimizer=adam, **options)
+
+
+def torch_training(task: dict[str, Any], threads: int, *, ipex: bool = False) -> Call:
     import torch
 
     torch.set_num_threads(threads)
     X, y = (torch.from_numpy(array) for array in training_data(task))
     network = torch_network(task["sizes"])
-    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=not ipex)
+    if ipex:
+        network, optimizer = ipex_optimized(network, optimizer)
     loss = torch.nn.MSELoss() if task["sizes"][-1] == 1 else torch.nn.CrossEntropyLoss()
     batches = list(zip(X.split(task["batch"]), y.split(task["batch"]), strict=True))
 
@@ -221,6 +245,10 @@ def torch_training(task: dict[str, Any], threads: int) -> Call:
             optimizer.step()
 
     return call
+
+
+def ipex_training(task: dict[str, Any], threads: int) -> Call:
+    return torch_training(task, threads, ipex=True)
 
 
 def torch_prediction(task: dict[str, Any], threads: int) -> Call:
@@ -399,6 +427,7 @@ PEERS: dict[str, dict[str, Callable[[dict[str, Any], int], Call]]] = {
         "JAX, scan": jax_scan_training,
         "JAX, one call per step": jax_training,
         "PyTorch": torch_training,
+        "PyTorch, IPEX": ipex_training,
         "NumPy": numpy_training,
         "scikit-learn, no dropout": sklearn_training,
     },
@@ -416,11 +445,13 @@ PEERS: dict[str, dict[str, Callable[[dict[str, Any], int], Call]]] = {
         "NumPy": numpy_prediction,
     },
 }
-PACKAGES = ("cydrop", "numpy", "torch", "jax", "jaxlib", "optax", "scikit-learn", "onnxruntime")
+IPEX = "intel-extension-for-pytorch"
+PACKAGES = ("numpy", "torch", IPEX, "jax", "jaxlib", "optax", "scikit-learn", "onnxruntime")
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # hold NumPy's products back where they are set
 
 
 def environment(threads: int) -> dict[str, str]:
-    """For a process that should use this many threads."""
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    """For a process that should use this many threads. JAX heeds the last two alone."""
+    names = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC", "PJRT_NPROC"
+    limits = dict.fromkeys(names, str(threads))
     return {name: value for name, value in os.environ.items() if name not in SLOWING} | limits

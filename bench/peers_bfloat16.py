@@ -1,7 +1,9 @@
 """Training with bfloat16 in cydrop, PyTorch and JAX: as peers.py, but for the type that products are of.
 
 cydrop                      weights and all between products float32, products bfloat16 (precision="bfloat16")
-PyTorch, autocast           the same, as its documentation shows it; also compiled
+PyTorch, autocast           the same, as its documentation shows it
+PyTorch, autocast, compiled with PyTorch's own random numbers, which the compiler's would be slower than
+PyTorch, autocast, IPEX     with Intel's extension, where it is installed
 PyTorch, all of bfloat16    weights, moments and everything else of bfloat16: fewer digits throughout
 JAX, scan                   factors of products cast to bfloat16, sums float32
 """
@@ -16,7 +18,9 @@ def cydrop_training(task: dict[str, Any], threads: int) -> Call:
     return peers.cydrop_training(task, threads, precision="bfloat16")
 
 
-def torch_training(task: dict[str, Any], threads: int, *, compiled: bool = False, everything: bool = False) -> Call:
+def torch_training(
+    task: dict[str, Any], threads: int, *, compiled: bool = False, everything: bool = False, ipex: bool = False
+) -> Call:
     import torch
 
     torch.set_num_threads(threads)
@@ -24,8 +28,10 @@ def torch_training(task: dict[str, Any], threads: int, *, compiled: bool = False
     network = peers.torch_network(task["sizes"])
     if everything:
         network, X = network.to(torch.bfloat16), X.to(torch.bfloat16)
-    parameters, loss = list(network.parameters()), torch.nn.CrossEntropyLoss()
-    adam = torch.optim.Adam(parameters, lr=peers.LEARNING_RATE, fused=True)
+    loss = torch.nn.CrossEntropyLoss()
+    adam = torch.optim.Adam(network.parameters(), lr=peers.LEARNING_RATE, fused=not ipex)
+    if ipex:
+        network, adam = peers.ipex_optimized(network, adam, dtype=torch.bfloat16)
     batches = list(zip(X.split(task["batch"]), y.split(task["batch"]), strict=True))
 
     def forward(x: Any, target: Any) -> Any:
@@ -34,7 +40,7 @@ def torch_training(task: dict[str, Any], threads: int, *, compiled: bool = False
         return loss(z.float(), target)
 
     if compiled:
-        forward = torch.compile(forward)
+        forward = torch.compile(forward, options={"fallback_random": True})
 
     def call(count: int) -> None:
         for number in range(count):
@@ -47,6 +53,10 @@ def torch_training(task: dict[str, Any], threads: int, *, compiled: bool = False
 
 def compiled_torch_training(task: dict[str, Any], threads: int) -> Call:
     return torch_training(task, threads, compiled=True)
+
+
+def ipex_training(task: dict[str, Any], threads: int) -> Call:
+    return torch_training(task, threads, ipex=True)
 
 
 def torch_training_of_everything(task: dict[str, Any], threads: int) -> Call:
@@ -62,6 +72,7 @@ PEERS = {
     "cydrop, float32": peers.cydrop_training,
     "PyTorch, autocast": torch_training,
     "PyTorch, autocast, compiled": compiled_torch_training,
+    "PyTorch, autocast, IPEX": ipex_training,
     "PyTorch, all of bfloat16": torch_training_of_everything,
     "JAX, scan": jax_training,
 }
