@@ -1,12 +1,15 @@
 """cydrop against PyTorch, JAX, scikit-learn, onnxruntime and NumPy: training, dropout, prediction.
 
     pip install torch jax jaxlib optax scikit-learn onnx onnxruntime    (those that are missing are left out, and named)
-    python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--json FILE] [--markdown FILE] [--plot FILE.png]
+    python bench/vs_peers.py [--only TEXT] [--quick] [--threads N] [--cpu] [--json FILE] [--markdown FILE]
+    python bench/vs_peers.py --merge FILE... [--json FILE] [--markdown FILE] [--plot FILE.png]
 
-Every competitor is a process of its own (peers.py and peers_bfloat16.py say what it does). They take turns (A B C A B C
-...): each turn begins with unmeasured calls, which wake sleeping threads, and ends with a pause, in which spinning
-threads fall asleep. The table shows medians over the turns, the quartiles, and the ratio: the median over the turns of
-(the peer's time / cydrop's time in the same turn). Above 1, cydrop is faster.
+Every competitor is a process of its own (peers.py, peers_bfloat16.py and peers_simplechains.py say what it does). They
+take turns (A B C A B C ...): each turn begins with unmeasured calls, which wake sleeping threads, and ends with a
+pause, in which spinning threads fall asleep. What is shown: medians over the turns, the quartiles, the ratio (the
+median over the turns of the peer's time / cydrop's time in the same turn; above 1, cydrop is faster), and how many
+processors a competitor used at a time: its CPU time / the clock's. With --cpu the times are of CPU: on one thread they
+say more than the clock where other programs take their share.
 """
 
 import argparse
@@ -23,9 +26,11 @@ from typing import Any
 
 import peers
 import peers_bfloat16
+import peers_simplechains
 from machine import processor, processors
+from peers_report import draw_plot, markdown, print_section
 
-PEERS = peers.PEERS | {"bfloat16": peers_bfloat16.PEERS}
+PEERS = peers.PEERS | {"bfloat16": peers_bfloat16.PEERS} | peers_simplechains.PEERS
 PAUSE = 0.15  # seconds between two turns
 TURN = 0.15  # seconds that a turn should measure
 
@@ -51,6 +56,11 @@ def tasks(threads: int) -> list[dict[str, Any]]:
         full, network = next((full, n) for full, n in networks().items() if full.startswith(f"{name} "))
         title = f"training step in bfloat16, {full}, batch {network['batch']}"
         found.append({"kind": "bfloat16", "title": title, "unit": network["steps"], **network})
+    title = "training step, matrix exponential 4-32-16-4, 10,000 rows"
+    task = {"sizes": [4, 32, 16, 4], "rows": 10_000, "rate": 0.0}
+    found.append({"kind": "matrix exponential", "title": title, "unit": 50, **task})
+    task = {"sizes": [24, 8, 2], "rows": 200, "rate": 0.2}
+    found.append({"kind": "gradients", "title": "gradients alone, 24-8-2, 200 rows", "unit": 1000, **task})
     if threads > 1:
         for name in ("M", "L", "XL"):
             full, network = next((full, n) for full, n in networks().items() if full.startswith(f"{name} "))
@@ -87,13 +97,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import cydrop
 
     threads = arguments.threads or int(cydrop.show_config()["n_threads"])
-    report: dict[str, Any] = {"machine": describe_machine(threads), "sections": []}
+    kind = "of CPU" if arguments.cpu else "by the clock"
+    report: dict[str, Any] = {"machine": describe_machine(threads) | {"seconds": kind}, "sections": []}
     for name, value in report["machine"].items():
         print(f"{name}: {value}")
-    print("\nmedian [quartiles] of a step or call; ratio: how many times cydrop's time, turn by turn\n")
+    print("\nmedian [quartiles] of a step or call, how many times cydrop's time, turn by turn, and processors used\n")
     for task in tasks(threads):
         if arguments.only in task["title"]:
-            section = compare(task, threads, arguments.turns or (5 if arguments.quick else 15))
+            section = compare(task, threads, arguments.turns or (5 if arguments.quick else 15), arguments.cpu)
             report["sections"].append(section)
             print_section(section)
     return report
@@ -117,16 +128,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE", help="read these --json files instead")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all ratios (needs matplotlib)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw some of the ratios (needs matplotlib)")
+    parser.add_argument("--cpu", action="store_true", help="CPU time instead of the clock's; for --threads 1")
     parser.add_argument("--work", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.cpu and arguments.threads != 1:
+        parser.error("--cpu is for --threads 1: of more threads it counts those that wait, too")
+    return arguments
 
 
 # A competitor's process -------------------------------------------------------------------------------------
 
 
 def work(job: dict[str, Any]) -> None:
-    """Reads numbers of calls, one per line, and answers with seconds per call."""
+    """Reads numbers of calls, one per line, and answers with seconds per call, by the clock and of CPU."""
     call = PEERS[job["kind"]][job["peer"]](job["task"], job["threads"])
     unit = job["task"]["unit"]
     call(unit)
@@ -134,9 +149,9 @@ def work(job: dict[str, Any]) -> None:
     for line in sys.stdin:
         count = int(line)
         call(unit)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         call(count)
-        print((time.perf_counter() - start) / count, flush=True)
+        print((time.perf_counter() - start) / count, (time.process_time() - cpu) / count, flush=True)
 
 
 class Competitor:
@@ -144,6 +159,7 @@ class Competitor:
         self.name = name
         self.unit = task["unit"]
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
         job = json.dumps({"kind": kind, "peer": peer, "task": task, "threads": threads})
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--work", job],
@@ -157,17 +173,20 @@ class Competitor:
             self.close()
             raise RuntimeError(reason[-1] if reason else "it ended without a word")
         self.ask(self.unit)
-        self.count = max(1, round(TURN / self.ask(self.unit) / self.unit)) * self.unit
+        self.count = max(1, round(TURN / self.ask(self.unit)[0] / self.unit)) * self.unit
 
-    def ask(self, count: int) -> float:
+    def ask(self, count: int) -> tuple[float, float]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        seconds, cpu = self.process.stdout.readline().split()
+        return float(seconds), float(cpu)
 
     def take_turn(self) -> None:
-        self.seconds.append(self.ask(self.count))
+        seconds, cpu = self.ask(self.count)
+        self.seconds.append(seconds)
+        self.cpu.append(cpu)
         time.sleep(PAUSE)
 
     def close(self) -> None:
@@ -178,7 +197,7 @@ class Competitor:
         self.process.wait()
 
 
-def compare(task: dict[str, Any], threads: int, turns: int) -> dict[str, Any]:
+def compare(task: dict[str, Any], threads: int, turns: int, cpu: bool) -> dict[str, Any]:
     if task["kind"] == "threads":
         wanted = [("cydrop", "training", "cydrop", threads), ("cydrop, one thread", "training", "cydrop", 1)]
     else:
@@ -197,58 +216,26 @@ def compare(task: dict[str, Any], threads: int, turns: int) -> dict[str, Any]:
             competitor.take_turn()
     for competitor in competitors:
         competitor.close()
-    ours = competitors[0].seconds
-    rows = []
-    for competitor in competitors:
-        low, median, high = statistics.quantiles(competitor.seconds, n=4)
-        ratio = statistics.median(theirs / own for theirs, own in zip(competitor.seconds, ours, strict=True))
-        rows.append({"label": competitor.name, "median": median, "low": low, "high": high, "ratio": ratio,
-                     "turns": competitor.seconds})  # fmt: skip
+    rows = [row_of(competitor, competitors[0], cpu) for competitor in competitors]
     return {"title": task["title"], "kind": task["kind"], "rows": rows, "absent": absent}
 
 
-# What is shown ----------------------------------------------------------------------------------------------
-
-
-def show(seconds: float) -> str:
-    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
-        if seconds < limit:
-            return f"{seconds * factor:.4g} {unit}"
-    return f"{seconds:.4g} s"
-
-
-def print_section(section: dict[str, Any]) -> None:
-    print(section["title"])
-    for row in section["rows"]:
-        spread = f"[{show(row['low'])}, {show(row['high'])}]"
-        print(f"    {row['label']:<26}{show(row['median']):>10}  {spread:<26}{row['ratio']:8.2f} x")
-    for name, reason in section["absent"].items():
-        print(f"    {name:<26}not here: {reason}")
-    print(flush=True)
-
-
-def markdown(report: dict[str, Any]) -> str:
-    machine = report["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    lines = [
-        f"{machine['processor']}, {machine['processors']} processors, {machine['threads']} threads, "
-        f"{machine['instruction set']}; Python {machine['python']}, {versions}.",
-        "",
-        "Median of a step or call; ratio: the median over the turns of (time / cydrop's time in that turn).",
-    ]
-    for section in report["sections"]:
-        lines += ["", f"### {section['title']}", "", "| | median | quartiles | ratio |", "| --- | --- | --- | --- |"]
-        for row in section["rows"]:
-            spread = f"{show(row['low'])} to {show(row['high'])}"
-            lines.append(f"| {row['label']} | {show(row['median'])} | {spread} | {row['ratio']:.2f} |")
-        lines += [f"| {name} | not measured: {reason} | | |" for name, reason in section["absent"].items()]
-    return "\n".join(lines) + "\n"
+def row_of(competitor: Competitor, first: Competitor, cpu: bool) -> dict[str, Any]:
+    """Medians and quartiles; `processors` is how many were used at a time."""
+    seconds, ours = (one.cpu if cpu else one.seconds for one in (competitor, first))
+    low, median, high = statistics.quantiles(seconds, n=4)
+    ratios = [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+    ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4)
+    used = statistics.median(a / b for a, b in zip(competitor.cpu, competitor.seconds, strict=True))
+    found = {"median": median, "low": low, "high": high,
+             "ratio": ratio, "ratio_low": ratio_low, "ratio_high": ratio_high, "processors": used}  # fmt: skip
+    return {"label": competitor.name} | {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
 def describe_machine(threads: int) -> dict[str, Any]:
     import cydrop
 
-    versions = {}
+    versions = {"cydrop": cydrop.__version__}
     for package in peers.PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
@@ -260,41 +247,6 @@ def describe_machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
     }
-
-
-def draw_plot(report: dict[str, Any], path: Path) -> None:
-    """A point for each peer and task: its time as a multiple of cydrop's, on a log scale."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    sections = report["sections"]
-    labels = list(dict.fromkeys(row["label"] for section in sections for row in section["rows"][1:]))
-    figure, axes = pyplot.subplots(figsize=(11, 0.36 * len(sections) + 1.8), layout="constrained")
-    for number, label in enumerate(labels):
-        points = [
-            (row["ratio"], place)
-            for place, section in enumerate(sections)
-            for row in section["rows"]
-            if row["label"] == label
-        ]
-        axes.scatter(*zip(*points, strict=True), label=label, s=42, color=f"C{number}", zorder=3)
-    axes.axvline(1, color="#c8553d", linewidth=1.2)
-    axes.set_xscale("log")
-    axes.set_yticks(
-        range(len(sections)), [f"{s['title']}   {show(s['rows'][0]['median'])}" for s in sections], fontsize=8
-    )
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("time as a multiple of cydrop's, log scale; cydrop is faster right of the line")
-    machine = report["machine"]
-    axes.set_title(f"{machine['processor']}, {machine['threads']} threads, {machine['instruction set']}", fontsize=9)
-    axes.legend(fontsize=8, loc="lower right")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":
