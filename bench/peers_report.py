@@ -76,7 +76,7 @@ def markdown(report: dict[str, Any]) -> str:
     most: dict[str, float] = {}
     for row in (row for section in sections for row in section["rows"]):
         most[row["label"]] = max(most.get(row["label"], 0), row["processors"])
-    used = ", ".join(f"{label} {most[label]:.2f}" for label in most)
+    used = "; ".join(f"{label} {most[label]:.2f}" for label in most)
     return "\n".join([*lines, "", f"Processors used at a time, the most of any task: {used}."]) + "\n"
 
 
