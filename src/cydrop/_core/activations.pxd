@@ -12,6 +12,8 @@ cdef enum:
 
 cdef void activate(int kind, float alpha, const float* z, float* y, Py_ssize_t n) noexcept nogil
 cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, Py_ssize_t n) noexcept nogil
+cdef void activation_gradient_at(
+    int kind, float alpha, const float* z, const float* y, float* dz, Py_ssize_t n) noexcept nogil
 
 
 cdef inline Py_ssize_t blocks_of(Py_ssize_t rows) noexcept nogil:

@@ -82,13 +82,12 @@ cdef inline float silu_derivative(float z) noexcept nogil:
     return s * (<float>1.0 + z * (<float>1.0 - s))
 
 
-cdef inline float tanh_derivative(float z) noexcept nogil:
-    cdef float t = tanh32(z)
+cdef inline float tanh_derivative(float t) noexcept nogil:
+    """Of the value, not of z: as below."""
     return <float>1.0 - t * t
 
 
-cdef inline float sigmoid_derivative(float z) noexcept nogil:
-    cdef float s = sigmoid32(z)
+cdef inline float sigmoid_derivative(float s) noexcept nogil:
     return s * (<float>1.0 - s)
 
 
@@ -170,16 +169,31 @@ cdef void activation_gradient(int kind, float alpha, const float* z, float* dz, 
             dz[j] = dz[j] * silu_derivative(z[j])
     elif kind == TANH:
         for j in range(n):
-            dz[j] = dz[j] * tanh_derivative(z[j])
+            dz[j] = dz[j] * tanh_derivative(tanh32(z[j]))
     elif kind == SIGMOID:
         for j in range(n):
-            dz[j] = dz[j] * sigmoid_derivative(z[j])
+            dz[j] = dz[j] * sigmoid_derivative(sigmoid32(z[j]))
     elif kind == SOFTPLUS:
         for j in range(n):
             dz[j] = dz[j] * sigmoid32(z[j])
     elif kind == MISH:
         for j in range(n):
             dz[j] = dz[j] * mish_derivative(z[j])
+
+
+cdef void activation_gradient_at(
+    int kind, float alpha, const float* z, const float* y, float* dz, Py_ssize_t n
+) noexcept nogil:
+    """The same with y = f(z) at hand, which some derivatives follow from."""
+    cdef Py_ssize_t j
+    if kind == TANH:
+        for j in range(n):
+            dz[j] = dz[j] * tanh_derivative(y[j])
+    elif kind == SIGMOID:
+        for j in range(n):
+            dz[j] = dz[j] * sigmoid_derivative(y[j])
+    else:
+        activation_gradient(kind, alpha, z, dz, n)
 
 
 cdef inline Py_ssize_t share_of(Py_ssize_t n, int n_threads) noexcept nogil:

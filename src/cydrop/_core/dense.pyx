@@ -12,7 +12,7 @@ from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient
+from cydrop._core.activations cimport IDENTITY, RELU, activate, activation_gradient, activation_gradient_at
 from cydrop._core.code_embeddings cimport (
     Codes, codes_input_backward, rows_of_codes_forward, tables_backward,
 )
@@ -83,7 +83,10 @@ cdef void finish_backward(
         elif e.scale != <float>1.0:
             for j in range(cols):
                 row[j] = row[j] * e.scale
-        if e.activation != IDENTITY:
+        if e.activation != IDENTITY and e.mask == NULL and e.scale == <float>1.0:       # then y is f(z)
+            activation_gradient_at(e.activation, e.alpha, z.data + r * z.row + col0, y.data + r * y.row + col0, row,
+                                   cols)
+        elif e.activation != IDENTITY:
             activation_gradient(e.activation, e.alpha, z.data + r * z.row + col0, row, cols)
 
 

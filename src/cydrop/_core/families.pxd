@@ -27,7 +27,6 @@ cdef inline dict families(Doors* doors):
     from cydrop._core import activations, dense, noise, norms
     cdef dict found = {}
     register(found, doors, "dense", dense_doors(), {"": 0})
-    register(found, doors, "quantized", quantized_doors(), {"": 0})
     register(found, doors, "map", map_doors(), {"": 0})
     register(found, doors, "noise", noise_doors(), noise.KINDS)
     register(found, doors, "norm", norm_doors(), norms.KINDS)
@@ -40,4 +39,5 @@ cdef inline dict families(Doors* doors):
     register(found, doors, "masks", mask_doors(), {"": 0})
     register(found, doors, "member_scale", member_scale_doors(), {"": 0})
     register(found, doors, "member_dense", member_dense_doors(), {"": 0})
+    register(found, doors, "quantized", quantized_doors(), {"": 0})
     return found

@@ -80,6 +80,7 @@ class Op:
     "masks"       y = x m, a fixed mask m for every row, those in the buffer in turn
     "member_scale"  y = drop(f(x weight + bias)), element by element, of each member of many
     "member_dense"  y = drop(f(x W + b)), of each member of many
+    "quantized"   "dense" of bytes, in predictions
     """
 
     kind: str
