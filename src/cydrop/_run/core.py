@@ -62,6 +62,7 @@ class Core:
         self.model: Model | None = None
         self.beginning = Beginning()
         self._planned: tuple[tuple[Any, ...], Plan] | None = None
+        self._kept_rates: tuple[tuple[Any, Any], Rates] | None = None
         self._building = threads.ProcessLock(threading.RLock)
         if state.built is not None:
             self.model = self._built_from(state.built)
@@ -232,6 +233,16 @@ class Core:
     def rates(self, progress: Sequence[float]) -> Rates:
         """The rates at these points of training."""
         return rates_at(progress, self.optimizer, self.drawing)
+
+    def first_rates(self) -> Rates:
+        """The rates at the beginning of training; where none changes they are worked out once."""
+        own = self.optimizer, self.drawing
+        kept = self._kept_rates
+        if kept is not None and kept[0][0] is own[0] and kept[0][1] is own[1]:
+            return kept[1]
+        found = self.rates([0.0])
+        self._kept_rates = None if self.rates_change() else (own, found)
+        return found
 
     def rates_change(self) -> bool:
         """Whether any rate changes during training."""

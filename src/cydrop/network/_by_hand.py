@@ -49,7 +49,7 @@ class ByHand(Cored):
         with core.turn:
             rows = core.inputs(X)
             given = checked_masks(masks, core.plan_for(rows.shape[1]), len(rows))
-            return core.passes.forward(core.built_for(rows.shape[1]), rows, given, core.rates([0.0]).drawing)
+            return core.passes.forward(core.built_for(rows.shape[1]), rows, given, core.first_rates().drawing)
 
     def backward(self, grad: ArrayLike) -> Floats:
         """Backpropagates through the last training `forward` and fills the gradients.
@@ -78,7 +78,7 @@ class ByHand(Cored):
         Unlike `fit` and `train_on_batch` it does not check whether the parameters stay finite.
         """
         with core_of(self).turn:
-            rates = core_of(self).rates([0.0])
+            rates = core_of(self).first_rates()
             core_of(self).made("step").ready().train_on(0)
             core_of(self).made("step").ready().apply_update(float(rates.learning[0]), float(rates.decay[0]))
 

@@ -288,7 +288,7 @@ class Network(Parts, Sampling, Calibrates, Quantizes, ByHand):
             core.check_batches(data.batch_size, data.X.shape[1])
             core.check_learning(data.X.shape[1])
             core.built_for(data.X.shape[1])
-            total, _ = self._trainer.train_pass(core, data, NO_ORDER, core.rates([0.0]), core.epochs + 1)
+            total, _ = self._trainer.train_pass(core, data, NO_ORDER, core.first_rates(), core.epochs + 1)
             return total / len(data.X)
 
     # Prediction -------------------------------------------------------------------------------------------
