@@ -10,8 +10,10 @@ cdef extern from "fma.h" nogil:
 cdef extern from "read_back.h" nogil:
     bint read_back(int file, void* to, size_t size)
 
+# Chosen. Below FEW one thread takes a millisecond, and less than a thread that has lost its turn makes the others wait.
 cdef enum:
     SPAN = 262144               # elements that are looked through at a time
+    FEW = 1 << 22               # elements for which one thread is enough
 
 
 cdef inline uint32_t greatest_bits(const float* x, Py_ssize_t n) noexcept nogil:
@@ -31,7 +33,7 @@ cdef inline bint finite_part(const float* x, Py_ssize_t n) noexcept nogil:
 cdef inline bint finite_arena(const float[::1] x, int n_threads) noexcept nogil:
     cdef Py_ssize_t n = x.shape[0], i
     cdef int bad = 0
-    if n <= SPAN or n_threads == 1:
+    if n < FEW or n_threads == 1:
         return finite_part(&x[0], n) if n else True
     for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):
         bad += not finite_part(&x[i], min(<Py_ssize_t>SPAN, n - i))
@@ -42,7 +44,7 @@ cdef inline void copy_floats(float[::1] to, const float[::1] source, int n_threa
     cdef Py_ssize_t n = to.shape[0], i
     if n == 0:
         return
-    if n <= SPAN or n_threads == 1:
+    if n < FEW or n_threads == 1:
         memcpy(&to[0], &source[0], n * sizeof(float))
         return
     for i in prange(0, n, SPAN, num_threads=n_threads, schedule="static"):

@@ -50,10 +50,6 @@ cdef Doors[MOST_FAMILIES] DOORS
 FAMILIES = families(DOORS)      # of operations, by the names in a plan: the place of their doors, and their variants
 
 
-cdef enum:
-    FEW_TO_CHECK = 1 << 22      # elements
-
-
 def key_of(source, unsigned long long step):
     """The key of what a plan's Source draws in a training step."""
     cdef Source found = source_of(source)
@@ -488,8 +484,6 @@ def all_finite(const float[::1] x, int n_threads):
     """Whether no element is NaN or infinite. Threads that a pool has put to rest take longer to come than a few
     megabytes take to read, and spin afterwards."""
     cdef bint finite
-    if x.shape[0] < FEW_TO_CHECK:
-        n_threads = 1
     with nogil:
         finite = finite_arena(x, n_threads)
     return finite

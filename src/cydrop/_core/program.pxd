@@ -53,6 +53,12 @@ cdef inline void begin(const Program* p, Bound* bound) noexcept nogil:
             op.doors.begin(op, b)
 
 
+cdef inline void lose_patience(const Step* step) noexcept nogil:
+    """Between operations: only how fast a step is done changes, not what it is."""
+    if step.deadline > 0.0 and step.threads > 1 and passing_seconds() > step.deadline:
+        (<Step*>step).threads = 1
+
+
 cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept nogil:
     """Everything that the forward pass of a batch needs."""
     cdef int i
@@ -60,14 +66,9 @@ cdef inline void draw(const Program* p, Bound* bound, const Step* step) noexcept
     for i in range(p.n_ops):
         if p.ops[i].doors.draw != NULL:
             p.ops[i].doors.draw(&p.ops[i], &bound[i], step)
+            lose_patience(step)
     if step.training:
         leave_out(p.ops, bound, p.n_ops, step.threads)
-
-
-cdef inline void lose_patience(const Step* step) noexcept nogil:
-    """Between operations: only how fast a step is done changes, not what it is."""
-    if step.deadline > 0.0 and step.threads > 1 and passing_seconds() > step.deadline:
-        (<Step*>step).threads = 1
 
 
 cdef inline void forward_from(const Program* p, Bound* bound, int first, int stop, const Step* step) noexcept nogil:

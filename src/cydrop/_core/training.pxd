@@ -20,7 +20,9 @@ from cydrop._core.optimizers cimport (
 from cydrop._core.pace cimport (
     DRAWING, LOADING, LOSS_PASS, UPDATING, note_pace, passing_seconds, patience, start, threads_now, tick,
 )
-from cydrop._core.program cimport Program, backward, copy_rows, draw, forward, trained_members, write_output
+from cydrop._core.program cimport (
+    Program, backward, copy_rows, draw, forward, lose_patience, trained_members, write_output,
+)
 from cydrop._core.room cimport Room
 from cydrop._core.serial cimport SERIAL_COPY
 from cydrop._core.shards cimport MOST_SHARDS, Part, add_parts, part_of, row_of_shard, sum_of_shards
@@ -109,6 +111,7 @@ cdef inline LossSum forward_batch(
     load(data, &room.batch, first + part.first, rows, copies, part.n_shards, room.bounds, room.threads,
          &room.bound[0].x)
     tick(room.step.clock, LOADING)
+    lose_patience(&room.step)
     draw(p, room.bound, &room.step)
     tick(room.step.clock, DRAWING)
     forward(p, room.bound, &room.step)
@@ -117,16 +120,16 @@ cdef inline LossSum forward_batch(
     dz = room.upstream.dz
     if copies == 1:
         one = loss_pass(p.loss, z.data, z.row, rows, p.outputs, labels, room.batch.targets, weights, data.each,
-                        part.batch_rows, dz.data, dz.row, room.row_loss, room.row_correct, room.threads)
+                        part.batch_rows, dz.data, dz.row, room.row_loss, room.row_correct, room.step.threads)
     elif part.n_shards == 0:
         one = pair_pass(p.loss, z.data, z.row, rows, p.outputs, labels, room.batch.targets, weights, part.batch_rows,
-                        dz.data, dz.row, room.row_loss, room.row_correct, room.threads)
+                        dz.data, dz.row, room.row_loss, room.row_correct, room.step.threads)
     for s in range(part.n_shards if copies == 2 else 0):
         row = room.bounds[s] // 2
         pair_pass(p.loss, from_row(z, 2 * row).data, z.row, room.bounds[s + 1] // 2 - row, p.outputs,
                   labels + row if labels != NULL else NULL, room.batch.targets + row * p.outputs,
                   weights + row if weights != NULL else NULL, part.batch_rows, from_row(dz, 2 * row).data, dz.row,
-                  room.row_loss + row, room.row_correct + row, room.threads)
+                  room.row_loss + row, room.row_correct + row, room.step.threads)
     if part.n_shards > 0:
         one = loss_of_shards(room, copies, part.n_shards)
     tick(room.step.clock, LOSS_PASS)
@@ -162,20 +165,25 @@ cdef inline void begin_learning(
         learner.updates[i] = update_of_segment(&learner.update, &learner.segments[i])
 
 
+cdef inline int threads_left(const Program* p, const Room* room) noexcept nogil:
+    """After what the batch has cost so far. Members' steps are their own."""
+    return room.threads if trained_members(p) > 0 else room.step.threads
+
+
 cdef inline void update_batch(
     const Program* p, Room* room, Learner* learner, const Part* part, double learning_rate, double weight_decay,
     uint64_t updates
 ) noexcept nogil:
     """Backward and update. Without a global norm to clip, the optimizer runs inside the gradient's product."""
-    begin_learning(learner, learning_rate, weight_decay, updates, room.threads)
+    begin_learning(learner, learning_rate, weight_decay, updates, threads_left(p, room))
     room.upstream.updating = not (learner.clips or learner.n <= SMALL or trained_members(p) > 0)
     if trained_members(p) == 0:              # else it is done
         backward(p, room.bound, &room.upstream, &room.step, False)
     if not room.upstream.updating:
-        update_from_arena(learner, room.threads)
+        update_from_arena(learner, threads_left(p, room))
     if part.shards > 0:
         end_statistics(p, room.step.statistics, room.step.buffers, part.batch_rows, part.shards)
-    limit_norms(p, learner, room.threads)
+    limit_norms(p, learner, threads_left(p, room))
     tick(room.step.clock, UPDATING)
 
 
