@@ -10,10 +10,10 @@ cdef extern from "fma.h" nogil:
 cdef extern from "read_back.h" nogil:
     bint read_back(int file, void* to, size_t size)
 
-# Chosen. Below FEW one thread takes a millisecond, and less than a thread that has lost its turn makes the others wait.
+# Chosen. Below FEW one thread takes some milliseconds, no more than the others wait for one that has lost its turn.
 cdef enum:
     SPAN = 262144               # elements that are looked through at a time
-    FEW = 1 << 22               # elements for which one thread is enough
+    FEW = 1 << 24               # elements for which one thread is enough
 
 
 cdef inline uint32_t greatest_bits(const float* x, Py_ssize_t n) noexcept nogil:
