@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -333,6 +334,11 @@ def test_its_faces_say_what_it_is():
     assert small.summary().count("int8") == 2
     assert [layer.config() for layer in small.layers] == [layer.config() for layer in network().layers]
     assert small.loss.name == "cross_entropy"
+    for name, hint in (("fit", "it only predicts"), ("predict_mc", "ask the network"), ("parameters", "arrays()")):
+        with pytest.raises(AttributeError, match=rf"a QuantizedNetwork has no attribute '{name}'; {re.escape(hint)}"):
+            getattr(small, name)
+    with pytest.raises(AttributeError, match=r"has no attribute 'wheels'$"):
+        small.wheels  # noqa: B018
     assert cd.show_config()["int8"] == ("instruction" if kernels.has_instruction("int8") else "computed")
 
 

@@ -24,6 +24,18 @@ from cydrop.quantization import _files
 from cydrop.quantization._model import arrays_of, bytes_of, dense_ops, model_of, quantized_arrays
 from cydrop.quantization._report import QuantizationReport
 
+ONLY_PREDICTS = "it only predicts: train the network that it was made from, and quantize that again"
+OF_NETWORK = "ask the network that it was made from"
+HINTS = {
+    name: hint
+    for names, hint in {
+        ("fit", "partial_fit", "train_on_batch", "backward", "step"): ONLY_PREDICTS,
+        ("predict_mc", "calibrate", "predict_interval", "predict_set", "predict_members", "forward"): OF_NETWORK,
+        ("parameters",): "arrays() has its codes and scales",
+    }.items()
+    for name in names
+}
+
 
 class QuantizedNetwork(Cored):
     """A network that predicts with bytes: what `Network.quantize` makes and `cydrop.load` reads.
@@ -173,6 +185,10 @@ class QuantizedNetwork(Cored):
         padded = [[f"{text:<{width}}" for text, width in zip(row, widths, strict=True)] for row in rows]
         lines = ["  ".join(row).rstrip() for row in padded]
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], f"{self.nbytes:,} bytes"])
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; {HINTS[name]}" if name in HINTS else ""
+        raise AttributeError(f"a QuantizedNetwork has no attribute {name!r}{hint}")
 
     def __repr__(self) -> str:
         return f"<cydrop.QuantizedNetwork of {len(self.layers)} layers, loss {self.loss.name!r}, {self.nbytes:,} bytes>"
