@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cydrop as cd
 from cydrop import functional, reference
 from cydrop._core import activations as core
 
@@ -385,3 +386,21 @@ def test_an_option_that_is_no_number_is_refused_by_name(name, option):
             getattr(functional, name)([1.0], **{option: bad})
         with pytest.raises(TypeError, match=option):
             getattr(functional, name + "_backward")([1.0], [1.0], **{option: bad})
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "gelu"])
+def test_a_network_s_gradient_has_the_bits_of_the_function_s(name):
+    """Also where it comes from the value that the forward pass left, and where dropout has changed that."""
+    rng = np.random.default_rng(0)
+    for rate in (0.0, 0.5):
+        net = cd.Network([cd.Dense(300, activation=name), cd.Dropout(rate), cd.Dense(7)], loss="mse", seed=0)
+        x, dy = rng.standard_normal((1, 20)).astype("f4"), rng.standard_normal((1, 7)).astype("f4")
+        net.build(20).forward(x, training=True)
+        net.backward(dy)
+        arrays = net.parameters()
+        z = functional.dense(x, arrays["0.weight"], arrays["0.bias"])
+        dh = functional.dense_backward(dy, z, arrays["2.weight"])[0]
+        if rate:
+            dh = np.where(net.masks()[0], dh * np.float32(2), np.float32(0))
+        dz = getattr(functional, f"{name}_backward")(dh, z)
+        np.testing.assert_array_equal(net.gradients()["0.bias"], dz[0])
