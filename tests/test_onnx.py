@@ -348,18 +348,22 @@ def test_models_draw_shared_masks_for_each_member():
     assert len({kept % 100, kept // 100 % 100, kept // 10000}) > 1
 
 
+INSIDE = [cd.Dense(20), cd.ReLU(), cd.Dense(16, activation="tanh"), cd.Dense(5)]
 QUANTIZED = {
-    "dense": lambda: [cd.Dense(40), cd.ReLU(), cd.Dropout(0.5), cd.Dense(30, activation="tanh", bias=False)],
-    "block": lambda: [cd.Dense(24), cd.BatchNorm(), cd.Residual([cd.Dense(24), cd.GELU(), cd.Dense(24)])],
-    "numbers": lambda: [cd.NumericEmbedding("plr", size=4, frequencies=4), cd.Dense(20, activation="relu")],
-    "masks": lambda: [cd.Dense(32, activation="relu"), cd.Masksembles(4)],
+    "dense": [cd.Dense(40), cd.ReLU(), cd.Dropout(0.5), cd.Dense(30, activation="tanh", bias=False), cd.Dense(5)],
+    "block": [cd.Dense(24), cd.BatchNorm(), cd.Residual([cd.Dense(24), cd.GELU(), cd.Dense(24)]), cd.Dense(5)],
+    "numbers": [cd.NumericEmbedding("plr", size=4, frequencies=4), cd.Dense(20, activation="relu"), cd.Dense(5)],
+    "masks": [cd.Dense(32, activation="relu"), cd.Masksembles(4), cd.Dense(5)],
+    "mini": [cd.Dense(30, activation="relu"), cd.Members(INSIDE, 3)],
+    "tabm": [cd.Members(INSIDE, 3, sharing="tabm")],
+    "packed": [cd.Dense(30, activation="relu"), cd.Members(INSIDE, 3, sharing="packed")],
 }
 
 
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_a_quantized_network_gives_what_cydrop_gives_from_codes_of_one_byte(kind, tmp_path):
     rng = np.random.default_rng(0)
-    net = randomise(cd.Network([*QUANTIZED[kind](), cd.Dense(5)], seed=0).build(12), rng)
+    net = randomise(cd.Network(QUANTIZED[kind], seed=0).build(12), rng)
     X = rng.standard_normal((200, 12)).astype(np.float32)
     X[3] = 0
     X[4:20] = np.abs(X[4:20])

@@ -267,14 +267,18 @@ def test_predictions_are_those_of_the_twin():
     assert small.report.before == small.report.after == {}
 
 
-def test_members_stay_float32_and_what_comes_before_them_does_not():
+def test_what_each_member_has_for_itself_stays_float32():
     X, y = table()
-    net = cd.Network([cd.Dense(64, activation="relu"), cd.Members([cd.Dense(6)], 3)], seed=0)
-    net.fit(X, y, epochs=2, verbose=0)
-    small = net.quantize(X)
-    kinds = {name: array.dtype for name, array in small.arrays().items()}
-    assert [name for name, kind in kinds.items() if kind == np.int8] == ["0.weight"]
-    assert np.abs(small.predict(X) - net.predict(X)).max() < 0.05
+    inside = [cd.Dense(20, activation="relu"), cd.Dense(6)]
+    whole = {"mini": ["0.weight", "1.0.weight"], "tabm": ["0.weight", "1.0.weight"], "packed": ["0.weight"]}
+    for sharing, names in whole.items():
+        net = cd.Network([cd.Dense(64, activation="relu"), cd.Members(inside, 3, sharing=sharing)], seed=0)
+        net.fit(X, y, epochs=2, verbose=0)
+        small = net.quantize(X)
+        assert [name for name, array in small.arrays().items() if array.dtype == np.int8] == names
+        assert np.abs(small.predict(X) - net.predict(X)).max() < 0.05
+    with pytest.raises(ValueError, match="no dense layer that bytes can stand for"):
+        cd.Network([cd.Members([cd.Dense(2)], 2)], seed=0).build(3).quantize(np.ones((1, 3)))
 
 
 def test_a_layer_of_more_inputs_than_whole_numbers_hold_stays_float32():
@@ -286,7 +290,7 @@ def test_a_layer_of_more_inputs_than_whole_numbers_hold_stays_float32():
         "0.weight": "<f4", "2.weight": "|i1",
     }  # fmt: skip
     assert np.abs(small.predict(X) - net.predict(X)).max() < 0.05
-    with pytest.raises(ValueError, match="this network has none"):
+    with pytest.raises(ValueError, match="no dense layer that bytes can stand for"):
         cd.Network([cd.Dense(2)], seed=0).build(wide).quantize(X)
 
 
@@ -304,7 +308,10 @@ def test_what_overflows_on_the_way_is_not_a_number():
     net.parameters()["0.weight"][...] = 1e37
     net.parameters()["1.weight"][...] = 1
     small = net.quantize(np.zeros((1, 2)))
-    found = small.predict([[1.0, 1.0], [1e3, 1e3]])
+    X = np.array([[1.0, 1.0], [1e3, 1e3]])
+    with pytest.raises(ValueError, match="row 1 of X is too large: it overflows on the way"):
+        net.quantize(X)
+    found = small.predict(X)
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
 
@@ -321,7 +328,7 @@ def test_what_cannot_be_quantized_is_refused():
     net.parameters()["3.weight"][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"'3.weight' has numbers that are not finite; training must have diverged"):
         net.quantize(np.zeros((2, 90)))
-    with pytest.raises(ValueError, match="quantize turns dense layers into bytes; this network has none"):
+    with pytest.raises(ValueError, match="no dense layer that bytes can stand for"):
         cd.Network([cd.LayerNorm(), cd.ReLU()], loss="mse").build(3).quantize(np.zeros((2, 3)))
     with pytest.raises(TypeError, match=r"made by Network\.quantize, or read by cydrop\.load"):
         cd.QuantizedNetwork()
@@ -337,6 +344,9 @@ def test_its_faces_say_what_it_is():
     for name, hint in (("fit", "it only predicts"), ("predict_mc", "ask the network"), ("parameters", "arrays()")):
         with pytest.raises(AttributeError, match=rf"a QuantizedNetwork has no attribute '{name}'; {re.escape(hint)}"):
             getattr(small, name)
+    for name in ("precision", "wheels"):
+        with pytest.raises(AttributeError, match=f"a QuantizedNetwork has no attribute '{name}' to set"):
+            setattr(small, name, 1)
     with pytest.raises(AttributeError, match=r"has no attribute 'wheels'$"):
         small.wheels  # noqa: B018
     assert cd.show_config()["int8"] == ("instruction" if kernels.has_instruction("int8") else "computed")
@@ -442,9 +452,16 @@ def test_descriptions_that_do_not_hold_together_are_refused(message, change, sav
 def test_reports_that_do_not_consist_of_numbers_are_refused(saved, tmp_path):
     header, tensors = header_of(saved)
     report = json.loads(header["__metadata__"]["cydrop_quantized"])["report"]
-    for change in ({"rows": "1"}, {"before": []}, {"after": {"loss": "0"}}, {"mean_difference": None}):
+    changes = [
+        ({"rows": "1"}, "numbers$"), ({"before": []}, "numbers$"), ({"after": {"loss": "0"}}, "numbers$"),
+        ({"mean_difference": None}, "numbers$"), ({"largest_difference": 10**400}, "int too large"),
+        ({"rows": 0}, "no comparison"), ({"rows": 1.5}, "no comparison"), ({"bytes_before": 0}, "no comparison"),
+        ({"same_class": 5}, "no comparison"), ({"mean_difference": -1.0}, "no comparison"),
+        ({"before": {"loss": 1.0}}, "other metrics"),
+    ]  # fmt: skip
+    for change, message in changes:
         path = written(tmp_path / "bad", described(header, report=report | change), tensors)
-        with pytest.raises(ValueError, match="its report does not consist of numbers"):
+        with pytest.raises(ValueError, match=message):
             cd.load(path)
 
 

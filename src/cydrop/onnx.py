@@ -30,7 +30,7 @@ from cydrop._run.core import core_of
 from cydrop._version import __version__
 from cydrop.ensemble import Ensemble, nodes
 from cydrop.network import Network
-from cydrop.quantization import QuantizedNetwork
+from cydrop.quantization import CodesInGraph, QuantizedNetwork
 
 __all__ = ["export", "to_model"]
 
@@ -299,7 +299,7 @@ def _onnx() -> Any:
         raise ImportError('ONNX models need the onnx package: pip install "cydrop[onnx]"') from None
 
 
-class _Graph:
+class _Graph(CodesInGraph):
     """Nodes and constants of a model that grows layer by layer; methods take and return names of values."""
 
     n_outputs: int
@@ -364,31 +364,6 @@ class _Graph:
     def parameter(self, what: str) -> str:
         """A weight or running statistic of the layer."""
         return self.constant(what, self.arrays[f"{self.place}.{what}"])
-
-    def has(self, what: str) -> bool:
-        """Whether the layer has such an array."""
-        return f"{self.place}.{what}" in self.arrays
-
-    # Bytes ------------------------------------------------------------------------------------------------------
-
-    def quantized_columns(self, what: str) -> str:
-        """A weight of codes, a scale for each column."""
-        codes = self.constant(f"{what}_codes", self.arrays[f"{self.place}.{what}"], np.int8)
-        return self.add("DequantizeLinear", codes, self.parameter(f"{what}_scale"), axis=1)
-
-    def quantized_rows(self, x: str) -> str:
-        """x through codes of one byte, a scale and a zero for each row, as `functional.quantize_rows` has them."""
-        nought, levels, flat = self.constant("nought", 0.0), self.constant("levels", 255.0), self.integers("flat", [-1])
-        low = self.add("Min", self.add("ReduceMin", x, axes=[1], keepdims=0), nought)
-        high = self.add("Max", self.add("ReduceMax", x, axes=[1], keepdims=0), nought)
-        span = self.add("Sub", self.add("Div", high, levels), self.add("Div", low, levels))
-        scale = self.add("Where", self.add("Greater", span, nought), span, self.constant("one", 1.0))
-        zero = self.add(
-            "Cast", self.add("Round", self.add("Div", self.add("Neg", low), scale)), to=self.onnx.TensorProto.UINT8
-        )
-        scale, zero = (self.add("Reshape", one, flat) for one in (scale, zero))
-        codes = self.add("QuantizeLinear", x, scale, zero, axis=0)
-        return self.add("DequantizeLinear", codes, scale, zero, axis=0)
 
     # What draws -----------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ from cydrop._run.state import Built, State
 from cydrop._version import __version__
 from cydrop.history import History
 
-__all__ = ["check", "load", "save", "save_ensemble"]
+__all__ = ["check", "is_quantized", "load", "save", "save_ensemble"]
 
 FORMAT = 2
 FORMAT_OF_ENSEMBLES = 1  # of the list; the members are described as networks are
@@ -313,6 +313,16 @@ def load(path: Any, n_threads: int | None) -> tuple[list[Core], bool, Calibrated
             return _read(file, n_threads)
         except REFUSALS as error:
             raise ValueError(f"{place} is not a network that cydrop can load: {_reason(error)}") from None
+
+
+def is_quantized(path: Any) -> bool:
+    """Whether a file says that it holds a quantized network (cydrop.quantization); False for what cannot be read."""
+    with open(files.checked_path(path), "rb") as file:
+        try:
+            text, _ = files.read_header(file)
+            return "cydrop_quantized" in files.parsed(text.decode())["__metadata__"]
+        except (*REFUSALS, KeyError):
+            return False
 
 
 def _reason(error: Exception) -> str:

@@ -416,7 +416,8 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     Returns
     -------
     Network, Ensemble or QuantizedNetwork
-        By what the file holds. The former with the optimizer's state and random state: training goes on bit for bit.
+        By what the file holds. A Network or an Ensemble comes with the optimizer's state and random state: training
+        goes on bit for bit.
 
     Raises
     ------
@@ -426,9 +427,11 @@ def load(path: Any, *, n_threads: int | None = None) -> Any:
     OSError
         When it cannot be read.
     """
-    from cydrop import quantization, saving
+    from cydrop import saving
 
-    if quantization.holds_one(path):
+    if saving.is_quantized(path):
+        from cydrop import quantization
+
         return quantization.load(path, n_threads)
     cores, several, made = saving.load(path, n_threads)
     networks = [of_core(core) for core in cores]

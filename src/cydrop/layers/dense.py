@@ -290,10 +290,7 @@ class Dense(RandomLayer):
         return super().from_config(options)
 
     def to_onnx(self, graph: Any, x: str) -> str:
-        if graph.has("weight_scale"):  # of a network of bytes
-            x, weight = graph.quantized_rows(x), graph.quantized_columns("weight")
-        else:
-            weight = graph.parameter("weight")
+        x, weight = graph.factors(x)
         rate = self.rate_at(1.0)
         if graph.mc and rate > 0:
             weight = graph.drop(weight, weight, rate, 1.0)

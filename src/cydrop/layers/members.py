@@ -277,10 +277,10 @@ class Members(Layer):
             y = graph.add("MatMul", x, graph.parameter("weight"))
             y = self._of_each(graph, "Add", y, "bias") if layer.bias else y
         elif self.sharing == "mini":
-            y = graph.add("MatMul", x, graph.parameter("weight"))
+            y = graph.product(x)
             y = graph.add("Add", y, graph.parameter("bias")) if layer.bias else y
         else:
-            y = graph.add("MatMul", self._of_each(graph, "Mul", x, "input_scale"), graph.parameter("weight"))
+            y = graph.product(self._of_each(graph, "Mul", x, "input_scale"))
             y = self._of_each(graph, "Mul", y, "output_scale")
             y = self._of_each(graph, "Add", y, "bias") if layer.bias else y
         return y if layer.activation is None else layer.activation.to_onnx(graph, y)

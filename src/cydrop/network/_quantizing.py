@@ -34,7 +34,7 @@ class Quantizes(Cored):
         Raises
         ------
         ValueError
-            For a network without dense layers, or weights that are not finite.
+            For a network without dense layers, weights that are not finite, or rows that overflow on the way.
         RuntimeError
             For a network that is not built.
 

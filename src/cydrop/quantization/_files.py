@@ -59,9 +59,9 @@ def save(state: State, arrays: Mapping[str, NDArray[Any]], report: QuantizationR
         "report": report.described(),
     }
     own = dict(sorted(arrays.items(), key=lambda named: -named[1].itemsize))  # floats at multiples of 4, then bytes
-    metadata = {"cydrop_quantized": JSON.encode(description), "version": __version__}
-    header = files.header_of(metadata, own)
     try:
+        metadata = {"cydrop_quantized": JSON.encode(description), "version": __version__}
+        header = files.header_of(metadata, own)
         _understood(header, sum(array.nbytes for array in own.values()))
         for name, array in own.items():
             _check_values(name, array)
@@ -79,16 +79,6 @@ def load(path: Any) -> Found:
             return _read(file)
         except saving.REFUSALS as error:
             raise ValueError(f"{place} is not a network that cydrop can load: {str(error)[:500]}") from None
-
-
-def holds_one(path: Any) -> bool:
-    """Whether a file says that it holds a quantized network; False for whatever cannot be read."""
-    with open(files.checked_path(path), "rb") as file:
-        try:
-            text, _ = files.read_header(file)
-            return "cydrop_quantized" in files.parsed(text.decode())["__metadata__"]
-        except (*saving.REFUSALS, KeyError):
-            return False
 
 
 def _read(file: BufferedReader) -> Found:

@@ -29,8 +29,18 @@ OF_NETWORK = "ask the network that it was made from"
 HINTS = {
     name: hint
     for names, hint in {
-        ("fit", "partial_fit", "train_on_batch", "backward", "step"): ONLY_PREDICTS,
+        (
+            "fit",
+            "partial_fit",
+            "train_on_batch",
+            "backward",
+            "step",
+            "optimizer",
+            "precision",
+            "history",
+        ): ONLY_PREDICTS,
         ("predict_mc", "calibrate", "predict_interval", "predict_set", "predict_members", "forward"): OF_NETWORK,
+        ("quantize",): "it is quantized",
         ("parameters",): "arrays() has its codes and scales",
     }.items()
     for name in names
@@ -42,9 +52,9 @@ class QuantizedNetwork(Cored):
 
     The weights of dense layers are whole numbers from -127 to 127 times a scale for each unit; what comes into such a
     layer is turned, row by row, into whole numbers from 0 to 255 (a scale and a zero for each row), and products are
-    sums of whole numbers. Everything else is float32, also what is inside `Members`, and dense layers of more than
-    65,536 inputs. The same network and rows have the same bits on every machine and any number of threads; processors
-    with AVX-512 VNNI multiply bytes four times as fast as float32 numbers.
+    sums of whole numbers. Everything else is float32, also what each of `Members` has for itself, and dense layers of
+    more than 65,536 inputs. The same network and rows have the same bits on every machine and any number of threads;
+    processors with AVX-512 VNNI multiply bytes four times as fast as float32 numbers.
 
     It cannot be trained.
 
@@ -186,6 +196,12 @@ class QuantizedNetwork(Cored):
         lines = ["  ".join(row).rstrip() for row in padded]
         return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], f"{self.nbytes:,} bytes"])
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(type(self), name):
+            hint = f"; {HINTS[name]}" if name in HINTS else ""
+            raise AttributeError(f"a QuantizedNetwork has no attribute {name!r} to set{hint}")
+        object.__setattr__(self, name, value)
+
     def __getattr__(self, name: str) -> Any:
         hint = f"; {HINTS[name]}" if name in HINTS else ""
         raise AttributeError(f"a QuantizedNetwork has no attribute {name!r}{hint}")
@@ -239,7 +255,10 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
     """
     model, X = core.made("quantize"), data.X if isinstance(data, Rows) else data
     if not dense_ops(model.plan):
-        raise ValueError(f"quantize turns dense layers into bytes; this network has none: {list(core.layers)!r:.200}")
+        raise ValueError(
+            "the network has no dense layer that bytes can stand for: one of more than 65,536 inputs and what each of "
+            "Members has for itself stay float32"
+        )
     for name, array in model.arrays().items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name!r} has numbers that are not finite; training must have diverged")
@@ -252,6 +271,12 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
     before, after = bytes_of(model.arrays()), bytes_of(arrays)
     net = made(QuantizationReport(0, before, after, 0.0, 0.0))
     exact, found = predict(model, X, True), predict(net._model, X, True)
+    bad = np.flatnonzero(~(np.isfinite(exact) & np.isfinite(found)).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"row {bad[0]} of X is too large: it overflows on the way through the network and cannot be compared; "
+            "leave it out"
+        )
     differences = np.abs(exact.astype(np.float64) - found)
     metrics: tuple[dict[str, float], ...] = ({}, {})
     if isinstance(data, Rows):

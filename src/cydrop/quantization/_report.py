@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -36,11 +37,11 @@ class QuantizationReport:
         share = self.bytes_after / self.bytes_before
         lines = [
             f"{self.bytes_before:,} bytes have become {self.bytes_after:,} ({share:.0%})",
-            f"predictions of {self.rows:,} rows differ by {self.mean_difference:.2g} on average, "
+            f"predictions of {self.rows:,} row{'s' * (self.rows > 1)} differ by {self.mean_difference:.2g} on average, "
             f"{self.largest_difference:.2g} at most",
         ]
         if self.same_class is not None:
-            lines.append(f"both predict the same class in {self.same_class:.2%}")
+            lines.append(f"both predict the same class in {self.same_class:.2%} of them")
         lines += [f"{name}: {value:.6g} before, {self.after[name]:.6g} after" for name, value in self.before.items()]
         return "\n".join(lines)
 
@@ -54,10 +55,17 @@ class QuantizationReport:
         if given.keys() != {one.name for one in fields(cls)}:
             raise ValueError(f"its report has {sorted(given)}")
         numbers = {name: value for name, value in given.items() if name not in ("before", "after")}
-        metrics = {name: given[name] for name in ("before", "after")}
+        metrics = [given[name] for name in ("before", "after")]
         values = [value for name, value in numbers.items() if name != "same_class" or value is not None]
-        values += [value for one in metrics.values() if isinstance(one, dict) for value in one.values()]
-        good = all(type(value) in (int, float) for value in values)
-        if not good or any(not isinstance(one, dict) for one in metrics.values()):
+        values += [value for one in metrics if isinstance(one, dict) for value in one.values()]
+        good = all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        if not good or any(not isinstance(one, dict) for one in metrics):
             raise ValueError("its report does not consist of numbers")
+        counts = [numbers[name] for name in ("rows", "bytes_before", "bytes_after")]
+        share = numbers["same_class"]
+        good = all(type(count) is int and count >= 1 for count in counts) and (share is None or 0 <= share <= 1)
+        if not good or numbers["largest_difference"] < 0 or numbers["mean_difference"] < 0:
+            raise ValueError("its report has numbers that no comparison gives")
+        if metrics[0].keys() != metrics[1].keys():
+            raise ValueError("its report has other metrics before and after")
         return cls(**given)
