@@ -122,14 +122,14 @@ def in_memory(folder):
 
 
 @pytest.mark.parametrize(
-    ("large", "long", "n_threads", "takes"),
-    [(0, 96, 1, True), (0, 97, 1, False), (0, 48, 2, True), (0, 49, 2, False), (1124, 0, 1, True),
-     (10**6, 0, 1, False)],
-)  # fmt: skip
-def test_weights_must_be_large_and_the_pass_long(large, long, n_threads, takes, table, files, monkeypatch):
+    ("large", "more", "n_threads", "takes"),
+    [(0, 0, 1, True), (0, 1, 1, False), (0, 0, 2, True), (0, 1, 2, False), (1124, 0, 1, True), (10**6, 0, 1, False)],
+)
+def test_weights_must_be_large_and_the_pass_long(large, more, n_threads, takes, table, files, monkeypatch):
+    net = network(n_threads=n_threads)
     monkeypatch.setattr(beginning, "LARGE", large)
-    monkeypatch.setattr(beginning, "LONG", long)
-    network(n_threads=n_threads).fit(*table, epochs=1, verbose=0)
+    monkeypatch.setattr(beginning, "LONG", 96 // net.n_threads + more)  # of the table's 96 rows for each thread
+    net.fit(*table, epochs=1, verbose=0)
     assert len(files) == takes
 
 
