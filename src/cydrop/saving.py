@@ -320,6 +320,8 @@ def is_quantized(path: Any) -> bool:
     with open(files.checked_path(path), "rb") as file:
         try:
             text, _ = files.read_header(file)
+            if b'"cydrop_quantized"' not in text:  # others' headers are parsed once, when they are read
+                return False
             return "cydrop_quantized" in files.parsed(text.decode())["__metadata__"]
         except (*REFUSALS, KeyError):
             return False

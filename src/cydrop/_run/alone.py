@@ -35,7 +35,7 @@ def forward(layer: Any, X: Floats, training: bool) -> Floats:
         return predict(core.built_for(core.inputs(X).shape[1]), X, False)
     with core.turn:
         model = core.built_for(core.inputs(X).shape[1])
-        return core.passes.forward(model, X, [None] * len(model.plan.mask_draws), core.rates([0.0]).drawing)
+        return core.passes.forward(model, X, [None] * len(model.plan.mask_draws), core.first_rates().drawing)
 
 
 def backward(layer: Any, dy: Any) -> Floats:

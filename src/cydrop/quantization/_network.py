@@ -21,7 +21,7 @@ from cydrop.layers import Layer
 from cydrop.losses import Loss
 from cydrop.optimizers import SGD
 from cydrop.quantization import _files
-from cydrop.quantization._model import arrays_of, bytes_of, dense_ops, model_of, quantized_arrays
+from cydrop.quantization._model import arrays_of, bytes_of, dense_ops, model_of, quantized_arrays, sizes_of
 from cydrop.quantization._report import QuantizationReport
 
 ONLY_PREDICTS = "it only predicts: train the network that it was made from, and quantize that again"
@@ -124,7 +124,7 @@ class QuantizedNetwork(Cored):
     @property
     def nbytes(self) -> int:
         """Bytes of all parameters and running statistics."""
-        return bytes_of(arrays_of(self._model))
+        return sum(sizes_of(self._model).values())
 
     @property
     def _model(self) -> Model:
@@ -184,13 +184,13 @@ class QuantizedNetwork(Cored):
     def summary(self) -> str:
         """A table of the layers, their output units and what their parameters take, as text."""
         model = self._model
-        arrays, codes = arrays_of(model), dense_ops(model.plan)
+        sizes, codes = sizes_of(model), dense_ops(model.plan)
         rows = [("", "layer", "output", "bytes", "")]
         for place, layer in enumerate(self.layers):
-            own = [name for name in arrays if name.startswith(f"{place}.")]
+            own = [name for name in sizes if name.startswith(f"{place}.")]
             shape = f"(n, {int(np.prod(model.plan.shapes[place + 1]))})"
             kind = "int8" if any(name in codes for name in own) else "float32" if own else ""
-            rows.append((str(place), repr(layer), shape, f"{sum(arrays[name].nbytes for name in own):,}", kind))
+            rows.append((str(place), repr(layer), shape, f"{sum(sizes[name] for name in own):,}", kind))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         padded = [[f"{text:<{width}}" for text, width in zip(row, widths, strict=True)] for row in rows]
         lines = ["  ".join(row).rstrip() for row in padded]
@@ -264,12 +264,9 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
             raise ValueError(f"{name!r} has numbers that are not finite; training must have diverged")
     arrays = quantized_arrays(model)
     n_threads = None if core.threads_of_machine else core.n_threads
-
-    def made(report: QuantizationReport) -> QuantizedNetwork:
-        return _made(core.layers, core.loss, core.root, model.plan, core.precision, n_threads, arrays, report)
-
     before, after = bytes_of(model.arrays()), bytes_of(arrays)
-    net = made(QuantizationReport(0, before, after, 0.0, 0.0))
+    empty = QuantizationReport(0, before, after, 0.0, 0.0)
+    net = _made(core.layers, core.loss, core.root, model.plan, core.precision, n_threads, arrays, empty)
     exact, found = predict(model, X, True), predict(net._model, X, True)
     bad = np.flatnonzero(~(np.isfinite(exact) & np.isfinite(found)).all(axis=1))
     if len(bad):
@@ -281,10 +278,11 @@ def quantize(core: Core, data: Rows | Floats) -> QuantizedNetwork:
     metrics: tuple[dict[str, float], ...] = ({}, {})
     if isinstance(data, Rows):
         metrics = tuple(evaluate(one, data, core.n_threads) for one in (model, net._model))
-    return made(QuantizationReport(
+    net._begin(core_of(net), QuantizationReport(
         len(X), before, after, float(differences.max()), float(differences.mean()),
         same_class(core.loss, exact, found), *metrics,
     ))  # fmt: skip
+    return net
 
 
 def same_class(loss: Loss, exact: Floats, found: Floats) -> float | None:
